@@ -1,0 +1,100 @@
+"""Training checkpoints as one safetensors file: modules, optimiser state, step and loss history.
+
+Nothing is pickled. The random state is not stored because training steps derive theirs from
+(seed, step), see `agd_core.training_loop`. The file is replaced atomically, so a kill at any moment
+leaves the previous checkpoint.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from agd_core.errors import InputError
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file atomically: partial file in the same folder, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(metadata))
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: tensors by name, and its string metadata."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+class Checkpoint:
+    """The saved state of one training run.
+
+    Args:
+        path: the safetensors file; need not exist.
+        digest: identity of the run's configuration; a file of another run is refused.
+    """
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path = path
+        self.digest = digest
+
+    def save(
+        self, step: int, losses: list[float], modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Write everything needed to continue after `step` finished steps."""
+        tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+        tensors |= _optimizer_tensors(optimizer)
+        tensors["losses"] = torch.tensor(losses, dtype=torch.float32)
+        save_tensors(tensors, self.path, {"step": str(step), "digest": self.digest})
+
+    def load(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
+        """Restore modules and optimiser in place; return (finished steps, losses), or (0, []) without a file.
+
+        Raises:
+            InputError: the file belongs to a run with another configuration.
+        """
+        if not self.path.exists():
+            return 0, []
+        tensors, metadata = load_tensors(self.path)
+        if metadata["digest"] != self.digest:
+            raise InputError(f"checkpoint {self.path} belongs to run {metadata['digest'][:12]}, not {self.digest[:12]}")
+        for name, module in modules.items():
+            prefix = f"{name}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        _restore_optimizer(optimizer, tensors)
+        return int(metadata["step"]), tensors["losses"].tolist()
+
+    def remove(self) -> None:
+        """Delete the file, once the run's result is published."""
+        self.path.unlink(missing_ok=True)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        family, _, rest = name.partition(".")
+        if family == "optimizer":
+            index, _, key = rest.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write_json(value: object, path: Path) -> None:
+    """Write indented JSON atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,42 @@
+"""What a denoiser is conditioned on, as tensors that share the batch axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Conditioning tensors of a batch; a field that a base-model family does not use stays None.
+
+    A further kind of conditioning is one more field: slicing, joining and storing follow by themselves.
+    """
+
+    class_labels: Tensor | None = None
+    """int64 `[batch]`, rows of the model's label table."""
+    encoder_hidden_states: Tensor | None = None
+    """float `[batch, tokens, width]`, the encoded prompt."""
+
+    @classmethod
+    def cat(cls, conditions: Sequence[Condition]) -> Condition:
+        """Join conditions of one kind along the batch."""
+        names = conditions[0].tensors()
+        return cls(**{name: torch.cat([condition.tensors()[name] for condition in conditions]) for name in names})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are present, by field name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    def __len__(self) -> int:
+        return next(iter(self.tensors().values())).shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> Condition:
+        return Condition(**{name: tensor[rows] for name, tensor in self.tensors().items()})
+
+    def to(self, device: torch.device) -> Condition:
+        """The same condition on another device."""
+        return Condition(**{name: tensor.to(device) for name, tensor in self.tensors().items()})

@@ -1,0 +1,23 @@
+"""The base of every configuration: immutable, typed, refusing unknown names."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Config(BaseModel):
+    """Frozen settings; the docstring under a field is its description everywhere it is shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that shape a result, as plain data for a digest.
+
+        Fields marked `json_schema_extra=NOT_IDENTITY` (names, batch sizes) are left out.
+        """
+        left_out = {name for name, field in type(self).model_fields.items() if field.json_schema_extra == NOT_IDENTITY}
+        return self.model_dump(mode="json", exclude=left_out)
+
+
+NOT_IDENTITY: dict[str, Any] = {"identity": False}
+"""Marks a field that changes how work is done and not what comes out."""

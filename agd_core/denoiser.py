@@ -1,0 +1,35 @@
+"""The one interface that a bare model, a guided teacher and a student share."""
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from agd_core.condition import Condition
+
+Latents = Float[Tensor, "batch channels height width"]
+PerRow = Float[Tensor, " batch"]
+
+
+class Denoiser(Protocol):
+    """Predicts what its network was trained for (epsilon, v or flow) from noisy latents.
+
+    Samplers, trainers and evaluators see only this, so none of them asks whether it holds a bare base
+    model, a guided teacher (two network evaluations) or a student (one).
+    """
+
+    @property
+    def network_evaluations(self) -> int:
+        """Rows that went through the network so far; a difference divided by images is the NFE."""
+        ...
+
+    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Latents:
+        """One prediction per row.
+
+        Args:
+            latents: what the network takes at this timestep, after the scheduler's input scaling.
+            timestep: the value handed to the network, one per row.
+            condition: one per row.
+            guidance_scale: one per row; 1.0 means off. A bare model ignores it.
+        """
+        ...

@@ -1,0 +1,76 @@
+"""The one denoising loop: sampling and trajectory collection both run it.
+
+Each row has its own generator, so a row's noise does not depend on the rows beside it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agd_core.condition import Condition
+from agd_core.denoiser import Denoiser, Latents, PerRow
+from agd_core.seeding import generator, stacked_noise
+
+
+@dataclass(frozen=True)
+class Step:
+    """One network call of the loop, handed to the observer."""
+
+    index: int
+    timestep: float
+    """The value handed to the network."""
+    latents: Latents
+    """What the network received."""
+    prediction: Latents
+    """What the denoiser answered; the scheduler advanced with it."""
+
+
+Observer = Callable[[Step], None]
+
+
+@torch.no_grad()
+def denoise(
+    denoiser: Denoiser,
+    scheduler: Any,
+    condition: Condition,
+    guidance_scale: PerRow,
+    seeds: Sequence[int],
+    latent_shape: tuple[int, int, int],
+    *,
+    observer: Observer | None = None,
+    input_dtype: torch.dtype | None = None,
+) -> Latents:
+    """Run a sampler from pure noise to clean latents.
+
+    Args:
+        denoiser: base model, guided teacher or student.
+        scheduler: a diffusers scheduler whose timesteps are set.
+        condition: one per row, on the device to run on.
+        guidance_scale: one per row, on the same device.
+        seeds: one per row; row i's noise is a function of `seeds[i]` alone.
+        latent_shape: (channels, height, width).
+        observer: called after every network call.
+        input_dtype: round the network's input to this type first, so that what an observer stores in it is
+            exactly what was evaluated.
+
+    Returns:
+        Clean latents float32 `[batch, *latent_shape]`.
+    """
+    device = guidance_scale.device
+    generators = [generator(seed, "noise") for seed in seeds]
+    latents = stacked_noise(generators, latent_shape).to(device) * scheduler.init_noise_sigma
+    for index, timestep in enumerate(scheduler.timesteps):
+        inputs = _rounded(scheduler.scale_model_input(latents, timestep), input_dtype)
+        per_row = timestep.to(device, torch.float32).expand(len(seeds))
+        prediction = denoiser.predict(inputs, per_row, condition, guidance_scale)
+        if observer is not None:
+            observer(Step(index, float(timestep), inputs, prediction))
+        latents = scheduler.step(prediction, timestep, latents, generator=generators).prev_sample
+    return latents
+
+
+def _rounded(latents: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return latents if dtype is None else latents.to(dtype).float()

@@ -1,0 +1,60 @@
+"""Fashion-MNIST, the real images behind the built-in world.
+
+Source: https://github.com/zalandoresearch/fashion-mnist (MIT licence); Debian ships the four idx
+files in the package `dataset-fashion-mnist`. idx format: http://yann.lecun.com/exdb/mnist/.
+"""
+
+import gzip
+import struct
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agd_core.errors import InputError
+
+CLASS_NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+IMAGE_SIZE = 32
+_PADDING = 2
+_PREFIXES = {"train": "train", "test": "t10k"}
+
+
+def load_fashion_mnist(split: Literal["train", "test"], folder: Path = DEFAULT_FOLDER) -> tuple[Tensor, Tensor]:
+    """Read one split.
+
+    Returns:
+        images: uint8 `[N, 1, 32, 32]`, the 28x28 originals with 2 black pixels around.
+        labels: int64 `[N]`, indices into `CLASS_NAMES`.
+
+    Raises:
+        InputError: a file is missing or is not an idx file.
+    """
+    prefix = _PREFIXES[split]
+    images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", magic=2051)  # [N, 28, 28]
+    labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", magic=2049)  # [N]
+    padded = np.pad(images, ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING)))
+    return torch.from_numpy(padded)[:, None], torch.from_numpy(labels.astype(np.int64))
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 [0, 255] -> float32 [-1, 1]."""
+    return images.float() / 127.5 - 1.0
+
+
+def _read_idx(path: Path, magic: int) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(
+            f"Fashion-MNIST file {path} is missing; install the Debian package dataset-fashion-mnist "
+            "or name a folder that holds its four idx files"
+        )
+    with gzip.open(path) as file:
+        raw = file.read()
+    (found,) = struct.unpack(">I", raw[:4])
+    if found != magic:
+        raise InputError(f"{path} is not an idx file of this kind: magic number {found}, expected {magic}")
+    axes = found & 0xFF
+    shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)

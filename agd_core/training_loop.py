@@ -1,0 +1,103 @@
+"""The one training loop: resumable to the exact step, used by adapters and by the built-in teacher.
+
+A step's batch, noise and loss are a pure function of the step number (`loss_at(step)`), so resuming
+needs no random state and no data-loader position: load modules, optimiser and step, and go on.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from agd_core.checkpoint import Checkpoint
+from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
+
+
+def warmup_cosine(step: int, steps: int, warmup_fraction: float, floor: float = 0.0) -> float:
+    """Learning-rate factor: linear warm-up over the first fraction of steps, then cosine to `floor`.
+
+    The AGD paper's schedule with `warmup_fraction=0.1` (arXiv 2503.07274, experiments).
+    """
+    warmup_steps = max(1, round(steps * warmup_fraction))
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long and how fast one training run goes."""
+
+    steps: int
+    learning_rate: float
+    warmup_fraction: float = 0.1
+    max_gradient_norm: float | None = None
+    checkpoint_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One training run.
+
+    Args:
+        config: length and learning rate.
+        modules: everything a checkpoint must hold, by name (trained modules, EMA copies).
+        optimizer: over the trained parameters; its learning rate is set here at every step.
+        loss_at: step number -> scalar loss, deterministic in the step.
+        checkpoint: where the state is saved.
+        after_step: called after each optimiser step, e.g. to update an EMA.
+    """
+
+    config: LoopConfig
+    modules: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    loss_at: Callable[[int], Tensor]
+    checkpoint: Checkpoint
+    after_step: Callable[[int], None] = lambda step: None
+
+    def run(self, on_progress: Progress = silent, should_stop: ShouldStop = never) -> list[float]:
+        """Train to the end, from the last checkpoint if there is one; return the loss of every step.
+
+        Raises:
+            Stopped: after a checkpoint, when `should_stop` answered True.
+            FloatingPointError: the loss became NaN or infinite.
+        """
+        step, losses = self.checkpoint.load(self.modules, self.optimizer)
+        saved_at = time.monotonic()
+        while step < self.config.steps:
+            losses.append(self._one_step(step))
+            step += 1
+            on_progress(step, self.config.steps, f"loss {_recent(losses):.4f}")
+            stopping = should_stop()
+            if stopping or time.monotonic() - saved_at > self.config.checkpoint_seconds:
+                self.checkpoint.save(step, losses, self.modules, self.optimizer)
+                saved_at = time.monotonic()
+            if stopping:
+                raise Stopped(f"stopped after step {step} of {self.config.steps}; run the same command again to resume")
+        return losses
+
+    def _one_step(self, step: int) -> float:
+        factor = warmup_cosine(step, self.config.steps, self.config.warmup_fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * factor
+        loss = self.loss_at(step)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(f"loss is {value} at step {step}: lower the learning rate or check the data")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.max_gradient_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
+        self.optimizer.step()
+        self.after_step(step)
+        return value
+
+
+def _recent(losses: list[float], window: int = 50) -> float:
+    tail = losses[-window:]
+    return sum(tail) / len(tail)

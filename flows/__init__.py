@@ -1,0 +1,1 @@
+"""Stages that join core and storage, the command line, and the Prefect flows around them."""

@@ -1,0 +1,209 @@
+"""The command line, `agd`. Every command works in process; none needs a server."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from agd_core.errors import InputError
+from agd_core.progress import Stopped
+from agd_core.report.rows import HEADINGS, Row, cells
+from flows.config import PipelineConfig
+from flows.presets import load_config, preset_names
+from flows.terminal import Terminal
+from flows.workplace import Workplace, pick_device
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Adapter Guidance Distillation: guided diffusion images at half the network evaluations.",
+)
+
+Preset = Annotated[str, typer.Argument(help="A preset's name (see `agd presets`) or a .yaml file of the same form.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set train.steps=500.")
+]
+Output = Annotated[Path, typer.Option("--output", help="Folder for artefacts, report.html and metrics.json.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+
+_OUTPUT = Path("outputs")
+_PIPE_COLUMNS = 140
+
+
+@app.command()
+def distill(
+    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+) -> None:
+    """Run the whole pipeline: collect, train, sample, evaluate, report. Run it again to resume or to reuse."""
+    from flows.stages.distill import distill as run
+
+    def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
+        return run(config, _command("distill", preset, overrides, output), place).metrics
+
+    metrics = _in_workplace(work, preset, overrides, output, device)
+    _show_metrics(metrics, output, as_json)
+
+
+@app.command()
+def evaluate(
+    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+) -> None:
+    """Sample and evaluate every method, and write the report; trains first what is missing."""
+    distill(preset, overrides, output, device, as_json)
+
+
+@app.command()
+def collect(
+    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+) -> None:
+    """Stage 1: record guided trajectories. Run it again to resume."""
+    from flows.stages.distill import collect_stage, open_base_model
+
+    def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
+        artefact = collect_stage(config, open_base_model(config, place), place)
+        return {"artefacts": {"trajectories": str(artefact.path)}, "digest": artefact.digest}
+
+    _show(_in_workplace(work, preset, overrides, output, device), as_json)
+
+
+@app.command()
+def train(
+    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+) -> None:
+    """Stages 1 and 2: train the preset's adapters, collecting first what is missing. Run it again to resume."""
+    from flows.stages.distill import collect_stage, open_base_model, train_stage
+
+    def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
+        base_model = open_base_model(config, place)
+        trained = train_stage(config, collect_stage(config, base_model, place), base_model, place)
+        return {"artefacts": {adapter.label: str(artefact.path) for adapter, artefact in trained}}
+
+    _show(_in_workplace(work, preset, overrides, output, device), as_json)
+
+
+@app.command()
+def sample(
+    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+) -> None:
+    """Stages 1 to 3: sample every method at every point, training first what is missing."""
+    from flows.stages.comparison import sample_all
+    from flows.stages.distill import collect_stage, open_base_model, train_stage
+
+    def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
+        base_model = open_base_model(config, place)
+        trained = train_stage(config, collect_stage(config, base_model, place), base_model, place)
+        return {"artefacts": sample_all(config, base_model, trained, place)}
+
+    _show(_in_workplace(work, preset, overrides, output, device), as_json)
+
+
+@app.command()
+def pretrain(
+    data: Annotated[Path | None, typer.Option(help="Folder with the four Fashion-MNIST idx files.")] = None,
+    output: Output = Path("outputs/pretrain"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Retrain the built-in teacher, its VAE and its classifier from the real images (about two hours on 2 cores)."""
+    from flows.stages.pretrain import pretrain as run
+
+    def work(place: Workplace) -> dict[str, Any]:
+        return run(data, place)
+
+    _show(_guarded(work, output, device), as_json)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="An output folder or one artefact.")], as_json: Json = False) -> None:
+    """Check every checksum below a folder and name what is torn. Exit code 1 if anything is."""
+    from flows.stages.verify import verify as run
+
+    try:
+        result = run(folder)
+    except InputError as error:
+        _fail(str(error))
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        for problem in result["problems"]:
+            print(problem)
+        print(f"{'ok' if result['ok'] else 'NOT ok'}: {result['artefacts']} artefacts, content {result['digest']}")
+    raise typer.Exit(0 if result["ok"] else 1)
+
+
+@app.command()
+def presets() -> None:
+    """List the shipped presets."""
+    for name in preset_names():
+        print(name)
+
+
+def _in_workplace(
+    work: Callable[[PipelineConfig, Workplace], dict[str, Any]],
+    preset: str,
+    overrides: list[str] | None,
+    output: Path,
+    device: str,
+) -> dict[str, Any]:
+    return _guarded(lambda place: work(load_config(preset, overrides or ()), place), output, device)
+
+
+def _guarded(work: Callable[[Workplace], dict[str, Any]], output: Path, device: str) -> dict[str, Any]:
+    """Run work with progress on the terminal; bad input is one line and exit code 2, a stop is exit code 130."""
+    terminal = Terminal()
+    try:
+        with terminal:
+            place = Workplace(output, pick_device(device), terminal.announce, terminal.progress, terminal.should_stop)
+            return work(place)
+    except InputError as error:
+        _fail(str(error))
+    except (Stopped, KeyboardInterrupt) as stop:
+        print(f"agd: {stop or 'interrupted; run the same command again to resume'}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        print(f"agd: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"agd: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    for name, path in result["artefacts"].items():
+        print(f"{name}: {path}")
+
+
+def _show_metrics(metrics: dict[str, Any], output: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(metrics, indent=2))
+        return
+    rows: list[Row] = metrics["rows"]
+    table = Table(*HEADINGS)
+    for row in rows:
+        table.add_row(*cells(row))
+    console = Console()
+    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)
+    print(f"report: {(output / 'report.html').resolve()}")
+
+
+def _command(name: str, preset: str, overrides: list[str] | None, output: Path) -> str:
+    settings = [part for override in overrides or () for part in ("--set", override)]
+    return shlex.join(["agd", name, preset, *settings, "--output", str(output)])
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,40 @@
+"""One configuration for the whole pipeline: a section per stage."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from agd_core.adapters import AnyAdapterConfig, ModulatedMlpConfig
+from agd_core.base_models import BaseModelConfig, DiTConfig
+from agd_core.config import Config
+from agd_core.evaluator import EvaluateConfig
+from agd_core.guidance import ClassifierFreeGuidanceConfig, GuidanceConfig
+from agd_core.sampling import SampleConfig
+from agd_core.trainer import TrainConfig
+from agd_core.trajectory import CollectConfig
+
+
+class PipelineConfig(Config):
+    """Everything that one distillation needs; presets are files of this shape."""
+
+    base_model: BaseModelConfig = DiTConfig()
+    """The model to distil."""
+    guidance: GuidanceConfig = ClassifierFreeGuidanceConfig()
+    """The rule that makes it a teacher."""
+    collect: CollectConfig = CollectConfig()
+    """Stage 1: guided trajectories."""
+    adapters: tuple[AnyAdapterConfig, ...] = Field((ModulatedMlpConfig(),), min_length=1)
+    """The adapters to train and compare."""
+    train: TrainConfig = TrainConfig()
+    """Stage 2, the same for every adapter."""
+    sample: SampleConfig = SampleConfig()
+    """Stage 3: images without guidance, with guidance, and with every adapter."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Stage 4: what is measured on them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        labels = [adapter.label for adapter in self.adapters]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"adapters need different names, got {', '.join(labels)}")
+        return self

@@ -1,0 +1,103 @@
+"""From a preset's name or a YAML file, and `key=value` overrides, to a checked configuration."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from agd_core.errors import InputError
+from flows.config import PipelineConfig
+
+_HERE = Path(__file__).resolve().parent
+_FOLDERS = (_HERE / "presets", _HERE.parent / "deployments" / "presets")
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(path.stem for folder in _FOLDERS for path in folder.glob("*.yaml"))
+
+
+def load_config(preset: str, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Read a preset or a file and apply overrides such as `train.steps=500` or `adapters.0.hidden_width=32`.
+
+    Raises:
+        InputError: unknown preset, unreadable file, unknown setting or bad value; the message names it.
+    """
+    raw = _read(_find(preset))
+    for override in overrides:
+        _apply(raw, override)
+    return parse_config(raw)
+
+
+def parse_config(raw: Any) -> PipelineConfig:
+    """Check plain data against the configuration.
+
+    Raises:
+        InputError: the first problem, with the dotted name of the setting.
+    """
+    try:
+        return PipelineConfig.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(_first_problem(error)) from None
+
+
+def _find(preset: str) -> Path:
+    path = Path(preset)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise InputError(f"configuration file {preset} does not exist")
+        return path
+    for folder in _FOLDERS:
+        if (named := folder / f"{preset}.yaml").is_file():
+            return named
+    raise InputError(f"unknown preset {preset!r}; presets: {', '.join(preset_names())}; or give a .yaml file")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"configuration file {path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"configuration file {path} must hold sections such as collect: and train:")
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise InputError(f"override {override!r} is not of the form section.setting=value")
+    *parents, last = dotted.split(".")
+    target: Any = raw
+    try:
+        for name in parents:
+            target = target[int(name)] if isinstance(target, list) else target.setdefault(name, {})
+        target[int(last) if isinstance(target, list) else last] = yaml.safe_load(text)
+    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(f"override {override!r}: {dotted} names no setting, or its value cannot be read") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: no such setting; allowed here: {', '.join(_allowed(problem['loc'][:-1]))}"
+    return f"{where}: {message}, got {problem['input']!r}" if _shows_value(problem) else f"{where}: {message}"
+
+
+def _shows_value(problem: Any) -> bool:
+    return isinstance(problem["input"], str | int | float | bool | None)
+
+
+def _allowed(section: tuple[int | str, ...]) -> list[str]:
+    """Settings of a section, following the default configuration; a union's branch name in the path is skipped."""
+    current: Any = PipelineConfig()
+    for part in section:
+        if isinstance(current, tuple):
+            current = current[0] if isinstance(part, int) else current
+        elif isinstance(current, BaseModel) and part in type(current).model_fields:
+            current = getattr(current, str(part))
+    return list(type(current).model_fields) if isinstance(current, BaseModel) else []

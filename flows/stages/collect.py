@@ -1,0 +1,72 @@
+"""Stage 1: guided trajectories into a store, resumable by work unit."""
+
+import math
+
+import torch
+
+from agd_core.base_models import BaseModel
+from agd_core.guidance import GuidanceConfig, GuidedDenoiser
+from agd_core.progress import Stopped
+from agd_core.schedulers import build_scheduler
+from agd_core.trajectory import CollectConfig, collect_block, plan_trajectories
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+from storage.zarr_store import StoreSpec, ZarrTrajectoryWriter
+
+STAGE, VERSION = "trajectories", 1
+
+
+def collect(config: CollectConfig, guidance: GuidanceConfig, base_model: BaseModel, place: Workplace) -> Artefact:
+    """Record the planned trajectories; units that are already committed are kept.
+
+    Raises:
+        InputError: not enough disk space.
+        Stopped: between units, when asked to; run again to resume.
+    """
+    identity = {
+        "version": VERSION,
+        "base_model": base_model.pipeline_digest(),
+        "guidance": guidance.identity(),
+        "collect": config.identity(),
+    }
+    artefact = place.store.artefact(STAGE, identity)
+    if place.reuses(artefact):
+        return artefact
+    place.require_space(_stored_bytes(config, base_model), "collecting these trajectories")
+    with place.working_on(artefact):
+        if not artefact.finished:
+            _collect_units(config, GuidedDenoiser(base_model, guidance.build()), base_model, artefact, place)
+            artefact.finish(identity)
+    return artefact
+
+
+def _collect_units(
+    config: CollectConfig, teacher: GuidedDenoiser, base_model: BaseModel, artefact: Artefact, place: Workplace
+) -> None:
+    writer = _open_writer(config, base_model, artefact)
+    missing = writer.missing_units()
+    done = writer.units - len(missing)
+    place.announce(f"{STAGE}: collecting {config.trajectories} trajectories, {done} of {writer.units} shards there already")
+    progress = place.progress("collect")
+    for position, unit in enumerate(missing):
+        if place.should_stop():
+            raise Stopped(f"stopped with {done + position} of {writer.units} shards committed; run the same command to resume")
+        writer.commit(unit, collect_block(teacher, base_model, writer.planned(unit), config))
+        progress(done + position + 1, writer.units, "shards")
+
+
+def _open_writer(config: CollectConfig, base_model: BaseModel, artefact: Artefact) -> ZarrTrajectoryWriter:
+    schedule = build_scheduler(config.scheduler, base_model.scheduler_config, config.steps).timesteps
+    spec = StoreSpec(
+        latent_shape=base_model.latent_shape,
+        dtype=config.dtype,
+        shard_trajectories=min(config.shard_trajectories, config.trajectories),
+        schedule=tuple(schedule.to(torch.float32).tolist()),
+        attributes={"key": artefact.key, "base_fingerprint": base_model.fingerprint(), "collect": config.identity()},
+    )
+    return ZarrTrajectoryWriter(artefact.path, plan_trajectories(config, len(base_model.class_names)), spec)
+
+
+def _stored_bytes(config: CollectConfig, base_model: BaseModel) -> int:
+    pairs = config.trajectories * (config.kept_steps or config.steps)
+    return pairs * 2 * math.prod(base_model.latent_shape) * torch.finfo(getattr(torch, config.dtype)).bits // 8

@@ -1,0 +1,64 @@
+"""All stages in order, in process."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from agd_core.adapters import AdapterConfig
+from agd_core.base_models import BaseModel
+from flows.config import PipelineConfig
+from flows.stages.collect import collect
+from flows.stages.comparison import compare
+from flows.stages.evaluate import check_extractor
+from flows.stages.report import read_metrics, report
+from flows.stages.train import train
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+
+Trained = list[tuple[AdapterConfig, Artefact]]
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a whole run leaves."""
+
+    report: Artefact
+    metrics: dict[str, Any]
+
+
+def open_base_model(config: PipelineConfig, place: Workplace) -> BaseModel:
+    """Load the base model and refuse what cannot work with it, before any long work.
+
+    Raises:
+        InputError: the model cannot be loaded, or the extractor does not know its classes.
+    """
+    base_model = config.base_model.build(place.device)
+    check_extractor(config.evaluate, base_model)
+    return base_model
+
+
+def collect_stage(config: PipelineConfig, base_model: BaseModel, place: Workplace) -> Artefact:
+    """Stage 1 of a configuration."""
+    return collect(config.collect, config.guidance, base_model, place)
+
+
+def train_stage(config: PipelineConfig, trajectories: Artefact, base_model: BaseModel, place: Workplace) -> Trained:
+    """Stage 2: every adapter of a configuration."""
+    source = config.base_model.source
+    return [
+        (adapter, train(config.train, adapter, config.collect, trajectories, base_model, source, place))
+        for adapter in config.adapters
+    ]
+
+
+def distill(config: PipelineConfig, command: str, place: Workplace) -> Distilled:
+    """The whole pipeline; whatever is finished is reused, whatever was interrupted is resumed.
+
+    Args:
+        command: what a person types to repeat this run, for the report.
+    """
+    base_model = open_base_model(config, place)
+    trajectories = collect_stage(config, base_model, place)
+    adapters = train_stage(config, trajectories, base_model, place)
+    compared = compare(config, base_model, adapters, place)
+    written = report(config, command, trajectories, adapters, compared, place)
+    return Distilled(written, read_metrics(written))

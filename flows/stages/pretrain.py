@@ -1,0 +1,171 @@
+"""The built-in world, retrained from the real images: classifier, VAE and DiT, each cached and resumable."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
+from torch import Tensor, nn
+
+from agd_core.checkpoint import Checkpoint, load_tensors, save_tensors, write_json
+from agd_core.config import Config
+from agd_core.fashion_mnist import CLASS_NAMES, DEFAULT_FOLDER, load_fashion_mnist, to_signed
+from agd_core.metrics.fashion_classifier import STATISTICS, WEIGHTS, FashionClassifier, FashionFeatures
+from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
+from agd_core.pretraining.autoencoder import (
+    AutoencoderRecipe,
+    autoencoder_loop,
+    build_autoencoder,
+    encode_means,
+    reconstruct,
+)
+from agd_core.pretraining.classifier import ClassifierRecipe, accuracy, classifier_loop
+from agd_core.pretraining.ema import Ema
+from agd_core.pretraining.transformer import TransformerRecipe, build_scheduler, build_transformer, transformer_loop
+from agd_core.report.plots import loss_plot
+from agd_core.sampling import to_bytes
+from agd_core.seeding import derive_seed
+from agd_core.training_loop import Loop
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+
+VERSION = 1
+LOSSES = "losses.json"
+
+
+class PretrainConfig(Config):
+    """The recipes of the three networks."""
+
+    classifier: ClassifierRecipe = ClassifierRecipe()
+    autoencoder: AutoencoderRecipe = AutoencoderRecipe()
+    transformer: TransformerRecipe = TransformerRecipe()
+
+
+def pretrain(
+    data: Path | None, place: Workplace, config: PretrainConfig | None = None, images: int | None = None
+) -> dict[str, Any]:
+    """Train all three and assemble `fashion-dit` and `fashion-classifier` in the output folder.
+
+    Args:
+        data: folder of the idx files; None takes where Debian puts them.
+        place: where to work.
+        config: recipes; the shipped ones by default.
+        images: use only the first so many training images (for tests).
+
+    Raises:
+        InputError: the images are missing.
+        Stopped: after a checkpoint, when asked to; run again to resume.
+    """
+    config = config or PretrainConfig()
+    pixels, labels = load_fashion_mnist("train", data or DEFAULT_FOLDER)
+    pixels, labels = pixels[:images], labels[:images]
+    signed = to_signed(pixels)
+    classifier = _classifier(config.classifier, signed, labels, place)
+    autoencoder = _autoencoder(config.autoencoder, signed, place)
+    transformer = _transformer(config.transformer, signed, labels, autoencoder, place)
+    measured = _assemble_classifier(classifier, pixels, data or DEFAULT_FOLDER, place)
+    measured |= _assemble_pipeline(autoencoder, transformer, pixels, place)
+    curves = {a.stage: json.loads((a.path / LOSSES).read_text()) for a in (classifier, autoencoder, transformer)}
+    (place.output / "losses.png").write_bytes(loss_plot(curves))
+    write_json(measured, place.output / "pretrain.json")
+    folders = {name: str(place.output / name) for name in ("fashion-dit", "fashion-classifier")}
+    return {"artefacts": folders, "measured": measured}
+
+
+def _classifier(recipe: ClassifierRecipe, images: Tensor, labels: Tensor, place: Workplace) -> Artefact:
+    def start(checkpoint: Checkpoint) -> tuple[Loop, nn.Module]:
+        model = FashionClassifier()
+        return classifier_loop(model, images, labels, recipe, checkpoint), model
+
+    return _trained("classifier", {"recipe": recipe.identity(), "images": len(images)}, recipe.seed, start, place)
+
+
+def _autoencoder(recipe: AutoencoderRecipe, images: Tensor, place: Workplace) -> Artefact:
+    def start(checkpoint: Checkpoint) -> tuple[Loop, nn.Module]:
+        model = build_autoencoder()
+        ema = Ema(model, recipe.ema_decay)
+        return autoencoder_loop(model, ema, images, recipe, checkpoint), ema.average
+
+    return _trained("autoencoder", {"recipe": recipe.identity(), "images": len(images)}, recipe.seed, start, place)
+
+
+def _transformer(
+    recipe: TransformerRecipe, images: Tensor, labels: Tensor, autoencoder: Artefact, place: Workplace
+) -> Artefact:
+    def start(checkpoint: Checkpoint) -> tuple[Loop, nn.Module]:
+        latents = encode_means(_load_autoencoder(autoencoder), images)
+        model = build_transformer()
+        ema = Ema(model, recipe.ema_decay)
+        return transformer_loop(model, ema, latents / latents.std(), labels, recipe, checkpoint), ema.average
+
+    identity = {"recipe": recipe.identity(), "images": len(images), "autoencoder": autoencoder.digest}
+    return _trained("transformer", identity, recipe.seed, start, place)
+
+
+def _trained(
+    stage: str,
+    identity: dict[str, Any],
+    seed: int,
+    start: Callable[[Checkpoint], tuple[Loop, nn.Module]],
+    place: Workplace,
+) -> Artefact:
+    """Run one training to the end, as an artefact of weights and losses."""
+    identity = {"version": VERSION, **identity}
+    artefact = place.store.artefact(stage, identity)
+    if place.reuses(artefact):
+        return artefact
+    with place.working_on(artefact):
+        place.announce(f"{stage}: training")
+        checkpoint = Checkpoint(artefact.path / "checkpoint.safetensors", artefact.key)
+        torch.manual_seed(derive_seed(seed, stage))
+        loop, model = start(checkpoint)
+        write_json(loop.run(place.progress(stage), place.should_stop), artefact.path / LOSSES)
+        save_tensors(model.state_dict(), artefact.path / "weights.safetensors", {})
+        checkpoint.remove()
+        artefact.finish(identity)
+    return artefact
+
+
+def _load_autoencoder(artefact: Artefact) -> AutoencoderKL:
+    model = build_autoencoder()
+    model.load_state_dict(load_tensors(artefact.path / "weights.safetensors")[0])
+    return model.eval()
+
+
+def _load_transformer(artefact: Artefact) -> DiTTransformer2DModel:
+    model = build_transformer()
+    model.load_state_dict(load_tensors(artefact.path / "weights.safetensors")[0])
+    return model.eval()
+
+
+def _assemble_classifier(artefact: Artefact, pixels: Tensor, data: Path, place: Workplace) -> dict[str, float]:
+    """Write the extractor's folder: float16 weights, and the statistics of the real training images under them."""
+    folder = place.output / "fashion-classifier"
+    weights, _ = load_tensors(artefact.path / "weights.safetensors")
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    save_tensors(halved, folder / WEIGHTS, {})
+    extractor = FashionFeatures(torch.device("cpu"), folder)
+    statistics = FeatureStatistics.of(extractor.extract(pixels.permute(0, 2, 3, 1))[0])
+    tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
+    save_tensors(tensors, folder / STATISTICS, {"samples": str(statistics.samples)})
+    test_images, test_labels = load_fashion_mnist("test", data)
+    return {"classifier_test_accuracy": accuracy(extractor.model, to_signed(test_images), test_labels)}
+
+
+def _assemble_pipeline(autoencoder: Artefact, transformer: Artefact, pixels: Tensor, place: Workplace) -> dict[str, float]:
+    """Write the stock diffusers folder in float16 and measure what the VAE alone costs."""
+    vae = _load_autoencoder(autoencoder)
+    signed = to_signed(pixels)
+    vae.register_to_config(scaling_factor=float(1 / encode_means(vae, signed).std()))
+    extractor = FashionFeatures(torch.device("cpu"), place.output / "fashion-classifier")
+    reconstructed = reconstruct(vae, signed[:10_000])
+    features, _ = extractor.extract(to_bytes(reconstructed))
+    pipeline = DiTPipeline(_load_transformer(transformer).half(), vae.half(), build_scheduler())
+    pipeline.register_to_config(id2label={str(label): name for label, name in enumerate(CLASS_NAMES)})
+    pipeline.save_pretrained(place.output / "fashion-dit")
+    return {
+        "vae_mse": float((reconstructed - signed[:10_000]).square().mean()),
+        "vae_fd": frechet_distance(extractor.reference(), FeatureStatistics.of(features)),
+    }

@@ -1,0 +1,89 @@
+"""Stage 3: one sample set per cell (denoiser, guidance scale, steps); every cell is its own artefact."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from agd_core.adapter_files import add_adapter
+from agd_core.base_models import BaseModel
+from agd_core.checkpoint import load_tensors, save_tensors, write_json
+from agd_core.denoiser import Denoiser
+from agd_core.guidance import GuidanceConfig, GuidedDenoiser
+from agd_core.sampling import SampleConfig, SampleSet, sample_images
+from agd_core.student import Student
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+
+STAGE, VERSION = "samples", 1
+SAMPLES, COST = "samples.safetensors", "cost.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One sample set to make."""
+
+    guidance_scale: float
+    steps: int
+    guidance: GuidanceConfig | None = None
+    """Set for the guided teacher."""
+    adapter: Artefact | None = None
+    """Set for a student; with neither it is the bare base model."""
+
+    def identity(self) -> dict[str, Any]:
+        """What distinguishes the cell, as plain data; the bare model does not depend on the scale."""
+        return {
+            "guidance_scale": self.guidance_scale if self.guidance or self.adapter else 1.0,
+            "steps": self.steps,
+            "guidance": self.guidance.identity() if self.guidance else None,
+            "adapter": self.adapter.digest if self.adapter else None,
+        }
+
+    @contextmanager
+    def denoiser(self, base_model: BaseModel) -> Iterator[Denoiser]:
+        """The base model, its guided form, or a student with the adapter active inside the block."""
+        with Student(base_model) as student:
+            if self.adapter:
+                add_adapter(student, self.adapter.path)
+            yield GuidedDenoiser(base_model, self.guidance.build()) if self.guidance else student
+
+
+def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, place: Workplace) -> Artefact:
+    """Sample the images of one cell.
+
+    Raises:
+        Stopped: between batches, when asked to; run again to redo this cell.
+    """
+    settings = {key: config.identity()[key] for key in ("images", "scheduler", "seed")}
+    identity = {"version": VERSION, "base_model": base_model.pipeline_digest(), "sample": settings, "cell": cell.identity()}
+    artefact = place.store.artefact(STAGE, identity)
+    if place.reuses(artefact):
+        return artefact
+    with place.working_on(artefact):
+        if not artefact.finished:
+            place.announce(f"{STAGE}: {config.images} images, {label}, scale {cell.guidance_scale:g}, {cell.steps} steps")
+            _sample(config, cell, label, base_model, artefact, place)
+            artefact.finish(identity, measured=[COST])
+    return artefact
+
+
+def _sample(
+    config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, artefact: Artefact, place: Workplace
+) -> None:
+    progress = place.progress(f"sample {label}")
+    with cell.denoiser(base_model) as denoiser:
+        samples = sample_images(
+            denoiser, base_model, config, cell.guidance_scale, cell.steps, progress, place.should_stop
+        )
+    tensors = {"images": samples.images, "latents": samples.latents, "labels": samples.labels}
+    tensors["nfe"] = torch.tensor(samples.nfe, dtype=torch.float64)
+    save_tensors(tensors, artefact.path / SAMPLES, {})
+    write_json({"denoising_seconds": samples.denoising_seconds, "images": config.images}, artefact.path / COST)
+
+
+def read_samples(artefact: Artefact) -> SampleSet:
+    """The stored sample set, without its timing."""
+    tensors, _ = load_tensors(artefact.path / SAMPLES)
+    return SampleSet(tensors["images"], tensors["latents"], tensors["labels"], float(tensors["nfe"]), 0.0)

@@ -1,0 +1,78 @@
+"""Stage 2: one adapter on the stored trajectories, resumable to the exact step."""
+
+from agd_core.adapter_files import AdapterCard, save_adapter
+from agd_core.adapters import Adapter, AdapterConfig
+from agd_core.base_models import BaseModel
+from agd_core.checkpoint import Checkpoint, write_json
+from agd_core.trainer import TrainConfig, train_adapter
+from agd_core.trajectory import CollectConfig
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+from storage.zarr_store import ZarrTrajectoryReader
+
+STAGE, VERSION = "adapter", 1
+LOSSES = "losses.json"
+
+
+def train(
+    config: TrainConfig,
+    adapter_config: AdapterConfig,
+    collected: CollectConfig,
+    trajectories: Artefact,
+    base_model: BaseModel,
+    base_source: str,
+    place: Workplace,
+) -> Artefact:
+    """Train one adapter; the artefact is a folder that `agd_core.load_adapter` reads.
+
+    Raises:
+        Stopped: after a checkpoint, when asked to; run again to resume.
+    """
+    identity = {
+        "version": VERSION,
+        "base_model": base_model.fingerprint(),
+        "trajectories": trajectories.digest,
+        "adapter": adapter_config.identity(),
+        "train": config.identity(),
+    }
+    artefact = place.store.artefact(STAGE, identity)
+    if place.reuses(artefact):
+        return artefact
+    with place.working_on(artefact):
+        if not artefact.finished:
+            adapter = _new_adapter(config, adapter_config, base_model, place)
+            card = AdapterCard(
+                base_source, base_model.fingerprint(), collected.guidance_range, artefact.key, adapter.parameter_count()
+            )
+            _train(config, adapter, trajectories, base_model, artefact, place)
+            save_adapter(adapter, card, artefact.path)
+            artefact.finish(identity)
+    return artefact
+
+
+def _new_adapter(
+    config: TrainConfig, adapter_config: AdapterConfig, base_model: BaseModel, place: Workplace
+) -> Adapter:
+    adapter = Adapter(adapter_config, base_model.adapter_sites(), base_model.embedding_widths, config.seed)
+    share = 100 * adapter.parameter_count() / base_model.parameters
+    place.announce(
+        f"{STAGE}: training {adapter_config.label}, {adapter.parameter_count():,} parameters ({share:.1f} % of the base), "
+        f"{config.steps} steps"
+    )
+    return adapter.to(base_model.device)
+
+
+def _train(
+    config: TrainConfig,
+    adapter: Adapter,
+    trajectories: Artefact,
+    base_model: BaseModel,
+    artefact: Artefact,
+    place: Workplace,
+) -> None:
+    checkpoint = Checkpoint(artefact.path / "checkpoint.safetensors", artefact.key)
+    reader = ZarrTrajectoryReader(trajectories.path)
+    progress = place.progress(f"train {adapter.config.label}")
+    losses = train_adapter(base_model, adapter, reader, config, checkpoint, progress, place.should_stop)
+    write_json(losses, artefact.path / LOSSES)
+    checkpoint.remove()
