@@ -54,7 +54,9 @@ def read_card(folder: Path) -> tuple[AdapterConfig, AdapterCard]:
         raw: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         config: AdapterConfig = TypeAdapter(AnyAdapterConfig).validate_python(raw["adapter"])
         low, high = raw["guidance_range"]
-        card = AdapterCard(raw["base_source"], raw["base_fingerprint"], (low, high), raw["training_digest"], raw["parameters"])
+        card = AdapterCard(
+            raw["base_source"], raw["base_fingerprint"], (low, high), raw["training_digest"], raw["parameters"]
+        )
     except (OSError, ValueError, KeyError, ValidationError) as error:
         raise InputError(f"{folder} holds no readable adapter ({CONFIG}): {str(error).splitlines()[0]}") from error
     return config, card

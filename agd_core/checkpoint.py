@@ -50,7 +50,9 @@ class Checkpoint:
         self, step: int, losses: list[float], modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
     ) -> None:
         """Write everything needed to continue after `step` finished steps."""
-        tensors = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+        tensors = {
+            f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()
+        }
         tensors |= _optimizer_tensors(optimizer)
         tensors["losses"] = torch.tensor(losses, dtype=torch.float32)
         save_tensors(tensors, self.path, {"step": str(step), "digest": self.digest})

@@ -1,6 +1,6 @@
 """The one interface that a bare model, a guided teacher and a student share."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,7 @@ Latents = Float[Tensor, "batch channels height width"]
 PerRow = Float[Tensor, " batch"]
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Predicts what its network was trained for (epsilon, v or flow) from noisy latents.
 

@@ -61,7 +61,7 @@ def denoise(
     """
     device = guidance_scale.device
     generators = [generator(seed, "noise") for seed in seeds]
-    latents = stacked_noise(generators, latent_shape).to(device) * scheduler.init_noise_sigma
+    latents: Tensor = stacked_noise(generators, latent_shape).to(device) * scheduler.init_noise_sigma
     for index, timestep in enumerate(scheduler.timesteps):
         inputs = _rounded(scheduler.scale_model_input(latents, timestep), input_dtype)
         per_row = timestep.to(device, torch.float32).expand(len(seeds))

@@ -19,7 +19,9 @@ def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tenso
     parts = []
     for epoch in range(first // examples, (first + batch_size - 1) // examples + 1):
         start, stop = epoch * examples, (epoch + 1) * examples
-        parts.append(_epoch_order(examples, seed, epoch)[max(positions.start, start) - start : min(positions.stop, stop) - start])
+        parts.append(
+            _epoch_order(examples, seed, epoch)[max(positions.start, start) - start : min(positions.stop, stop) - start]
+        )
     return torch.cat(parts)
 
 

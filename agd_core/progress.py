@@ -1,9 +1,10 @@
 """How long work reports where it is and learns that it should stop, without knowing who listens."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called with work done so far, the total, and a short note such as the current loss."""
 

@@ -5,7 +5,7 @@ The core reads and writes trajectories through the two protocols at the end, so 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class StepBatch:
     """float32 `[batch]`."""
 
 
+@runtime_checkable
 class TrajectoryWriter(Protocol):
     """Where collected trajectories go, in units that are either wholly there or not at all."""
 
@@ -53,10 +54,11 @@ class TrajectoryWriter(Protocol):
         ...
 
     def commit(self, unit: int, latents: np.ndarray) -> None:
-        """Store one unit, `[trajectories, kept_steps, 2, channels, height, width]`, durably; it exists once this returns."""
+        """Store one unit, `[trajectories, kept_steps, 2, C, H, W]`, durably; it exists once this returns."""
         ...
 
 
+@runtime_checkable
 class TrajectoryReader(Protocol):
     """Random access to stored (trajectory, step) pairs."""
 

@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from jaxtyping import Float, Int, UInt8
+from pydantic import Field
 from torch import Tensor
 
 from agd_core.base_models.base import BaseModel

@@ -1,7 +1,5 @@
 """The student: a frozen base model with adapters, one network evaluation per prediction."""
 
-from typing import Self
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -62,7 +60,7 @@ class Student:
         if self._active is attached:
             self._active = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Student":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -61,7 +61,9 @@ def train_adapter(
         return Loop(loop_config, {"adapter": adapter}, optimizer, loss_at, checkpoint).run(on_progress, should_stop)
 
 
-def _distillation_loss(student: Student, reader: TrajectoryReader, config: TrainConfig) -> Callable[[int], torch.Tensor]:
+def _distillation_loss(
+    student: Student, reader: TrajectoryReader, config: TrainConfig
+) -> Callable[[int], torch.Tensor]:
     base_model = student.base_model
     device = base_model.device
 

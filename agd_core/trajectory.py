@@ -1,8 +1,8 @@
 """Stage 1's core: which trajectories to collect, and collecting them (AGD, arXiv 2503.07274, Algorithm 1)."""
 
 from collections.abc import Iterator, Sequence
-
-from typing import Literal, Self
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,11 +42,10 @@ class CollectConfig(Config):
     """Seeds guidance scales, kept steps and every trajectory's noise."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "CollectConfig":
         if self.guidance_scale_min >= self.guidance_scale_max:
-            raise ValueError(
-                f"guidance_scale_min {self.guidance_scale_min:g} must be below guidance_scale_max {self.guidance_scale_max:g}"
-            )
+            low, high = self.guidance_range
+            raise ValueError(f"guidance_scale_min {low:g} must be below guidance_scale_max {high:g}")
         if self.kept_steps is not None and self.kept_steps > self.steps:
             raise ValueError(f"kept_steps {self.kept_steps} must not exceed steps {self.steps}")
         return self
@@ -97,7 +96,7 @@ def _planned(index: int, classes: int, config: CollectConfig) -> PlannedTrajecto
 def _stratified(steps: int, kept: int, rng: torch.Generator) -> Iterator[int]:
     """One random step from each of `kept` equal parts of the sampler's steps."""
     edges = [round(part * steps / kept) for part in range(kept + 1)]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         yield low + int(torch.randint(high - low, (), generator=rng))
 
 

@@ -40,7 +40,11 @@ _PIPE_COLUMNS = 140
 
 @app.command()
 def distill(
-    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+    preset: Preset,
+    overrides: Overrides = None,
+    output: Output = _OUTPUT,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Run the whole pipeline: collect, train, sample, evaluate, report. Run it again to resume or to reuse."""
     from flows.stages.distill import distill as run
@@ -54,7 +58,11 @@ def distill(
 
 @app.command()
 def evaluate(
-    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+    preset: Preset,
+    overrides: Overrides = None,
+    output: Output = _OUTPUT,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Sample and evaluate every method, and write the report; trains first what is missing."""
     distill(preset, overrides, output, device, as_json)
@@ -62,7 +70,11 @@ def evaluate(
 
 @app.command()
 def collect(
-    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+    preset: Preset,
+    overrides: Overrides = None,
+    output: Output = _OUTPUT,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Stage 1: record guided trajectories. Run it again to resume."""
     from flows.stages.distill import collect_stage, open_base_model
@@ -76,7 +88,11 @@ def collect(
 
 @app.command()
 def train(
-    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+    preset: Preset,
+    overrides: Overrides = None,
+    output: Output = _OUTPUT,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Stages 1 and 2: train the preset's adapters, collecting first what is missing. Run it again to resume."""
     from flows.stages.distill import collect_stage, open_base_model, train_stage
@@ -91,7 +107,11 @@ def train(
 
 @app.command()
 def sample(
-    preset: Preset, overrides: Overrides = None, output: Output = _OUTPUT, device: Device = "auto", as_json: Json = False
+    preset: Preset,
+    overrides: Overrides = None,
+    output: Output = _OUTPUT,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Stages 1 to 3: sample every method at every point, training first what is missing."""
     from flows.stages.comparison import sample_all
@@ -122,7 +142,9 @@ def pretrain(
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="An output folder or one artefact.")], as_json: Json = False) -> None:
+def verify(
+    folder: Annotated[Path, typer.Argument(help="An output folder or one artefact.")], as_json: Json = False
+) -> None:
     """Check every checksum below a folder and name what is torn. Exit code 1 if anything is."""
     from flows.stages.verify import verify as run
 

@@ -114,8 +114,7 @@ class ZarrTrajectoryReader:
         self._timesteps = np.asarray(self._latents.attrs["schedule"], dtype=np.float32)[steps]
         self._class_labels = plan["class_label"].to_numpy()
         self._guidance_scales = plan["guidance_scale"].to_numpy()
-        self._kept_steps = steps.shape[1]
-        self._trajectories = len(steps)
+        self._trajectories, self._kept_steps = len(steps), int(steps.shape[1])
         self._source: Any = self._latents[: len(steps)] if self._latents.nbytes <= _IN_MEMORY_BYTES else self._latents
 
     @property
@@ -135,7 +134,8 @@ class ZarrTrajectoryReader:
 
     def _gather(self, trajectories: np.ndarray, slots: np.ndarray) -> np.ndarray:
         if isinstance(self._source, np.ndarray):
-            return self._source[trajectories, slots]
+            gathered: np.ndarray = self._source[trajectories, slots]
+            return gathered
         return np.stack([self._source[i, j] for i, j in zip(trajectories.tolist(), slots.tolist(), strict=True)])
 
 

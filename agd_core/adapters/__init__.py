@@ -12,5 +12,14 @@ from agd_core.adapters.offset import OffsetConfig
 
 AnyAdapterConfig = Annotated[CrossAttentionConfig | OffsetConfig | ModulatedMlpConfig, Field(discriminator="kind")]
 
-__all__ = ["Adapter", "AdapterConfig", "AdapterInputs", "AdapterLayer", "AnyAdapterConfig", "AttachedAdapter",
-           "CrossAttentionConfig", "ModulatedMlpConfig", "OffsetConfig"]
+__all__ = [
+    "Adapter",
+    "AdapterConfig",
+    "AdapterInputs",
+    "AdapterLayer",
+    "AnyAdapterConfig",
+    "AttachedAdapter",
+    "CrossAttentionConfig",
+    "ModulatedMlpConfig",
+    "OffsetConfig",
+]

@@ -103,7 +103,9 @@ class Adapter(nn.Module):
 
     def encode(self, inputs: AdapterInputs) -> list[Codes]:
         """The encoded call for every layer; with a shared encoder it is computed once."""
-        codes = [encoder(inputs.guidance_scale, inputs.time_features, inputs.condition_features) for encoder in self.encoders]
+        codes = [
+            encoder(inputs.guidance_scale, inputs.time_features, inputs.condition_features) for encoder in self.encoders
+        ]
         return codes * (len(self.layers) // len(codes))
 
     def offset(self, index: int, hidden_states: HiddenStates, codes: Codes, guidance_scale: PerRow) -> Tensor:

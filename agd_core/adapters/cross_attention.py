@@ -47,7 +47,9 @@ class CrossAttentionLayer(AdapterLayer):
         """Offset `[batch, tokens, width]`."""
         placed = codes + _positions(codes.shape[1], codes.shape[2], codes.device)  # [B, S, H]
         query, key, value = self.query(hidden_states), self.key(placed), self.value(placed)
-        attended = nn.functional.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])  # [B, 1, T, H]
+        attended = nn.functional.scaled_dot_product_attention(
+            query[:, None], key[:, None], value[:, None]
+        )  # [B, 1, T, H]
         offset: Tensor = self.out(attended[:, 0])
         return offset
 

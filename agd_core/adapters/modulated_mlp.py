@@ -51,5 +51,3 @@ class ModulatedMlpLayer(AdapterLayer):
         inner = nn.functional.silu(torch.addcmul(shift, self.down(hidden_states), 1 + scale))  # [B, T, r]
         offset: Tensor = self.up(inner)
         return offset
-
-

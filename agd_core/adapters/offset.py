@@ -42,7 +42,8 @@ class OffsetLayer(AdapterLayer):
         super().__init__()
         self.leading = leading
         self.net = relu_mlp(hidden, hidden, width, nn.LayerNorm(hidden))
-        nn.init.zeros_(self.net[-1].weight)
+        for parameter in self.net[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, hidden_states: HiddenStates, codes: Codes) -> Tensor:
         """Offset `[batch, 1, width]`, the same for all tokens."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -35,7 +35,9 @@ class DiTConfig(Config):
         """
         folder = resolve_source(self.source)
         if (found := pipeline_class(folder)) != _PIPELINE:
-            raise InputError(f"base model {self.source} is a {found}, not a {_PIPELINE}; family 'dit' takes DiT models only")
+            raise InputError(
+                f"base model {self.source} is a {found}, not a {_PIPELINE}; family 'dit' takes DiT models only"
+            )
         return DiT(folder, getattr(torch, self.dtype), device)
 
 
@@ -50,19 +52,23 @@ class DiT(BaseModel):
         from diffusers import AutoencoderKL, DiTTransformer2DModel
 
         super().__init__()
-        self.network = load_component(DiTTransformer2DModel, folder / "transformer", dtype, device)
-        self.vae = load_component(AutoencoderKL, folder / "vae", torch.float32, device)
+        self.transformer: Any = load_component(DiTTransformer2DModel, folder / "transformer", dtype, device)
+        self.network = self.transformer
+        self.vae: Any = load_component(AutoencoderKL, folder / "vae", torch.float32, device)
         self.device = device
-        config = self.network.config
+        config = self.transformer.config
         self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         self.scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
         self.null_class: int = config.num_embeds_ada_norm
         self.class_names = _class_names(read_json(folder / MODEL_INDEX).get("id2label", {}), self.null_class)
+        self.width: int = config.num_attention_heads * config.attention_head_dim
+        self._embedder: Any = self.transformer.transformer_blocks[0].norm1.emb
 
     def evaluate_network(self, latents: Latents, timestep: PerRow, condition: Condition) -> Latents:
         """One pass; epsilon `[batch, in_channels, height, width]` in float32."""
-        output = self.network(latents.to(self._dtype), timestep=timestep, class_labels=condition.class_labels).sample
-        return cast(Tensor, output[:, : self.latent_shape[0]].float())
+        inputs = latents.to(self.transformer.dtype)
+        output: Tensor = self.transformer(inputs, timestep=timestep, class_labels=condition.class_labels).sample
+        return output[:, : self.latent_shape[0]].float()
 
     def null_condition(self, batch: int) -> Condition:
         """The row after the last class of the label table."""
@@ -80,47 +86,37 @@ class DiT(BaseModel):
 
     def adapter_sites(self) -> tuple[AdapterSite, ...]:
         """The self-attention of every block."""
-        width = self.network.config.num_attention_heads * self.network.config.attention_head_dim
-        return tuple(AdapterSite(f"transformer_blocks.{i}.attn1", width) for i in range(len(self._blocks)))
+        blocks = len(self.transformer.transformer_blocks)
+        return tuple(AdapterSite(f"transformer_blocks.{i}.attn1", self.width) for i in range(blocks))
 
     def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
         """The first block's timestep embedder (diffusers keeps one copy per block)."""
-        projected = self._embedder.time_proj(timestep).to(self._dtype)
-        return cast(Tensor, self._embedder.timestep_embedder(projected).float())
+        projected = self._embedder.time_proj(timestep).to(self.transformer.dtype)
+        features: Tensor = self._embedder.timestep_embedder(projected)
+        return features.float()
 
     def embed_condition(self, condition: Condition) -> Float[Tensor, "batch 1 condition_width"]:
         """The first block's label table, one token per row."""
-        return cast(Tensor, self._embedder.class_embedder(condition.class_labels).float().unsqueeze(1))
+        features: Tensor = self._embedder.class_embedder(condition.class_labels)
+        return features.float().unsqueeze(1)
 
     @property
     def embedding_widths(self) -> tuple[int, int]:
         """Both embeddings are as wide as the hidden states."""
-        width = self.adapter_sites()[0].width
-        return width, width
+        return self.width, self.width
 
     @property
     def parameters(self) -> int:
         """All parameters less the label rows of classes that the model does not name."""
         total = sum(p.numel() for p in self.network.parameters())
         unused_rows = self.null_class - len(self.class_names)
-        return total - unused_rows * self.embedding_widths[1] * len(self._blocks)
+        return total - unused_rows * self.width * len(self.adapter_sites())
 
     @property
     def decoder(self) -> nn.Module:
         """The VAE."""
-        return cast(nn.Module, self.vae)
-
-    @property
-    def _blocks(self) -> nn.ModuleList:
-        return cast(nn.ModuleList, self.network.transformer_blocks)
-
-    @property
-    def _embedder(self) -> nn.Module:
-        return cast(nn.Module, self._blocks[0].norm1.emb)  # type: ignore[union-attr]
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return cast(torch.dtype, self.network.dtype)
+        vae: nn.Module = self.vae
+        return vae
 
 
 def _class_names(id2label: dict[str, str], table_rows: int) -> tuple[str, ...]:

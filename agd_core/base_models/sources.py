@@ -24,7 +24,9 @@ def resolve_source(source: str) -> Path:
     if (folder := Path(source).expanduser()).is_dir():
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise InputError(f"base model folder {source} does not exist; give a diffusers folder, a hub id (owner/name) or builtin:NAME")
+        raise InputError(
+            f"base model folder {source} does not exist; give a diffusers folder, a hub id (owner/name) or builtin:NAME"
+        )
     return _download(source)
 
 
@@ -79,7 +81,9 @@ def _download(hub_id: str) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
     except Exception as error:
-        raise InputError(f"base model {hub_id!r} is no local folder and could not be downloaded: {_first_line(error)}") from error
+        raise InputError(
+            f"base model {hub_id!r} is no local folder and could not be downloaded: {_first_line(error)}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

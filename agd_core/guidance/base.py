@@ -33,6 +33,8 @@ class GuidedDenoiser:
     def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Latents:
         """The guided prediction, one guidance scale per row."""
         both = Condition.cat([condition, self.base_model.null_condition(len(condition))])
-        doubled = self.base_model.predict(latents.repeat(2, 1, 1, 1), timestep.repeat(2), both, guidance_scale.repeat(2))
+        doubled = self.base_model.predict(
+            latents.repeat(2, 1, 1, 1), timestep.repeat(2), both, guidance_scale.repeat(2)
+        )
         conditional, unconditional = doubled.chunk(2)
         return self.guidance.combine(conditional, unconditional, guidance_scale)

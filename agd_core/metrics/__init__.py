@@ -6,5 +6,11 @@ from agd_core.metrics.frechet import FeatureStatistics, bootstrap_standard_error
 
 EXTRACTORS: dict[str, type[FashionFeatures]] = {"fashion-classifier": FashionFeatures}
 
-__all__ = ["EXTRACTORS", "FashionFeatures", "FeatureExtractor", "FeatureStatistics", "bootstrap_standard_error",
-           "frechet_distance"]
+__all__ = [
+    "EXTRACTORS",
+    "FashionFeatures",
+    "FeatureExtractor",
+    "FeatureStatistics",
+    "bootstrap_standard_error",
+    "frechet_distance",
+]

@@ -63,7 +63,7 @@ class FashionFeatures(FeatureExtractor):
     ) -> tuple[Float[Tensor, "images width"], Int[Tensor, " images"]]:
         """Features (on the CPU) and most likely classes."""
         features, classes = [], []
-        for batch in images.split(_BATCH_IMAGES):
+        for batch in torch.split(images, _BATCH_IMAGES):
             signed = to_signed(batch.permute(0, 3, 1, 2).to(self.device))
             features.append(self.model.features(signed))
             classes.append(self.model.head(features[-1]).argmax(dim=1))

@@ -61,4 +61,5 @@ def bootstrap_standard_error(features: Features, reference: FeatureStatistics, r
 
 def _symmetric_root(matrix: Float[Tensor, "width width"]) -> Float[Tensor, "width width"]:
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root

@@ -51,7 +51,8 @@ def autoencoder_loop(
         decoded = model.decode(posterior.sample(generator(recipe.seed, "posterior", step))).sample
         error = decoded - batch
         kl: Tensor = posterior.kl().mean() / posterior.mean[0].numel()
-        return error.abs().mean() + error.square().mean() + recipe.kl_weight * kl
+        loss: Tensor = error.abs().mean() + error.square().mean() + recipe.kl_weight * kl
+        return loss
 
     config = LoopConfig(recipe.epochs * len(images) // recipe.batch_size, recipe.learning_rate, max_gradient_norm=1.0)
     modules = {"autoencoder": model, "ema": ema.average}
@@ -61,10 +62,12 @@ def autoencoder_loop(
 @torch.inference_mode()
 def encode_means(model: AutoencoderKL, images: Tensor, batch_size: int = 250) -> Tensor:
     """Posterior means of all images, unscaled, float32 `[N, 4, 8, 8]`."""
-    return torch.cat([model.encode(batch).latent_dist.mean for batch in images.split(batch_size)])
+    return torch.cat([model.encode(batch).latent_dist.mean for batch in torch.split(images, batch_size)])
 
 
 @torch.inference_mode()
 def reconstruct(model: AutoencoderKL, images: Tensor, batch_size: int = 250) -> Tensor:
     """Images through encoder mean and decoder, float32 `[N, 1, 32, 32]`."""
-    return torch.cat([model.decode(model.encode(batch).latent_dist.mean).sample for batch in images.split(batch_size)])
+    return torch.cat(
+        [model.decode(model.encode(batch).latent_dist.mean).sample for batch in torch.split(images, batch_size)]
+    )

@@ -61,6 +61,6 @@ def accuracy(model: FashionClassifier, images: Tensor, labels: Tensor, batch_siz
     model.eval()
     hits = [
         (model(batch).argmax(1) == truth).sum()
-        for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        for batch, truth in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True)
     ]
     return float(torch.stack(hits).sum()) / len(images)

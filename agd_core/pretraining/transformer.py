@@ -86,7 +86,10 @@ def transformer_loop(
         return torch.nn.functional.mse_loss(predicted, noise)
 
     config = LoopConfig(
-        recipe.epochs * len(latents) // recipe.batch_size, recipe.learning_rate, warmup_fraction=0.02, max_gradient_norm=1.0
+        recipe.epochs * len(latents) // recipe.batch_size,
+        recipe.learning_rate,
+        warmup_fraction=0.02,
+        max_gradient_norm=1.0,
     )
     modules = {"transformer": model, "ema": ema.average}
     return Loop(config, modules, optimizer, loss_at, checkpoint, after_step=ema.update)

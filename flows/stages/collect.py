@@ -46,11 +46,15 @@ def _collect_units(
     writer = _open_writer(config, base_model, artefact)
     missing = writer.missing_units()
     done = writer.units - len(missing)
-    place.announce(f"{STAGE}: collecting {config.trajectories} trajectories, {done} of {writer.units} shards there already")
+    place.announce(
+        f"{STAGE}: collecting {config.trajectories} trajectories, {done} of {writer.units} shards there already"
+    )
     progress = place.progress("collect")
     for position, unit in enumerate(missing):
         if place.should_stop():
-            raise Stopped(f"stopped with {done + position} of {writer.units} shards committed; run the same command to resume")
+            raise Stopped(
+                f"stopped with {done + position} of {writer.units} shards committed; run the same command to resume"
+            )
         writer.commit(unit, collect_block(teacher, base_model, writer.planned(unit), config))
         progress(done + position + 1, writer.units, "shards")
 

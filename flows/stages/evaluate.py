@@ -30,7 +30,9 @@ def evaluate(config: EvaluateConfig, samples: Artefact, guided: Artefact, place:
         return artefact
     with place.working_on(artefact):
         if not artefact.finished:
-            evaluation = evaluate_samples(read_samples(samples), read_samples(guided).latents, _extractor(config, place), config)
+            evaluation = evaluate_samples(
+                read_samples(samples), read_samples(guided).latents, _extractor(config, place), config
+            )
             write_json(evaluation.as_dict(), artefact.path / EVALUATION)
             artefact.finish(identity)
     return artefact

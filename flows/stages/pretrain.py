@@ -154,7 +154,9 @@ def _assemble_classifier(artefact: Artefact, pixels: Tensor, data: Path, place: 
     return {"classifier_test_accuracy": accuracy(extractor.model, to_signed(test_images), test_labels)}
 
 
-def _assemble_pipeline(autoencoder: Artefact, transformer: Artefact, pixels: Tensor, place: Workplace) -> dict[str, float]:
+def _assemble_pipeline(
+    autoencoder: Artefact, transformer: Artefact, pixels: Tensor, place: Workplace
+) -> dict[str, float]:
     """Write the stock diffusers folder in float16 and measure what the VAE alone costs."""
     vae = _load_autoencoder(autoencoder)
     signed = to_signed(pixels)

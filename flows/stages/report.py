@@ -32,7 +32,12 @@ Trained = Sequence[tuple[AdapterConfig, Artefact]]
 
 
 def report(
-    config: PipelineConfig, command: str, trajectories: Artefact, adapters: Trained, compared: Sequence[Compared], place: Workplace
+    config: PipelineConfig,
+    command: str,
+    trajectories: Artefact,
+    adapters: Trained,
+    compared: Sequence[Compared],
+    place: Workplace,
 ) -> Artefact:
     """Write the report of a finished comparison and copy page and metrics to the output folder."""
     identity = {
@@ -84,7 +89,9 @@ def _write(
 
 
 def _plots(rows: Sequence[Row], curve: Sequence[Row], adapters: Trained) -> list[Picture]:
-    losses = {config.label: json.loads((artefact.path / LOSSES).read_text(encoding="utf-8")) for config, artefact in adapters}
+    losses = {
+        config.label: json.loads((artefact.path / LOSSES).read_text(encoding="utf-8")) for config, artefact in adapters
+    }
     plots = [Picture("Training loss", "Distillation loss, averaged over 50 steps.", loss_plot(losses))]
     if any(row["fd"] is not None for row in curve):
         caption = "Quality for cost: Fréchet distance over network evaluations per image, at the headline scale."
@@ -136,10 +143,14 @@ def _title(config: PipelineConfig) -> str:
 
 def _summary(rows: Sequence[Row]) -> str:
     guided = next(row for row in rows if row["method"] == "cfg")
-    best = min((row for row in rows[2:] if row["teacher_scale"] == guided["teacher_scale"]), key=lambda row: row["paired_mse"] or 0.0)
+    best = min(
+        (row for row in rows[2:] if row["teacher_scale"] == guided["teacher_scale"]),
+        key=lambda row: row["paired_mse"] or 0.0,
+    )
     text = (
-        f"At guidance scale {guided['guidance_scale']:g} classifier-free guidance takes {guided['nfe']:g} network evaluations per "
-        f"image; {best['name']} takes {best['nfe']:g}, with {best['adapter_percent']:.1f} % extra parameters."
+        f"At guidance scale {guided['guidance_scale']:g} classifier-free guidance takes {guided['nfe']:g} network "
+        f"evaluations per image; {best['name']} takes {best['nfe']:g}, "
+        f"with {best['adapter_percent']:.1f} % extra parameters."
     )
     if guided["fd"] is None or best["fd"] is None:
         return text

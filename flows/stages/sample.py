@@ -57,13 +57,20 @@ def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, 
         Stopped: between batches, when asked to; run again to redo this cell.
     """
     settings = {key: config.identity()[key] for key in ("images", "scheduler", "seed")}
-    identity = {"version": VERSION, "base_model": base_model.pipeline_digest(), "sample": settings, "cell": cell.identity()}
+    identity = {
+        "version": VERSION,
+        "base_model": base_model.pipeline_digest(),
+        "sample": settings,
+        "cell": cell.identity(),
+    }
     artefact = place.store.artefact(STAGE, identity)
     if place.reuses(artefact):
         return artefact
     with place.working_on(artefact):
         if not artefact.finished:
-            place.announce(f"{STAGE}: {config.images} images, {label}, scale {cell.guidance_scale:g}, {cell.steps} steps")
+            place.announce(
+                f"{STAGE}: {config.images} images, {label}, scale {cell.guidance_scale:g}, {cell.steps} steps"
+            )
             _sample(config, cell, label, base_model, artefact, place)
             artefact.finish(identity, measured=[COST])
     return artefact

@@ -54,11 +54,9 @@ def _new_adapter(
     config: TrainConfig, adapter_config: AdapterConfig, base_model: BaseModel, place: Workplace
 ) -> Adapter:
     adapter = Adapter(adapter_config, base_model.adapter_sites(), base_model.embedding_widths, config.seed)
-    share = 100 * adapter.parameter_count() / base_model.parameters
-    place.announce(
-        f"{STAGE}: training {adapter_config.label}, {adapter.parameter_count():,} parameters ({share:.1f} % of the base), "
-        f"{config.steps} steps"
-    )
+    count = adapter.parameter_count()
+    share = f"{count:,} parameters, {100 * count / base_model.parameters:.1f} % of the base"
+    place.announce(f"{STAGE}: training {adapter_config.label} ({share}), {config.steps} steps")
     return adapter.to(base_model.device)
 
 

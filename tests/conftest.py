@@ -1,0 +1,41 @@
+import os
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+import pytest
+import torch
+
+from agd_core.base_models import BaseModel, DiTConfig
+from flows.config import PipelineConfig
+from flows.presets import load_config
+
+SMALL = (
+    "collect.trajectories=12",
+    "collect.steps=6",
+    "collect.kept_steps=3",
+    "collect.shard_trajectories=4",
+    "train.steps=6",
+    "train.batch_size=8",
+    "sample.images=20",
+    "sample.steps=4",
+    "sample.curve_steps=[2]",
+    "evaluate.bootstrap_resamples=5",
+)
+"""Overrides that make the demo's preset a matter of seconds."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def teacher() -> BaseModel:
+    """The real built-in model."""
+    return DiTConfig().build(torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def small_config() -> PipelineConfig:
+    return load_config("fashion-dit", SMALL)

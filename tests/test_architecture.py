@@ -1,0 +1,178 @@
+"""The house rules that a machine can check, by walking the syntax trees of every source file."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("agd_core", "storage", "flows")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+NAMED = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in SOURCES]
+
+ALLOWED_OWN_IMPORTS = {
+    "agd_core": ("agd_core",),
+    "storage": ("storage", "agd_core.records", "agd_core.digest"),
+    "flows": ("flows", "storage", "agd_core"),
+}
+STORAGE_FORMATS = ("zarr", "numcodecs", "webdataset", "pyarrow")
+PREFECT_FILES = ("flows/prefect_flows.py", "flows/prefect_progress.py")
+CORE_ORDER = (
+    ("errors", "digest", "config", "progress", "records"),
+    ("seeding", "checkpoint", "condition", "fashion_mnist", "order"),
+    ("denoiser", "training_loop", "schedulers"),
+    ("base_models",),
+    ("guidance", "adapters"),
+    ("student", "denoising"),
+    ("trajectory", "trainer", "adapter_files", "sampling"),
+    ("metrics",),
+    ("evaluator", "pretraining", "report"),
+)
+MAX_FILE_LINES = 400
+MAX_STRING_TESTS = 2
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def begins(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def wrong_arrows(package: str, tree: ast.AST) -> set[str]:
+    own = {name for name in imported(tree) if begins(name, PACKAGES)}
+    exact = {name for name in own if begins(name, ALLOWED_OWN_IMPORTS[package])}
+    parents = {name for name in own - exact if any(other.startswith(name + ".") for other in exact)}
+    return own - exact - parents
+
+
+def library_assignments(tree: ast.AST) -> list[str]:
+    """Assignments such as `module.forward = f`, `pipe.unet = x` or `torch.nn.Linear.forward = f`."""
+    found = []
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+        for target in targets:
+            if isinstance(target, ast.Attribute) and not (isinstance(target.value, ast.Name) and target.value.id == "self"):
+                found.append(ast.unparse(target))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr":
+            found.append(ast.unparse(node))
+    return found
+
+
+def unsafe_loads(tree: ast.AST) -> list[str]:
+    found = [name for name in imported(tree) if begins(name, ("pickle", "dill", "cloudpickle", "marshal", "shelve"))]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            safe = [k for k in node.keywords if k.arg == "weights_only" and ast.unparse(k.value) == "True"]
+            found += [] if safe else [ast.unparse(node)]
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
+            found += [ast.unparse(node)] if any(k.arg == "allow_pickle" for k in node.keywords) else []
+    return found
+
+
+def string_tests(node: ast.If) -> int:
+    """How many branches of an if/elif chain compare with a string literal."""
+    count = 0
+    while True:
+        compares = [c for c in ast.walk(node.test) if isinstance(c, ast.Compare)]
+        literals = [x for c in compares for x in [c.left, *c.comparators] if isinstance(x, ast.Constant)]
+        count += any(isinstance(x.value, str) for x in literals)
+        if len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If):
+            node = node.orelse[0]
+        else:
+            return count
+
+
+def string_chains(tree: ast.AST) -> list[str]:
+    chains = [n for n in ast.walk(tree) if isinstance(n, ast.If) and string_tests(n) > MAX_STRING_TESTS]
+    matches = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Match)
+        and sum(isinstance(v, ast.Constant) and isinstance(v.value, str) for c in n.cases for v in ast.walk(c.pattern))
+        > MAX_STRING_TESTS
+    ]
+    return [f"line {node.lineno}" for node in [*chains, *matches]]
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_imports_run_one_way(path):
+    package = path.relative_to(ROOT).parts[0]
+    assert wrong_arrows(package, parse(path)) == set()
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_prefect_is_imported_by_its_wrappers_only(path):
+    uses = any(begins(name, ("prefect",)) for name in imported(parse(path)))
+    assert not uses or path.relative_to(ROOT).as_posix() in PREFECT_FILES
+
+
+@pytest.mark.parametrize("path", [p for p in NAMED if "agd_core" in p.id])
+def test_the_core_knows_no_storage_format(path):
+    assert {name for name in imported(parse(path)) if begins(name, STORAGE_FORMATS)} == set()
+
+
+@pytest.mark.parametrize("path", [p for p in NAMED if "agd_core" in p.id])
+def test_inside_the_core_imports_run_one_way(path):
+    ranks = {name: rank for rank, names in enumerate(CORE_ORDER) for name in names}
+    room = path.relative_to(ROOT / "agd_core").with_suffix("").parts[0]
+    if room == "__init__":
+        return
+    used = {name.split(".")[1] for name in imported(parse(path)) if name.startswith("agd_core.")}
+    assert {other for other in used if other in ranks and ranks[other] > ranks[room]} == set()
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_no_object_of_a_library_is_assigned_to(path):
+    assert library_assignments(parse(path)) == []
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_nothing_is_unpickled(path):
+    assert unsafe_loads(parse(path)) == []
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_no_chains_on_strings(path):
+    assert string_chains(parse(path)) == []
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_files_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+
+
+def test_deployments_hold_no_code():
+    assert list((ROOT / "deployments").rglob("*.py")) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "source"),
+    [
+        (lambda tree: wrong_arrows("agd_core", tree), "from storage.zarr_store import StoreSpec"),
+        (lambda tree: wrong_arrows("agd_core", tree), "import flows.config"),
+        (lambda tree: wrong_arrows("storage", tree), "from agd_core.student import Student"),
+        (lambda tree: wrong_arrows("storage", tree), "from agd_core import student"),
+        (library_assignments, "module.forward = f"),
+        (library_assignments, "torch.nn.Linear.forward = f"),
+        (library_assignments, "setattr(pipe, 'unet', f)"),
+        (unsafe_loads, "import pickle"),
+        (unsafe_loads, "torch.load(path)"),
+        (unsafe_loads, "torch.load(path, weights_only=False)"),
+        (string_chains, "if a == 'x': pass\nelif a == 'y': pass\nelif a == 'z': pass"),
+        (string_chains, "match a:\n case 'x': pass\n case 'y': pass\n case 'z': pass"),
+    ],
+)
+def test_the_checks_find_what_they_look_for(check, source):
+    assert check(ast.parse(source))
