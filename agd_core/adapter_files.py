@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
 
 from agd_core.adapters import Adapter, AdapterConfig, AnyAdapterConfig
 from agd_core.base_models.base import BaseModel
@@ -89,5 +90,12 @@ def add_adapter(student: Student, folder: str | Path, name: str | None = None) -
             f"this base model is another one ({found[:12]})"
         )
     adapter = Adapter(config, base.adapter_sites(), base.embedding_widths)
-    adapter.load_state_dict(load_tensors(folder / WEIGHTS)[0])
+    try:
+        adapter.load_state_dict(load_tensors(folder / WEIGHTS)[0])
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder / WEIGHTS} does not hold this adapter's weights: {_first_line(error)}") from error
     student.add(name or folder.name, adapter.requires_grad_(False).eval())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -103,18 +103,17 @@ def _stratified(steps: int, kept: int, rng: torch.Generator) -> Iterator[int]:
 def _collect_batch(
     teacher: Denoiser, base_model: BaseModel, planned: Sequence[PlannedTrajectory], config: CollectConfig
 ) -> np.ndarray:
-    dtype: torch.dtype = getattr(torch, config.dtype)
     slots = np.full((len(planned), config.steps), -1)
     for row, trajectory in enumerate(planned):
         slots[row, list(trajectory.steps)] = range(len(trajectory.steps))
-    latents = torch.empty(len(planned), len(planned[0].steps), 2, *base_model.latent_shape, dtype=dtype)
+    latents = np.empty((len(planned), len(planned[0].steps), 2, *base_model.latent_shape), dtype=config.dtype)
+    dtype: torch.dtype = getattr(torch, config.dtype)
 
     def keep(step: Step) -> None:
-        rows = torch.from_numpy(np.flatnonzero(slots[:, step.index] >= 0))
-        if len(rows):
-            places = torch.from_numpy(slots[rows, step.index])
-            pair = torch.stack([step.latents, step.prediction], dim=1).cpu()
-            latents[rows, places] = pair[rows].to(dtype)
+        rows = np.flatnonzero(slots[:, step.index] >= 0)
+        if rows.size:
+            pair = torch.stack([step.latents, step.prediction], dim=1).to(dtype).cpu().numpy()
+            latents[rows, slots[rows, step.index]] = pair[rows]
 
     denoise(
         teacher,
@@ -126,6 +125,6 @@ def _collect_batch(
         observer=keep,
         input_dtype=dtype,
     )
-    if not torch.isfinite(latents).all():
-        raise FloatingPointError(f"a latent or prediction does not fit {dtype}; collect in float32 instead")
-    return latents.numpy()
+    if not np.isfinite(latents).all():
+        raise FloatingPointError(f"a latent or prediction does not fit {config.dtype}; collect in float32 instead")
+    return latents

@@ -229,3 +229,7 @@ def _command(name: str, preset: str, overrides: list[str] | None, output: Path) 
 def main() -> None:
     """Entry point of the console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ class FeatureExtractor(ABC):
     @abstractmethod
     def extract(
         self, images: UInt8[Tensor, "images height width channels"]
-    ) -> tuple[Float[Tensor, "images width"], Int[Tensor, " images"]]:
+    ) -> tuple[Float[Tensor, "images features"], Int[Tensor, " images"]]:
         """Features and the most likely class of every image."""
 
     @abstractmethod

@@ -60,7 +60,7 @@ class FashionFeatures(FeatureExtractor):
     @torch.inference_mode()
     def extract(
         self, images: UInt8[Tensor, "images height width channels"]
-    ) -> tuple[Float[Tensor, "images width"], Int[Tensor, " images"]]:
+    ) -> tuple[Float[Tensor, "images features"], Int[Tensor, " images"]]:
         """Features (on the CPU) and most likely classes."""
         features, classes = [], []
         for batch in torch.split(images, _BATCH_IMAGES):

@@ -1,0 +1,69 @@
+"""Time per image of CFG against one adapter pass, on the built-in teacher: alternating rounds in one process, medians.
+
+    python benchmarks/cfg_against_adapter.py [--device cuda] [--rounds 7]
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from agd_core.adapters import Adapter, CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
+from agd_core.base_models import DiTConfig
+from agd_core.denoising import denoise
+from agd_core.guidance import GuidedDenoiser
+from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.schedulers import build_scheduler
+from agd_core.student import Student
+from flows.workplace import pick_device
+
+STEPS = 10
+ADAPTERS = {
+    "modulated MLP": ModulatedMlpConfig(hidden_width=48, bottleneck_width=32),
+    "cross-attention": CrossAttentionConfig(hidden_width=40, encoder="shared", scale_output=True),
+    "offset": OffsetConfig(hidden_width=56, encoder="shared", scale_output=True),
+}
+
+
+def denoisers(base_model):
+    yield "no guidance", base_model
+    yield "CFG", GuidedDenoiser(base_model, ClassifierFreeGuidance())
+    for name, config in ADAPTERS.items():
+        student = Student(base_model)
+        student.add(name, Adapter(config, base_model.adapter_sites(), base_model.embedding_widths))
+        yield name, student
+
+
+def seconds_per_image(denoiser, base_model, batch):
+    scheduler = build_scheduler("ddim", base_model.scheduler_config, STEPS)
+    scale = torch.full((batch,), 2.0, device=base_model.device)
+    condition = base_model.class_condition([i % 10 for i in range(batch)])
+    started = time.perf_counter()
+    denoise(denoiser, scheduler, condition, scale, list(range(batch)), base_model.latent_shape)
+    if base_model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / batch
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    base_model = DiTConfig().build(pick_device(arguments.device))
+    print(f"device {base_model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {STEPS} DDIM steps")
+    sides = dict(denoisers(base_model))
+    for batch in (1, 256):
+        times = {name: [] for name in sides}
+        for _ in range(arguments.rounds + 1):
+            for name, denoiser in sides.items():
+                times[name].append(seconds_per_image(denoiser, base_model, batch))
+        guided = statistics.median(times["CFG"][1:])
+        for name, measured in times.items():
+            median = statistics.median(measured[1:])
+            print(f"batch {batch:3}  {name:16} {1000 * median:8.3f} ms/image   CFG time / this time {guided / median:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The command line as a person uses it: real processes, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import SMALL
+
+AGD = [sys.executable, "-m", "flows.cli"]
+SETTINGS = [part for override in SMALL for part in ("--set", override)]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def agd(*arguments, timeout=240):
+    return subprocess.run([*AGD, *arguments], capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT, check=False)
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory):
+    output = tmp_path_factory.mktemp("cli")
+    return output, agd("distill", "fashion-dit", *SETTINGS, "--output", str(output), "--json")
+
+
+def test_json_is_all_that_standard_output_holds(distilled):
+    output, result = distilled
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads(result.stdout)
+    assert metrics == json.loads((output / "metrics.json").read_text())
+    assert set(metrics) == {"rows", "curve", "protocol", "artefacts"}
+    assert (output / "report.html").is_file()
+
+
+def test_a_second_run_says_that_it_is_cached_and_prints_the_table(distilled):
+    result = agd("distill", "fashion-dit", *SETTINGS, "--output", str(distilled[0]))
+    assert result.returncode == 0
+    assert "cached" in result.stderr
+    assert "training" not in result.stderr
+    assert all(name in result.stdout for name in ("no guidance", "CFG", "agd-offset", "report.html"))
+
+
+def test_verify_says_ok_and_then_names_the_damage(distilled):
+    output = distilled[0]
+    result = json.loads(agd("verify", str(output), "--json").stdout)
+    assert result["ok"]
+    assert result["problems"] == []
+    shard = next((output / "artefacts").glob("trajectories-*/latents/c/1/0/0/0/0/0"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    damaged = agd("verify", str(output))
+    assert damaged.returncode == 1
+    assert str(shard) in damaged.stdout
+    shard.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["distill", "nonsense"], "unknown preset 'nonsense'; presets: "),
+        (["distill", "missing.yaml"], "configuration file missing.yaml does not exist"),
+        (["distill", "fashion-dit", "--set", "train.stepz=5"], "train.stepz: no such setting; allowed here: steps, "),
+        (["distill", "fashion-dit", "--set", "train.steps=-5"], "train.steps: Input should be greater than or equal to 1"),
+        (["distill", "fashion-dit", "--set", "train.steps"], "is not of the form section.setting=value"),
+        (
+            ["collect", "fashion-dit", "--set", "collect.guidance_scale_min=9"],
+            "collect: guidance_scale_min 9 must be below guidance_scale_max 5",
+        ),
+        (["collect", "fashion-dit", "--set", "base_model.source=/no/folder"], "folder /no/folder does not exist"),
+        (["collect", "fashion-dit", "--set", "collect.trajectories=900000000000"], "GB are free"),
+        (["collect", "fashion-dit", "--device", "cuda:7"], "device 'cuda:7' is not available here"),
+        (["verify", "/no/folder"], "folder /no/folder does not exist"),
+        (["pretrain", "--data", "/no/folder"], "Fashion-MNIST file /no/folder/"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    extra = [] if arguments[0] == "verify" else ["--output", str(tmp_path)]
+    result = agd(*arguments, *extra)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_help_lists_the_commands():
+    text = agd("--help").stdout
+    assert all(name in text for name in ("distill", "collect", "train", "sample", "evaluate", "verify", "pretrain", "presets"))
+    assert "--set" in agd("distill", "--help").stdout
+
+
+def start(output, *overrides):
+    command = [*AGD, "collect", "fashion-dit", *SETTINGS, "--output", str(output)]
+    command += [part for override in ("collect.trajectories=200", "collect.steps=30", *overrides) for part in ("--set", override)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def wait_for_units(output, count):
+    deadline = time.monotonic() + 60
+    while len(list(output.glob("artefacts/trajectories-*/units/*.json"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    output = tmp_path_factory.mktemp("straight")
+    assert start(output).wait(120) == 0
+    return json.loads(agd("verify", str(output), "--json").stdout)["digest"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)])
+def test_a_killed_collection_resumes_to_the_same_content(uninterrupted, tmp_path, number, code):
+    process = start(tmp_path)
+    wait_for_units(tmp_path, 2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    committed = len(list(tmp_path.glob("artefacts/trajectories-*/units/*.json")))
+    assert 2 <= committed < 50
+    assert not json.loads(agd("verify", str(tmp_path), "--json").stdout)["ok"]
+    resumed = start(tmp_path)
+    _, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0
+    assert f"{committed} of 50 shards there already" in errors
+    result = json.loads(agd("verify", str(tmp_path), "--json").stdout)
+    assert result["ok"], result["problems"]
+    assert result["digest"] == uninterrupted

@@ -1,0 +1,191 @@
+"""The whole chain in process on the real teacher: results, caching, resuming, determinism."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from agd_core.adapters import CrossAttentionConfig, OffsetConfig
+from agd_core.base_models import DiTConfig
+from agd_core.errors import InputError
+from agd_core.progress import Stopped
+from flows.presets import load_config
+from flows.stages.collect import collect
+from flows.stages.distill import collect_stage, distill, train_stage
+from flows.stages.sample import SAMPLES, Cell, read_samples, sample
+from flows.stages.verify import verify
+from flows.workplace import Workplace
+from tests.conftest import SMALL
+
+
+class Recorded(list):
+    """Lines that a stage announced."""
+
+    def work(self):
+        return [line for line in self if "cached" not in line]
+
+
+@pytest.fixture(scope="module")
+def first_run(small_config, tmp_path_factory):
+    output = tmp_path_factory.mktemp("distilled")
+    return output, distill(small_config, "agd distill test", Workplace(output))
+
+
+def recording(output):
+    lines = Recorded()
+    return Workplace(output, announce=lines.append), lines
+
+
+def tree_digest(folder, pattern="*"):
+    files = sorted(path for path in folder.rglob(pattern) if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_rows_hold_every_method_with_counted_evaluations(first_run):
+    rows = first_run[1].metrics["rows"]
+    assert [row["method"] for row in rows] == ["none", "cfg", "agd-modulated-mlp", "agd-cross-attention", "agd-offset"]
+    assert [row["nfe"] for row in rows] == [4, 8, 4, 4, 4]
+    assert [row["guidance_scale"] for row in rows] == [1.0, 2.0, 2.0, 2.0, 2.0]
+    assert rows[1]["paired_mse"] == 0.0
+    assert all(row["fd_low"] <= row["fd"] <= row["fd_high"] for row in rows)
+    assert all(row["images_per_second"] > 0 and 0 <= row["accuracy"] <= 1 for row in rows)
+    assert all(0 < row["adapter_percent"] <= 5 for row in rows[2:])
+    assert {row["steps"] for row in first_run[1].metrics["curve"]} == {2, 4}
+
+
+def test_the_report_lies_beside_its_metrics(first_run):
+    output, distilled = first_run
+    assert json.loads((output / "metrics.json").read_text()) == distilled.metrics
+    page = (output / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5 + 2
+    assert "agd distill test" in page
+
+
+def test_running_again_does_nothing(first_run, small_config):
+    place, lines = recording(first_run[0])
+    again = distill(small_config, "agd distill test", place)
+    assert again.metrics == first_run[1].metrics
+    assert lines.work() == []
+    assert lines
+
+
+def test_changing_only_the_evaluation_evaluates_only(first_run, small_config):
+    place, lines = recording(first_run[0])
+    changed = small_config.evaluate.model_copy(update={"bootstrap_resamples": 7})
+    distill(small_config.model_copy(update={"evaluate": changed}), "agd distill test", place)
+    assert [line.partition(":")[0] for line in lines.work()] == ["report"]
+
+
+def test_everything_verifies_and_damage_is_named(first_run, small_config, tmp_path):
+    output = first_run[0]
+    assert verify(output)["ok"]
+    victim = next((output / "artefacts").glob("adapter-*/adapter.safetensors"))
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    result = verify(output)
+    assert not result["ok"]
+    assert any("adapter.safetensors: checksum differs" in problem for problem in result["problems"])
+    place, lines = recording(output)
+    distill(small_config, "agd distill test", place)
+    assert victim.read_bytes() == whole
+    assert any("damaged" in line for line in lines)
+    assert verify(output)["ok"]
+
+
+def test_training_leaves_the_base_weights_alone(small_config, tmp_path):
+    base_model = DiTConfig().build(torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in base_model.network.state_dict().items()}
+    place = Workplace(tmp_path)
+    train_stage(small_config, collect_stage(small_config, base_model, place), base_model, place)
+    after = base_model.network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_same_seed_gives_the_same_bytes(first_run, small_config, tmp_path):
+    distill(small_config, "agd distill test", Workplace(tmp_path))
+    for pattern in ("**/adapter.safetensors", "**/latents/c/**/*", "**/samples.safetensors", "**/evaluation.json"):
+        second = tree_digest(tmp_path, pattern)
+        assert second
+        assert second.items() <= tree_digest(first_run[0], pattern).items()
+    assert verify(tmp_path)["ok"]
+
+
+def test_another_seed_gives_other_trajectories(first_run, teacher, small_config):
+    config = small_config.collect.model_copy(update={"seed": 1})
+    first = collect_stage(small_config, teacher, Workplace(first_run[0]))
+    other = collect(config, small_config.guidance, teacher, Workplace(first_run[0]))
+    assert other.digest != first.digest
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2])
+def test_an_interrupted_collection_resumes_to_the_same_content(first_run, teacher, small_config, tmp_path, stop_after):
+    polls = iter([False] * stop_after + [True])
+    with pytest.raises(Stopped, match=f"{stop_after} of 3 shards"):
+        collect_stage(small_config, teacher, Workplace(tmp_path, should_stop=lambda: next(polls)))
+    assert not verify(tmp_path)["ok"]
+    committed = tree_digest(tmp_path, "**/units/*.json")
+    place, lines = recording(tmp_path)
+    resumed = collect_stage(small_config, teacher, place)
+    assert len(committed) == stop_after
+    assert f"{stop_after} of 3 shards there already" in lines[0]
+    assert resumed.digest == collect_stage(small_config, teacher, Workplace(first_run[0])).digest
+
+
+def test_an_interrupted_training_resumes_to_the_same_weights(first_run, teacher, small_config, tmp_path):
+    trajectories = collect_stage(small_config, teacher, Workplace(first_run[0]))
+    polls = iter([False, False, True])
+    one = small_config.model_copy(update={"adapters": small_config.adapters[:1]})
+    with pytest.raises(Stopped, match="after step 3 of 6"):
+        train_stage(one, trajectories, teacher, Workplace(tmp_path, should_stop=lambda: next(polls)))
+    ((_, resumed),) = train_stage(one, trajectories, teacher, Workplace(tmp_path))
+    ((_, straight),) = train_stage(one, trajectories, teacher, Workplace(first_run[0]))
+    assert resumed.digest == straight.digest
+    assert not list(resumed.path.glob("checkpoint*"))
+
+
+def test_a_sample_does_not_depend_on_its_batch(first_run, teacher, small_config, tmp_path):
+    config = small_config.sample.model_copy(update={"batch_size": 3})
+    cell = Cell(3.0, 4, guidance=small_config.guidance)
+    in_threes = read_samples(sample(config, cell, "CFG", teacher, Workplace(tmp_path)))
+    at_once = read_samples(sample(small_config.sample, cell, "CFG", teacher, Workplace(first_run[0])))
+    assert torch.allclose(in_threes.latents, at_once.latents, atol=1e-5)
+    assert in_threes.nfe == at_once.nfe == 8
+
+
+def test_a_deleted_output_is_made_again(first_run, teacher, small_config):
+    bare = sample(small_config.sample, Cell(2.0, 4), "no guidance", teacher, Workplace(first_run[0]))
+    victim = bare.path / SAMPLES
+    whole = victim.read_bytes()
+    victim.unlink()
+    distill(small_config, "agd distill test", Workplace(first_run[0]))
+    assert victim.read_bytes() == whole
+
+
+def test_an_extractor_that_does_not_know_the_classes_is_refused(small_config):
+    from flows.stages.evaluate import check_extractor
+
+    class Stranger:
+        class_names = ("cat", "dog")
+
+    with pytest.raises(InputError, match="set evaluate.extractor=none"):
+        check_extractor(small_config.evaluate, Stranger())
+
+
+def test_without_extractor_the_report_still_comes(small_config, tmp_path):
+    config = load_config("fashion-dit", [*SMALL, "evaluate.extractor=none", "sample.guidance_scales=[2,4]"])
+    metrics = distill(config, "agd distill test", Workplace(tmp_path)).metrics
+    assert len(metrics["rows"]) == 10
+    assert all(row["fd"] is None and row["paired_mse"] is not None for row in metrics["rows"])
+
+
+def test_a_full_disk_is_named_before_work(small_config, teacher, tmp_path):
+    huge = small_config.collect.model_copy(update={"trajectories": 10**12, "kept_steps": None})
+    with pytest.raises(InputError, match=r"needs .* GB in .* GB are free"):
+        collect(huge, small_config.guidance, teacher, Workplace(tmp_path))
+
+
+def test_names_are_no_part_of_an_adapters_identity():
+    assert OffsetConfig(name="mine").identity() == OffsetConfig().identity()
+    assert CrossAttentionConfig(hidden_width=8).identity() != CrossAttentionConfig(hidden_width=10).identity()
