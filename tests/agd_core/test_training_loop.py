@@ -58,8 +58,10 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop):
     losses = whole.run()
     with pytest.raises(Stopped, match=f"after step {stop} of {STEPS}"):
         make_loop(tmp_path / "cut").run(should_stop=stop_after(stop))
-    resumed = make_loop(tmp_path / "cut")
+    seen = []
+    resumed = make_loop(tmp_path / "cut", lambda step, loss: seen.append(step) or loss)
     assert resumed.run() == losses
+    assert seen == list(range(stop, STEPS))
     assert_same_outcome(resumed, whole)
 
 

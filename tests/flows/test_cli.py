@@ -8,7 +8,10 @@ import sys
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
+from flows.stages.verify import verify
 from tests.conftest import SMALL
 
 AGD = [sys.executable, "-m", "flows.cli"]
@@ -78,17 +81,23 @@ def test_verify_says_ok_and_then_names_the_damage(distilled):
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
     extra = [] if arguments[0] == "verify" else ["--output", str(tmp_path)]
-    result = agd(*arguments, *extra)
-    assert result.returncode == 2
+    result = CliRunner().invoke(app, [*arguments, *extra])
+    assert result.exit_code == 2
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
 
 
 def test_help_lists_the_commands():
-    text = agd("--help").stdout
+    text = CliRunner().invoke(app, ["--help"]).stdout
     assert all(name in text for name in ("distill", "collect", "train", "sample", "evaluate", "verify", "pretrain", "presets"))
-    assert "--set" in agd("distill", "--help").stdout
+    assert "--set" in CliRunner().invoke(app, ["distill", "--help"]).stdout
+
+
+def test_the_process_itself_exits_with_2():
+    result = agd("distill", "nonsense")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("agd: unknown preset")
 
 
 def start(output, *overrides):
@@ -98,7 +107,7 @@ def start(output, *overrides):
 
 
 def wait_for_units(output, count):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(list(output.glob("artefacts/trajectories-*/units/*.json"))) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -107,8 +116,10 @@ def wait_for_units(output, count):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     output = tmp_path_factory.mktemp("straight")
-    assert start(output).wait(120) == 0
-    return json.loads(agd("verify", str(output), "--json").stdout)["digest"]
+    process = start(output)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return verify(output)["digest"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)])
@@ -116,15 +127,15 @@ def test_a_killed_collection_resumes_to_the_same_content(uninterrupted, tmp_path
     process = start(tmp_path)
     wait_for_units(tmp_path, 2)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     committed = len(list(tmp_path.glob("artefacts/trajectories-*/units/*.json")))
     assert 2 <= committed < 50
-    assert not json.loads(agd("verify", str(tmp_path), "--json").stdout)["ok"]
+    assert not verify(tmp_path)["ok"]
     resumed = start(tmp_path)
-    _, errors = resumed.communicate(timeout=120)
+    _, errors = resumed.communicate(timeout=240)
     assert resumed.returncode == 0
     assert f"{committed} of 50 shards there already" in errors
-    result = json.loads(agd("verify", str(tmp_path), "--json").stdout)
+    result = verify(tmp_path)
     assert result["ok"], result["problems"]
     assert result["digest"] == uninterrupted

@@ -141,6 +141,13 @@ def test_a_shard_that_was_never_written_reads_as_nan(tmp_path, monkeypatch, in_m
     assert_same_bits(batch.latents[12:], block(writer, 2).reshape(3, 2, 2, 3, 3))
 
 
+def test_latents_that_equal_the_fill_value_are_stored_like_any_other(tmp_path):
+    writer = open_writer(tmp_path)
+    writer.commit(1, np.full((2, 3, 2, 2, 3, 3), np.nan, np.float32))
+    assert writer.missing_units() == [0, 2]
+    assert shard_of(tmp_path, 1).stat().st_size > 2 * 3 * 2 * 18 * 4
+
+
 def test_units_share_out_the_plan(tmp_path):
     writer = open_writer(tmp_path)
     assert writer.units == 3

@@ -1,0 +1,53 @@
+"""The whole chain through Prefect's engine and a real (temporary) server."""
+
+import pytest
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.prefect_flows import collect_flow, distill_flow
+from tests.conftest import SMALL
+
+
+@pytest.fixture(scope="module")
+def server():
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture(scope="module")
+def ran(server, tmp_path_factory):
+    output = tmp_path_factory.mktemp("prefect")
+    return output, distill_flow(overrides=list(SMALL), output=str(output), return_state=True)
+
+
+def test_the_chain_runs_and_leaves_its_report(ran):
+    output, state = ran
+    assert state.is_completed(), state.message
+    metrics = state.result()
+    assert [row["nfe"] for row in metrics["rows"]] == [4, 8, 4, 4, 4]
+    assert (output / "report.html").is_file()
+
+
+def test_every_stage_was_a_task_run(ran):
+    with get_client(sync_client=True) as client:
+        names = [run.name for run in client.read_task_runs()]
+    assert {"train-agd-modulated-mlp", "train-agd-offset"} <= set(names)
+    assert sum(name.startswith(("collect_trajectories", "evaluate_samples", "write_report")) for name in names) == 3
+
+
+def test_the_results_table_is_an_artifact(ran):
+    assert "| CFG |" in Artifact.get("results").data
+
+
+def test_a_second_flow_reuses_everything(ran):
+    output, _ = ran
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")}
+    assert collect_flow(overrides=list(SMALL), output=str(output)).startswith(str(output))
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")} == before
+
+
+def test_a_wrong_setting_fails_with_one_line(server, tmp_path):
+    state = collect_flow(overrides=["collect.steps=0"], output=str(tmp_path), return_state=True)
+    assert state.is_failed()
+    assert "collect.steps: Input should be greater than or equal to 1" in state.message
