@@ -32,7 +32,7 @@ class AdapterCard:
 
 def save_adapter(adapter: Adapter, card: AdapterCard, folder: Path) -> None:
     """Write the two files; equal adapters give equal bytes."""
-    save_tensors(adapter.state_dict(), folder / WEIGHTS, {"format": "agd-adapter"})
+    save_tensors(adapter.state_dict(), folder / WEIGHTS, "agd-adapter")
     config = {
         "format_version": FORMAT_VERSION,
         "adapter": adapter.config.model_dump(mode="json"),

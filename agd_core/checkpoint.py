@@ -17,21 +17,27 @@ from torch import Tensor, nn
 
 from agd_core.errors import InputError
 
+_NOTE = "note"
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file atomically: partial file in the same folder, fsync, rename."""
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, note: str = "") -> None:
+    """Write a safetensors file atomically: partial file in the same folder, fsync, rename.
+
+    Equal tensors and notes give equal bytes: the note is the only metadata entry, because safetensors writes several
+    in random order.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(metadata))
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, {_NOTE: note})
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file: tensors by name, and its string metadata."""
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Read a safetensors file: tensors by name, and the note it was saved with."""
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(_NOTE, "")  # noqa: SIM118
 
 
 class Checkpoint:
@@ -55,7 +61,7 @@ class Checkpoint:
         }
         tensors |= _optimizer_tensors(optimizer)
         tensors["losses"] = torch.tensor(losses, dtype=torch.float32)
-        save_tensors(tensors, self.path, {"step": str(step), "digest": self.digest})
+        save_tensors(tensors, self.path, json.dumps({"step": step, "digest": self.digest}, sort_keys=True))
 
     def load(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
         """Restore modules and optimiser in place; return (finished steps, losses), or (0, []) without a file.
@@ -65,14 +71,15 @@ class Checkpoint:
         """
         if not self.path.exists():
             return 0, []
-        tensors, metadata = load_tensors(self.path)
-        if metadata["digest"] != self.digest:
-            raise InputError(f"checkpoint {self.path} belongs to run {metadata['digest'][:12]}, not {self.digest[:12]}")
+        tensors, note = load_tensors(self.path)
+        run = json.loads(note)
+        if run["digest"] != self.digest:
+            raise InputError(f"checkpoint {self.path} belongs to run {run['digest'][:12]}, not {self.digest[:12]}")
         for name, module in modules.items():
             prefix = f"{name}."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         _restore_optimizer(optimizer, tensors)
-        return int(metadata["step"]), tensors["losses"].tolist()
+        return int(run["step"]), tensors["losses"].tolist()
 
     def remove(self) -> None:
         """Delete the file, once the run's result is published."""

@@ -6,6 +6,7 @@ files in the package `dataset-fashion-mnist`. idx format: http://yann.lecun.com/
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -50,11 +51,17 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
             f"Fashion-MNIST file {path} is missing; install the Debian package dataset-fashion-mnist "
             "or name a folder that holds its four idx files"
         )
-    with gzip.open(path) as file:
-        raw = file.read()
+    try:
+        with gzip.open(path) as file:
+            return _parse_idx(file.read(), magic)
+    except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
+        raise InputError(f"{path} is no intact idx file: {error}") from error
+
+
+def _parse_idx(raw: bytes, magic: int) -> np.ndarray:
     (found,) = struct.unpack(">I", raw[:4])
     if found != magic:
-        raise InputError(f"{path} is not an idx file of this kind: magic number {found}, expected {magic}")
+        raise ValueError(f"magic number {found}, expected {magic}")
     axes = found & 0xFF
     shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)

@@ -1,6 +1,6 @@
 """Time per image of CFG against one adapter pass, on the built-in teacher: alternating rounds in one process, medians.
 
-    python benchmarks/cfg_against_adapter.py [--device cuda] [--rounds 7]
+python benchmarks/cfg_against_adapter.py [--device cuda] [--rounds 7]
 """
 
 import argparse
@@ -52,7 +52,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     base_model = DiTConfig().build(pick_device(arguments.device))
-    print(f"device {base_model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {STEPS} DDIM steps")
+    print(
+        f"device {base_model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {STEPS} DDIM steps"
+    )
     sides = dict(denoisers(base_model))
     for batch in (1, 256):
         times = {name: [] for name in sides}
@@ -62,7 +64,9 @@ def main():
         guided = statistics.median(times["CFG"][1:])
         for name, measured in times.items():
             median = statistics.median(measured[1:])
-            print(f"batch {batch:3}  {name:16} {1000 * median:8.3f} ms/image   CFG time / this time {guided / median:.2f}")
+            print(
+                f"batch {batch:3}  {name:16} {1000 * median:8.3f} ms/image   CFG time / this time {guided / median:.2f}"
+            )
 
 
 if __name__ == "__main__":

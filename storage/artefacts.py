@@ -68,7 +68,6 @@ class Artefact:
             for path in sorted(self.path.rglob("*"))
             if path.is_file() and path.name != MANIFEST and not path.name.endswith(".partial")
         }
-        content = {name: entry["sha256"] for name, entry in files.items() if name not in measured}
         manifest = {
             "format_version": FORMAT_VERSION,
             "stage": self.stage,
@@ -76,7 +75,7 @@ class Artefact:
             "identity": identity,
             "files": files,
             "measured": sorted(measured),
-            "digest": digest(content),
+            "digest": _content_digest(files, measured),
         }
         write_bytes((json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode(), self.path / MANIFEST)
 
@@ -93,6 +92,8 @@ class Artefact:
         manifest = self._read_manifest()
         if manifest is None:
             return [f"{self.path}: not finished (no readable {MANIFEST})"]
+        if manifest["digest"] != _content_digest(manifest["files"], manifest["measured"]):
+            return [f"{self.path / MANIFEST}: its digest does not match the files it lists"]
         found = [_file_problem(self.path / name, entry, checksum_bytes) for name, entry in manifest["files"].items()]
         return [problem for problem in found if problem]
 
@@ -123,8 +124,10 @@ class ArtefactStore:
 def find_artefacts(folder: Path) -> list[Artefact]:
     """Every artefact at or below a folder, finished or not, by path."""
     finished = {path.parent for path in folder.rglob(MANIFEST)}
-    started = {path for path in folder.glob(f"**/{FOLDER}/*") if path.is_dir()}
-    return [_artefact_at(path) for path in sorted(finished | started)]
+    rooms = [path for path in (folder, *folder.rglob(FOLDER)) if path.resolve().name == FOLDER]
+    started = {path for room in rooms for path in room.iterdir() if path.is_dir()}
+    itself = {folder} if folder.resolve().parent.name == FOLDER else set()
+    return [_artefact_at(path) for path in sorted(finished | started | itself)]
 
 
 def _artefact_at(path: Path) -> Artefact:
@@ -133,6 +136,10 @@ def _artefact_at(path: Path) -> Artefact:
         return Artefact(path, manifest["stage"], manifest["key"])
     except (OSError, ValueError, KeyError):
         return Artefact(path, path.name.partition("-")[0], "")
+
+
+def _content_digest(files: dict[str, Any], measured: Collection[str]) -> str:
+    return digest({name: entry["sha256"] for name, entry in files.items() if name not in measured})
 
 
 def _size(path: Path) -> int:

@@ -74,11 +74,18 @@ class ZarrTrajectoryWriter:
         return self.plan[first : first + self.spec.shard_trajectories]
 
     def commit(self, unit: int, latents: np.ndarray) -> None:
-        """Write the unit's shard, force it to disk, then write its marker."""
-        first = unit * self.spec.shard_trajectories
+        """Write the unit's shard, force it to disk, then write its marker.
+
+        Raises:
+            ValueError: the latents are not those of the whole unit.
+        """
+        expected = (len(self.planned(unit)), *self._latents.shape[1:])
+        if latents.shape != expected:
+            raise ValueError(f"unit {unit} takes latents of shape {expected}, got {latents.shape}")
+        first, shard = unit * self.spec.shard_trajectories, self._shard(unit)
         self._marker(unit).unlink(missing_ok=True)
+        shard.unlink(missing_ok=True)  # zarr would read an old shard first, and fail on a torn one
         self._latents[first : first + len(latents)] = latents
-        shard = self._shard(unit)
         sync_file(shard)
         sync_folder(shard.parent)
         marker = {
@@ -92,9 +99,9 @@ class ZarrTrajectoryWriter:
     def _intact(self, unit: int) -> bool:
         try:
             marker = json.loads(self._marker(unit).read_text(encoding="utf-8"))
-            shard = self.root / marker["file"]
+            shard = self._shard(unit)
             return bool(shard.stat().st_size == marker["bytes"] and file_digest(shard) == marker["sha256"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return False
 
     def _marker(self, unit: int) -> Path:

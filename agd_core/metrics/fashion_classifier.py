@@ -71,8 +71,8 @@ class FashionFeatures(FeatureExtractor):
 
     def reference(self) -> FeatureStatistics:
         """Statistics of the 60,000 real training images."""
-        tensors, metadata = load_tensors(self.folder / STATISTICS)
-        return FeatureStatistics(tensors["mean"], tensors["covariance"], int(metadata["samples"]))
+        tensors, samples = load_tensors(self.folder / STATISTICS)
+        return FeatureStatistics(tensors["mean"], tensors["covariance"], int(samples))
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:

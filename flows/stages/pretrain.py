@@ -122,7 +122,7 @@ def _trained(
         torch.manual_seed(derive_seed(seed, stage))
         loop, model = start(checkpoint)
         write_json(loop.run(place.progress(stage), place.should_stop), artefact.path / LOSSES)
-        save_tensors(model.state_dict(), artefact.path / "weights.safetensors", {})
+        save_tensors(model.state_dict(), artefact.path / "weights.safetensors")
         checkpoint.remove()
         artefact.finish(identity)
     return artefact
@@ -145,11 +145,11 @@ def _assemble_classifier(artefact: Artefact, pixels: Tensor, data: Path, place: 
     folder = place.output / "fashion-classifier"
     weights, _ = load_tensors(artefact.path / "weights.safetensors")
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    save_tensors(halved, folder / WEIGHTS, {})
+    save_tensors(halved, folder / WEIGHTS)
     extractor = FashionFeatures(torch.device("cpu"), folder)
     statistics = FeatureStatistics.of(extractor.extract(pixels.permute(0, 2, 3, 1))[0])
     tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
-    save_tensors(tensors, folder / STATISTICS, {"samples": str(statistics.samples)})
+    save_tensors(tensors, folder / STATISTICS, str(statistics.samples))
     test_images, test_labels = load_fashion_mnist("test", data)
     return {"classifier_test_accuracy": accuracy(extractor.model, to_signed(test_images), test_labels)}
 

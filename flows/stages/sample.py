@@ -86,7 +86,7 @@ def _sample(
         )
     tensors = {"images": samples.images, "latents": samples.latents, "labels": samples.labels}
     tensors["nfe"] = torch.tensor(samples.nfe, dtype=torch.float64)
-    save_tensors(tensors, artefact.path / SAMPLES, {})
+    save_tensors(tensors, artefact.path / SAMPLES)
     write_json({"denoising_seconds": samples.denoising_seconds, "images": config.images}, artefact.path / COST)
 
 

@@ -12,7 +12,9 @@ from agd_core.student import Student
 
 @pytest.fixture
 def saved(teacher, tmp_path):
-    adapter = Adapter(ModulatedMlpConfig(hidden_width=8, bottleneck_width=4), teacher.adapter_sites(), teacher.embedding_widths)
+    adapter = Adapter(
+        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4), teacher.adapter_sites(), teacher.embedding_widths
+    )
     with torch.no_grad():
         for layer in adapter.layers:
             layer.up.weight.normal_(generator=torch.Generator().manual_seed(1))

@@ -109,7 +109,9 @@ def test_equal_seeds_give_equal_adapters_and_leave_the_global_state_alone(teache
     first, second = (new_adapter(KINDS[0], teacher, seed=4).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert torch.equal(torch.rand(3), expected)
-    assert not torch.equal(new_adapter(KINDS[0], teacher, seed=5).layers[0].query.weight, first["layers.0.query.weight"])
+    assert not torch.equal(
+        new_adapter(KINDS[0], teacher, seed=5).layers[0].query.weight, first["layers.0.query.weight"]
+    )
 
 
 def test_several_adapters_one_active(teacher, call):

@@ -93,7 +93,7 @@ def test_a_save_that_fails_leaves_the_previous_checkpoint(tmp_path):
     before = checkpoint.path.read_bytes()
     shared = torch.zeros(3)
     with pytest.raises(RuntimeError, match="share memory"):
-        save_tensors({"weight": shared, "twin": shared}, checkpoint.path, {})
+        save_tensors({"weight": shared, "twin": shared}, checkpoint.path)
     assert checkpoint.path.read_bytes() == before
 
 
@@ -112,12 +112,12 @@ def test_remove_forgets_the_run_and_may_be_called_twice(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensors_and_metadata_round_trip_through_a_new_folder(tmp_path):
+def test_tensors_and_note_round_trip_through_a_new_folder(tmp_path):
     tensors = {"half": torch.arange(6).half().view(2, 3).T, "empty": torch.zeros(0), "count": torch.tensor(7)}
-    save_tensors(tensors, tmp_path / "new" / "t.safetensors", {"kind": "test"})
-    loaded, metadata = load_tensors(tmp_path / "new" / "t.safetensors")
+    save_tensors(tensors, tmp_path / "new" / "t.safetensors", "a note")
+    loaded, note = load_tensors(tmp_path / "new" / "t.safetensors")
     assert_same(loaded, tensors)
-    assert metadata == {"kind": "test"}
+    assert note == "a note"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["t.safetensors"]
 
 

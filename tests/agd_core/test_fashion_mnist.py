@@ -53,7 +53,7 @@ def test_a_missing_file_is_named(folder, name):
 
 def test_a_file_with_another_magic_number_is_named(folder):
     write_idx(folder / IMAGES, 2052, PIXELS)
-    with pytest.raises(InputError, match=f"{IMAGES} is not an idx file of this kind: magic number 2052, expected 2051"):
+    with pytest.raises(InputError, match=f"{IMAGES} is no intact idx file: magic number 2052, expected 2051"):
         load_fashion_mnist("train", folder)
 
 

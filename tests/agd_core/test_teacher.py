@@ -77,7 +77,12 @@ def test_three_guided_channels_leave_the_fourth_conditional():
 
 def test_evaluations_are_counted(teacher):
     guided = GuidedDenoiser(teacher, ClassifierFreeGuidance())
-    arguments = torch.randn(3, 4, 8, 8), torch.full((3,), 500.0), teacher.class_condition([0, 1, 2]), torch.full((3,), 2.0)
+    arguments = (
+        torch.randn(3, 4, 8, 8),
+        torch.full((3,), 500.0),
+        teacher.class_condition([0, 1, 2]),
+        torch.full((3,), 2.0),
+    )
     before = guided.network_evaluations
     guided.predict(*arguments)
     assert guided.network_evaluations - before == 6

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -117,6 +118,15 @@ def test_a_late_nan_keeps_the_last_good_checkpoint(tmp_path):
     fresh = make_loop(tmp_path)
     assert fresh.checkpoint.load(fresh.modules, fresh.optimizer)[0] == 4
     assert_same_outcome(fresh, loop)
+
+
+def test_after_every_step_its_new_weights_are_shown(tmp_path):
+    loop, seen = make_loop(tmp_path), []
+    weight = loop.modules["net"].weight
+    replace(loop, after_step=lambda step: seen.append((step, weight.detach().clone()))).run()
+    assert [step for step, _ in seen] == list(range(STEPS))
+    assert not torch.equal(seen[0][1], make_loop(tmp_path / "fresh").modules["net"].weight)
+    assert torch.equal(seen[-1][1], weight)
 
 
 def test_the_gradient_norm_is_bounded_over_all_parameters(tmp_path):

@@ -85,7 +85,10 @@ def test_a_value_that_does_not_fit_the_type_is_an_error(teacher):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"guidance_scale_min": 5.0, "guidance_scale_max": 2.0}, "guidance_scale_min 5 must be below guidance_scale_max 2"),
+        (
+            {"guidance_scale_min": 5.0, "guidance_scale_max": 2.0},
+            "guidance_scale_min 5 must be below guidance_scale_max 2",
+        ),
         ({"kept_steps": 60}, "kept_steps 60 must not exceed steps 50"),
         ({"scheduler": "magic"}, "scheduler"),
     ],

@@ -20,7 +20,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def agd(*arguments, timeout=240):
-    return subprocess.run([*AGD, *arguments], capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT, check=False)
+    return subprocess.run(
+        [*AGD, *arguments], capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,10 @@ def test_verify_says_ok_and_then_names_the_damage(distilled):
         (["distill", "nonsense"], "unknown preset 'nonsense'; presets: "),
         (["distill", "missing.yaml"], "configuration file missing.yaml does not exist"),
         (["distill", "fashion-dit", "--set", "train.stepz=5"], "train.stepz: no such setting; allowed here: steps, "),
-        (["distill", "fashion-dit", "--set", "train.steps=-5"], "train.steps: Input should be greater than or equal to 1"),
+        (
+            ["distill", "fashion-dit", "--set", "train.steps=-5"],
+            "train.steps: Input should be greater than or equal to 1",
+        ),
         (["distill", "fashion-dit", "--set", "train.steps"], "is not of the form section.setting=value"),
         (
             ["collect", "fashion-dit", "--set", "collect.guidance_scale_min=9"],
@@ -90,7 +95,9 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
 
 def test_help_lists_the_commands():
     text = CliRunner().invoke(app, ["--help"]).stdout
-    assert all(name in text for name in ("distill", "collect", "train", "sample", "evaluate", "verify", "pretrain", "presets"))
+    assert all(
+        name in text for name in ("distill", "collect", "train", "sample", "evaluate", "verify", "pretrain", "presets")
+    )
     assert "--set" in CliRunner().invoke(app, ["distill", "--help"]).stdout
 
 
@@ -102,7 +109,11 @@ def test_the_process_itself_exits_with_2():
 
 def start(output, *overrides):
     command = [*AGD, "collect", "fashion-dit", *SETTINGS, "--output", str(output)]
-    command += [part for override in ("collect.trajectories=200", "collect.steps=30", *overrides) for part in ("--set", override)]
+    command += [
+        part
+        for override in ("collect.trajectories=200", "collect.steps=30", *overrides)
+        for part in ("--set", override)
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 

@@ -169,7 +169,7 @@ def test_an_extractor_that_does_not_know_the_classes_is_refused(small_config):
     class Stranger:
         class_names = ("cat", "dog")
 
-    with pytest.raises(InputError, match="set evaluate.extractor=none"):
+    with pytest.raises(InputError, match=r"set evaluate\.extractor=none"):
         check_extractor(small_config.evaluate, Stranger())
 
 
