@@ -1,0 +1,80 @@
+"""Retraining the built-in world, in miniature: same code, 192 synthetic images in the real file format, one epoch."""
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiTPipeline
+
+from agd_core.base_models import DiTConfig
+from agd_core.pretraining.autoencoder import AutoencoderRecipe
+from agd_core.pretraining.classifier import ClassifierRecipe
+from agd_core.pretraining.transformer import TransformerRecipe
+from agd_core.progress import Stopped
+from flows.stages.pretrain import PretrainConfig, pretrain
+from flows.workplace import Workplace
+
+CONFIG = PretrainConfig(
+    classifier=ClassifierRecipe(epochs=1, batch_size=64),
+    autoencoder=AutoencoderRecipe(epochs=1, batch_size=64),
+    transformer=TransformerRecipe(epochs=1, batch_size=64),
+)
+
+
+def write_idx(path, magic, array):
+    with gzip.open(path, "wb") as file:
+        file.write(struct.pack(f">{1 + array.ndim}I", magic, *array.shape) + array.tobytes())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for prefix, count in (("train", 192), ("t10k", 50)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = rng.integers(0, 60, (count, 28, 28), dtype=np.uint8) + labels[:, None, None] * np.uint8(18)
+        write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", 2051, images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", 2049, labels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("straight")
+    return output, pretrain(data, Workplace(output), CONFIG)
+
+
+def weights(output):
+    paths = sorted(path for path in output.glob("fashion-*/**/*") if path.is_file())
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_it_leaves_a_stock_pipeline_and_an_extractor(straight):
+    output, result = straight
+    pipeline = DiTPipeline.from_pretrained(output / "fashion-dit")
+    assert pipeline.get_label_ids(["Bag"]) == [8]
+    assert pipeline.transformer.dtype == torch.float32
+    model = DiTConfig(source=str(output / "fashion-dit")).build(torch.device("cpu"))
+    assert len(model.class_names) == 10
+    assert (output / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((output / "pretrain.json").read_text()) == result["measured"]
+    assert set(result["measured"]) == {"classifier_test_accuracy", "vae_mse", "vae_fd"}
+
+
+def test_interrupted_anywhere_it_resumes_to_the_same_files(straight, data, tmp_path):
+    """Stops once in each of the three trainings (3 steps each)."""
+    for polls in ([False, True], [True], [False, False, True]):
+        answers = iter(polls)
+        with pytest.raises(Stopped):
+            pretrain(data, Workplace(tmp_path, should_stop=lambda answers=answers: next(answers, False)), CONFIG)
+    pretrain(data, Workplace(tmp_path), CONFIG)
+    assert weights(tmp_path) == weights(straight[0])
+
+
+def test_running_again_trains_nothing(straight, data):
+    lines = []
+    pretrain(data, Workplace(straight[0], announce=lines.append), CONFIG)
+    assert [line.partition(",")[0] for line in lines] == [f"{s}: cached" for s in ("classifier", "autoencoder", "transformer")]
