@@ -1,12 +1,18 @@
 """The whole chain through Prefect's engine and a real (temporary) server."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
+from prefect.flows import load_flow_from_entrypoint
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.prefect_flows import collect_flow, distill_flow
 from tests.conftest import SMALL
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +57,14 @@ def test_a_wrong_setting_fails_with_one_line(server, tmp_path):
     state = collect_flow(overrides=["collect.steps=0"], output=str(tmp_path), return_state=True)
     assert state.is_failed()
     assert "collect.steps: Input should be greater than or equal to 1" in state.message
+
+
+@pytest.mark.parametrize(
+    "deployment", yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"], ids=lambda d: d["name"]
+)
+def test_deployments_name_real_flows_and_parameters(deployment, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    flow = load_flow_from_entrypoint(deployment["entrypoint"])
+    assert flow.description
+    flow.validate_parameters(deployment.get("parameters", {}))
+    assert set(deployment.get("parameters", {})) <= set(flow.parameters.properties)

@@ -77,4 +77,6 @@ def test_interrupted_anywhere_it_resumes_to_the_same_files(straight, data, tmp_p
 def test_running_again_trains_nothing(straight, data):
     lines = []
     pretrain(data, Workplace(straight[0], announce=lines.append), CONFIG)
-    assert [line.partition(",")[0] for line in lines] == [f"{s}: cached" for s in ("classifier", "autoencoder", "transformer")]
+    assert [line.partition(",")[0] for line in lines] == [
+        f"{s}: cached" for s in ("classifier", "autoencoder", "transformer")
+    ]
