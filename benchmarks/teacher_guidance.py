@@ -1,6 +1,6 @@
 """Does guidance help the built-in teacher? Frechet distance and class accuracy over the guidance scale.
 
-    python benchmarks/teacher_guidance.py [--images 5000] [--steps 50] [--output outputs/teacher]
+python benchmarks/teacher_guidance.py [--images 5000] [--steps 50] [--output outputs/teacher]
 """
 
 import argparse
@@ -32,7 +32,9 @@ def main():
             samples = sample(config, Cell(scale, config.steps, guidance), f"scale {scale:g}", base_model, place)
             values = read_evaluation(evaluate(EvaluateConfig(), samples, samples, place))
             interval = f"{values['fd_low']:.3f} to {values['fd_high']:.3f}"
-            print(f"scale {scale:4g}   FD {values['fd']:.3f} ({interval})   accuracy {values['accuracy']:.1%}", flush=True)
+            print(
+                f"scale {scale:4g}   FD {values['fd']:.3f} ({interval})   accuracy {values['accuracy']:.1%}", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class ModulatedMlpConfig(AdapterConfig):
 
     kind: Literal["agd-modulated-mlp"] = "agd-modulated-mlp"
     hidden_width: int = Field(64, ge=2, le=4096, multiple_of=2)
-    bottleneck_width: int = Field(32, ge=1, le=4096)
+    bottleneck_width: int = Field(64, ge=1, le=4096)
     """Width of the per-site bottleneck."""
     encoder: Literal["per-layer", "shared"] = "shared"
     scale_output: bool = True

@@ -110,7 +110,7 @@ class DiT(BaseModel):
         """All parameters less the label rows of classes that the model does not name."""
         total = sum(p.numel() for p in self.network.parameters())
         unused_rows = self.null_class - len(self.class_names)
-        return total - unused_rows * self.width * len(self.adapter_sites())
+        return total - unused_rows * self.width * len(self.transformer.transformer_blocks)
 
     @property
     def decoder(self) -> nn.Module:
