@@ -95,8 +95,8 @@ class _PlainProgress:
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if self._first is None:
-            self._first = done - 1
-        if now - self._printed >= _PLAIN_SECONDS:
+            self._first, self._started = done, now
+        elif now - self._printed >= _PLAIN_SECONDS:
             self._printed = now
             left = (now - self._started) / (done - self._first) * (total - done)
             self._terminal.announce(f"  {self._job}: {done} of {total} {note}, about {left:.0f} s left")

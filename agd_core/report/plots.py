@@ -12,8 +12,8 @@ _LOSS_WINDOW = 50
 
 
 def loss_plot(losses: Mapping[str, Sequence[float]]) -> bytes:
-    """Training loss over steps, one line per adapter, averaged over 50 steps."""
-    figure, axes = _figure("training step", "loss (MSE to the guided prediction)")
+    """Training loss over steps, one line per network, averaged over 50 steps."""
+    figure, axes = _figure("training step", "training loss")
     for name, values in losses.items():
         averaged = _moving_average(values, min(_LOSS_WINDOW, len(values)))
         axes.plot(range(len(values) - len(averaged) + 1, len(values) + 1), averaged, label=name)
