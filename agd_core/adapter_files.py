@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from agd_core.adapters import Adapter, AdapterConfig, AnyAdapterConfig
 from agd_core.base_models.base import BaseModel
 from agd_core.checkpoint import load_tensors, save_tensors, write_json
-from agd_core.errors import InputError
+from agd_core.errors import InputError, first_line
 from agd_core.student import Student
 
 WEIGHTS, CONFIG = "adapter.safetensors", "adapter.json"
@@ -35,7 +35,7 @@ def save_adapter(adapter: Adapter, card: AdapterCard, folder: Path) -> None:
     save_tensors(adapter.state_dict(), folder / WEIGHTS, "agd-adapter")
     config = {
         "format_version": FORMAT_VERSION,
-        "adapter": adapter.config.model_dump(mode="json"),
+        "adapter": adapter.config.identity(),
         "base_source": card.base_source,
         "base_fingerprint": card.base_fingerprint,
         "guidance_range": list(card.guidance_range),
@@ -59,7 +59,7 @@ def read_card(folder: Path) -> tuple[AdapterConfig, AdapterCard]:
             raw["base_source"], raw["base_fingerprint"], (low, high), raw["training_digest"], raw["parameters"]
         )
     except (OSError, ValueError, KeyError, ValidationError) as error:
-        raise InputError(f"{folder} holds no readable adapter ({CONFIG}): {str(error).splitlines()[0]}") from error
+        raise InputError(f"{folder} holds no readable adapter ({CONFIG}): {first_line(error)}") from error
     return config, card
 
 
@@ -84,7 +84,7 @@ def add_adapter(student: Student, folder: str | Path, name: str | None = None) -
     folder = Path(folder)
     config, card = read_card(folder)
     base = student.base_model
-    if card.base_fingerprint != (found := base.fingerprint()):
+    if card.base_fingerprint != (found := base.fingerprint):
         raise InputError(
             f"adapter {folder} was trained on base {card.base_source} ({card.base_fingerprint[:12]}), "
             f"this base model is another one ({found[:12]})"
@@ -93,9 +93,5 @@ def add_adapter(student: Student, folder: str | Path, name: str | None = None) -
     try:
         adapter.load_state_dict(load_tensors(folder / WEIGHTS)[0])
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder / WEIGHTS} does not hold this adapter's weights: {_first_line(error)}") from error
-    student.add(name or folder.name, adapter.requires_grad_(False).eval())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{folder / WEIGHTS} does not hold this adapter's weights: {first_line(error)}") from error
+    student.add(name or folder.resolve().name, adapter.requires_grad_(False).eval())

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -64,14 +64,15 @@ class Checkpoint:
         save_tensors(tensors, self.path, json.dumps({"step": step, "digest": self.digest}, sort_keys=True))
 
     def load(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
-        """Restore modules and optimiser in place; return (finished steps, losses), or (0, []) without a file.
+        """Restore modules and optimiser in place; return (finished steps, losses), (0, []) without a readable file.
 
         Raises:
             InputError: the file belongs to a run with another configuration.
         """
-        if not self.path.exists():
+        try:
+            tensors, note = load_tensors(self.path)
+        except (OSError, SafetensorError):
             return 0, []
-        tensors, note = load_tensors(self.path)
         run = json.loads(note)
         if run["digest"] != self.digest:
             raise InputError(f"checkpoint {self.path} belongs to run {run['digest'][:12]}, not {self.digest[:12]}")

@@ -1,4 +1,4 @@
-"""The one exception that means "your input is wrong", as opposed to "our code is wrong"."""
+"""What goes wrong for a person, as opposed to for our code: one clear line each."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,12 @@ class InputError(ValueError):
 
     The command line prints the message and exits with code 2; a flow run fails with it.
     """
+
+
+class NumericError(ArithmeticError):
+    """A computation left the numbers that it can work with: a loss became NaN, a value does not fit its type."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

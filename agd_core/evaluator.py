@@ -1,14 +1,14 @@
 """Stage 4's core: one sample set against the real data and against the guided teacher's samples."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from agd_core.config import Config
-from agd_core.metrics import FeatureExtractor, FeatureStatistics, bootstrap_standard_error, frechet_distance
+from agd_core.metrics import EXTRACTORS, FeatureExtractor, FeatureStatistics, bootstrap_standard_error, frechet_distance
 from agd_core.sampling import SampleSet
 
 _NORMAL_95 = 1.96
@@ -17,12 +17,19 @@ _NORMAL_95 = 1.96
 class EvaluateConfig(Config):
     """What is measured on every sample set."""
 
-    extractor: Literal["fashion-classifier", "none"] = "fashion-classifier"
+    extractor: str = "fashion-classifier"
     """Feature extractor of the Frechet distance and judge of classes; "none" leaves both out."""
     bootstrap_resamples: int = Field(100, ge=2)
     """Resamples behind the interval of the Frechet distance."""
     seed: int = Field(0, ge=0)
     """Seeds the resamples."""
+
+    @field_validator("extractor")
+    @classmethod
+    def _check(cls, name: str) -> str:
+        if name not in (allowed := [*EXTRACTORS, "none"]):
+            raise ValueError(f"unknown extractor; allowed: {', '.join(allowed)}")
+        return name
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from agd_core.base_models.base import BaseModel
@@ -16,24 +17,34 @@ from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
 from agd_core.schedulers import SchedulerName, build_scheduler
 from agd_core.seeding import derive_seed
 
+Steps = Annotated[int, Field(ge=1, le=1000)]
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class SampleConfig(Config):
     """Which images are sampled for the evaluation; every method gets the same noise and classes."""
 
     images: int = Field(5000, ge=2)
     """Images per sample set, balanced over the classes."""
-    guidance_scales: tuple[float, ...] = Field((2.0,), min_length=1)
+    guidance_scales: tuple[Scale, ...] = Field((2.0,), min_length=1)
     """Guidance scales at which CFG and the adapters are compared; the first is the headline."""
     scheduler: SchedulerName = "ddim"
     """Sampler."""
-    steps: int = Field(50, ge=1, le=1000)
+    steps: Steps = 50
     """Sampler steps."""
-    curve_steps: tuple[int, ...] = ()
+    curve_steps: tuple[Steps, ...] = ()
     """Further step counts, at the headline scale, for the plot of Frechet distance over NFE."""
     batch_size: int = Field(250, ge=1, json_schema_extra=NOT_IDENTITY)
     """Images sampled together."""
     seed: int = Field(1, ge=0)
     """Seeds every image's noise."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "SampleConfig":
+        points = [*self.guidance_scales, *(f"{steps} steps" for steps in (self.steps, *self.curve_steps))]
+        if len(set(points)) < len(points):
+            raise ValueError("guidance_scales, and steps together with curve_steps, must name every value once")
+        return self
 
 
 @dataclass(frozen=True)
@@ -63,33 +74,47 @@ def sample_images(
     Raises:
         Stopped: when `should_stop` answered True between batches.
     """
-    evaluations, started = denoiser.network_evaluations, time.perf_counter()
     labels = [index % len(base_model.class_names) for index in range(config.images)]
-    latents, decoding_seconds, pixels = [], 0.0, []
+    parts, seconds = [], 0.0
+    evaluations = denoiser.network_evaluations
     for first in range(0, config.images, config.batch_size):
         if should_stop():
             raise Stopped(f"stopped after {first} of {config.images} images; run the same command again")
         rows = range(first, min(first + config.batch_size, config.images))
-        clean = denoise(
-            denoiser,
-            build_scheduler(config.scheduler, base_model.scheduler_config, steps),
-            base_model.class_condition([labels[row] for row in rows]),
-            torch.full((len(rows),), guidance_scale, device=base_model.device),
-            [derive_seed(config.seed, "sample", row) for row in rows],
-            base_model.latent_shape,
-        )
-        latents.append(clean.cpu())
-        decoding_started = time.perf_counter()
-        pixels.append(to_bytes(base_model.decode(clean)).cpu())
-        decoding_seconds += time.perf_counter() - decoding_started
+        started = time.perf_counter()
+        latents = _denoise_rows(denoiser, base_model, config, guidance_scale, steps, rows, labels)
+        seconds += time.perf_counter() - started
+        parts.append((latents, to_bytes(base_model.decode(latents)).cpu()))
         on_progress(rows.stop, config.images)
     return SampleSet(
-        images=torch.cat(pixels),
-        latents=torch.cat(latents),
+        images=torch.cat([images for _, images in parts]),
+        latents=torch.cat([latents for latents, _ in parts]).cpu(),
         labels=torch.tensor(labels),
         nfe=(denoiser.network_evaluations - evaluations) / config.images,
-        denoising_seconds=time.perf_counter() - started - decoding_seconds,
+        denoising_seconds=seconds,
     )
+
+
+def _denoise_rows(
+    denoiser: Denoiser,
+    base_model: BaseModel,
+    config: SampleConfig,
+    guidance_scale: float,
+    steps: int,
+    rows: range,
+    labels: list[int],
+) -> Tensor:
+    latents = denoise(
+        denoiser,
+        build_scheduler(config.scheduler, base_model.scheduler_config, steps),
+        base_model.class_condition([labels[row] for row in rows]),
+        torch.full((len(rows),), guidance_scale, device=base_model.device),
+        [derive_seed(config.seed, "sample", row) for row in rows],
+        base_model.latent_shape,
+    )
+    if latents.is_cuda:
+        torch.cuda.synchronize()
+    return latents
 
 
 def to_bytes(images: Float[Tensor, "batch channels height width"]) -> UInt8[Tensor, "batch height width channels"]:

@@ -1,7 +1,6 @@
 """Stage 2's core: train an adapter on stored guided predictions (AGD, arXiv 2503.07274, Algorithm 2)."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -25,14 +24,12 @@ class TrainConfig(Config):
     """Gradient steps (the paper: 5000 for DiT-XL/2)."""
     batch_size: int = Field(64, ge=1)
     """Stored (state, guided prediction) pairs per step (the paper: 64 for DiT-XL/2)."""
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, le=1)
     """Peak learning rate (the paper: 1e-4)."""
     warmup_fraction: float = Field(0.1, ge=0, lt=1)
     """Part of the steps over which the learning rate rises linearly."""
     max_gradient_norm: float | None = Field(None, gt=0)
     """Clip gradients to this norm; None, as in the paper, does not clip."""
-    loss: Literal["mse"] = "mse"
-    """Mean squared error to the stored guided prediction, over all channels."""
     seed: int = Field(0, ge=0)
     """Seeds the adapter's initial weights and the order of training pairs."""
 

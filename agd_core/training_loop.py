@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from agd_core.checkpoint import Checkpoint
+from agd_core.errors import NumericError
 from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
 
 
@@ -64,7 +65,7 @@ class Loop:
 
         Raises:
             Stopped: after a checkpoint, when `should_stop` answered True.
-            FloatingPointError: the loss became NaN or infinite.
+            NumericError: the loss became NaN or infinite.
         """
         step, losses = self.checkpoint.load(self.modules, self.optimizer)
         saved_at = time.monotonic()
@@ -87,7 +88,7 @@ class Loop:
         loss = self.loss_at(step)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise FloatingPointError(f"loss is {value} at step {step}: lower the learning rate or check the data")
+            raise NumericError(f"loss is {value} at step {step}: lower the learning rate or check the data")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.max_gradient_norm is not None:

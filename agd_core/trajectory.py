@@ -12,6 +12,7 @@ from agd_core.base_models.base import BaseModel
 from agd_core.config import NOT_IDENTITY, Config
 from agd_core.denoiser import Denoiser
 from agd_core.denoising import Step, denoise
+from agd_core.errors import NumericError
 from agd_core.records import PlannedTrajectory
 from agd_core.schedulers import SchedulerName, build_scheduler
 from agd_core.seeding import derive_seed, generator
@@ -22,9 +23,9 @@ class CollectConfig(Config):
 
     trajectories: int = Field(4000, ge=1)
     """How many, balanced over the classes (the paper: 4 for each of the 1000 ImageNet classes)."""
-    guidance_scale_min: float = Field(1.0, ge=0)
+    guidance_scale_min: float = Field(1.0, ge=0, le=100)
     """Lower end of the range from which each trajectory draws its guidance scale (the paper: 1)."""
-    guidance_scale_max: float = Field(6.0, ge=0)
+    guidance_scale_max: float = Field(6.0, ge=0, le=100)
     """Upper end of that range (the paper: 6 for DiT)."""
     scheduler: SchedulerName = "ddim"
     """Sampler that walks the trajectories."""
@@ -78,7 +79,7 @@ def collect_block(
         `[trajectories, kept_steps, 2, channels, height, width]`; the third axis as in `agd_core.records`.
 
     Raises:
-        FloatingPointError: a value does not fit the stored type.
+        NumericError: a value does not fit the stored type.
     """
     batches = [planned[i : i + config.batch_size] for i in range(0, len(planned), config.batch_size)]
     return np.concatenate([_collect_batch(teacher, base_model, batch, config) for batch in batches])
@@ -126,5 +127,5 @@ def _collect_batch(
         input_dtype=dtype,
     )
     if not np.isfinite(latents).all():
-        raise FloatingPointError(f"a latent or prediction does not fit {config.dtype}; collect in float32 instead")
+        raise NumericError(f"a latent or prediction does not fit {config.dtype}; collect in float32 instead")
     return latents

@@ -20,7 +20,7 @@ from flows.workplace import pick_device
 
 STEPS = 10
 ADAPTERS = {
-    "modulated MLP": ModulatedMlpConfig(hidden_width=48, bottleneck_width=32),
+    "modulated MLP": ModulatedMlpConfig(),
     "cross-attention": CrossAttentionConfig(hidden_width=40, encoder="shared", scale_output=True),
     "offset": OffsetConfig(hidden_width=56, encoder="shared", scale_output=True),
 }

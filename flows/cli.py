@@ -1,7 +1,6 @@
 """The command line, `agd`. Every command works in process; none needs a server."""
 
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from agd_core.errors import InputError
+from agd_core.errors import InputError, NumericError
 from agd_core.progress import Stopped
 from agd_core.report.rows import HEADINGS, Row, cells
 from flows.config import PipelineConfig
-from flows.presets import load_config, preset_names
+from flows.presets import load_config, preset_names, repeat_command
 from flows.terminal import Terminal
-from flows.workplace import Workplace, pick_device
+from flows.workplace import Workplace, pick_device, writable_folder
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,7 +49,7 @@ def distill(
     from flows.stages.distill import distill as run
 
     def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
-        return run(config, _command("distill", preset, overrides, output), place).metrics
+        return run(config, repeat_command(preset, overrides or (), output), place).metrics
 
     metrics = _in_workplace(work, preset, overrides, output, device)
     _show_metrics(metrics, output, as_json)
@@ -64,7 +63,7 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Sample and evaluate every method, and write the report; trains first what is missing."""
+    """The same as distill: sample and evaluate every method and write the report, after doing what is missing."""
     distill(preset, overrides, output, device, as_json)
 
 
@@ -129,7 +128,6 @@ def sample(
 def pretrain(
     data: Annotated[Path | None, typer.Option(help="Folder with the four Fashion-MNIST idx files.")] = None,
     output: Output = Path("outputs/pretrain"),
-    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Retrain the built-in teacher, its VAE and its classifier from the real images (about two hours on 2 cores)."""
@@ -138,7 +136,7 @@ def pretrain(
     def work(place: Workplace) -> dict[str, Any]:
         return run(data, place)
 
-    _show(_guarded(work, output, device), as_json)
+    _show(_guarded(work, output, "cpu"), as_json)
 
 
 @app.command()
@@ -175,7 +173,11 @@ def _in_workplace(
     output: Path,
     device: str,
 ) -> dict[str, Any]:
-    return _guarded(lambda place: work(load_config(preset, overrides or ()), place), output, device)
+    try:
+        config = load_config(preset, overrides or ())
+    except InputError as error:
+        _fail(str(error))
+    return _guarded(lambda place: work(config, place), output, device)
 
 
 def _guarded(work: Callable[[Workplace], dict[str, Any]], output: Path, device: str) -> dict[str, Any]:
@@ -183,14 +185,17 @@ def _guarded(work: Callable[[Workplace], dict[str, Any]], output: Path, device: 
     terminal = Terminal()
     try:
         with terminal:
-            place = Workplace(output, pick_device(device), terminal.announce, terminal.progress, terminal.should_stop)
+            picked = pick_device(device)
+            place = Workplace(
+                writable_folder(output), picked, terminal.announce, terminal.progress, terminal.should_stop
+            )
             return work(place)
     except InputError as error:
         _fail(str(error))
     except (Stopped, KeyboardInterrupt) as stop:
         print(f"agd: {stop or 'interrupted; run the same command again to resume'}", file=sys.stderr)
         raise typer.Exit(130) from None
-    except OSError as error:
+    except (OSError, NumericError) as error:
         print(f"agd: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
 
@@ -219,11 +224,6 @@ def _show_metrics(metrics: dict[str, Any], output: Path, as_json: bool) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)
     print(f"report: {(output / 'report.html').resolve()}")
-
-
-def _command(name: str, preset: str, overrides: list[str] | None, output: Path) -> str:
-    settings = [part for override in overrides or () for part in ("--set", override)]
-    return shlex.join(["agd", name, preset, *settings, "--output", str(output)])
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """The stages as Prefect flows and tasks: thin wrappers, the truth about caching and resuming is in the stages.
 
-Tasks are not cached by Prefect: a stage that is done returns its artefact at once, after checking it. Deployments,
-worker pool and UI are described in docs/architecture.md.
+Tasks are not cached by Prefect: a stage that is done returns its artefact at once, after checking it.
 """
 
 from functools import lru_cache
@@ -17,13 +16,13 @@ from agd_core.base_models import BaseModel
 from agd_core.report.rows import HEADINGS, cells
 from flows.config import PipelineConfig
 from flows.prefect_progress import ArtifactProgress
-from flows.presets import load_config
+from flows.presets import load_config, repeat_command
 from flows.stages import distill as stages
 from flows.stages.comparison import Compared, compare, sample_all
 from flows.stages.pretrain import pretrain
 from flows.stages.report import read_metrics, report
 from flows.stages.train import train
-from flows.workplace import Workplace, pick_device
+from flows.workplace import Workplace, pick_device, writable_folder
 from storage.artefacts import Artefact
 
 
@@ -48,7 +47,7 @@ def sample_images(config: PipelineConfig, adapters: stages.Trained, output: str)
 
 @task(cache_policy=NO_CACHE)
 def evaluate_samples(config: PipelineConfig, adapters: stages.Trained, output: str) -> list[Compared]:
-    """Stages 3 and 4: sample sets that are there are reused."""
+    """Stage 4; sample sets that are not there yet are made first."""
     return compare(config, _base_model(config), adapters, _workplace(output))
 
 
@@ -124,9 +123,26 @@ def distill_flow(
     stages.open_base_model(config, _workplace(output))
     trajectories = collect_trajectories(config, output)
     adapters = _trained(config, trajectories, output)
+    sample_images(config, adapters, output)
     compared = evaluate_samples(config, adapters, output)
-    command = f"agd distill {preset}"
+    command = repeat_command(preset, overrides or (), Path(output))
     return write_report(config, trajectories, adapters, compared, output, command)
+
+
+@flow(name="evaluate")
+def evaluate_flow(
+    preset: str = "fashion-dit", overrides: list[str] | None = None, output: str = "outputs"
+) -> list[dict[str, Any]]:
+    """Evaluate every sample set of a preset; whatever is missing before is done first.
+
+    Args:
+        preset: a preset's name or a .yaml file.
+        overrides: changes such as evaluate.bootstrap_resamples=500.
+        output: folder for the artefacts.
+    """
+    config = load_config(preset, overrides or ())
+    adapters = _trained(config, collect_trajectories(config, output), output)
+    return [dict(item.row) for item in evaluate_samples(config, adapters, output)]
 
 
 @flow(name="pretrain-teacher")
@@ -151,7 +167,7 @@ def _base_model(config: PipelineConfig) -> BaseModel:
 
 def _workplace(output: str) -> Workplace:
     logger = get_run_logger()
-    return Workplace(Path(output), pick_device("auto"), logger.info, ArtifactProgress)
+    return Workplace(writable_folder(Path(output)), pick_device("auto"), logger.info, ArtifactProgress)
 
 
 def _markdown(metrics: dict[str, Any], written: Artefact) -> str:

@@ -1,16 +1,21 @@
 """From a preset's name or a YAML file, and `key=value` overrides, to a checked configuration."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from agd_core.adapters import AnyAdapterConfig
 from agd_core.errors import InputError
 from flows.config import PipelineConfig
 
 _HERE = Path(__file__).resolve().parent
+_ADAPTER_KINDS: dict[int | str, type[BaseModel]] = {
+    model.model_fields["kind"].default: model for model in get_args(get_args(AnyAdapterConfig)[0])
+}
 _FOLDERS = (_HERE / "presets", _HERE.parent / "deployments" / "presets")
 
 
@@ -43,6 +48,12 @@ def parse_config(raw: Any) -> PipelineConfig:
         raise InputError(_first_problem(error)) from None
 
 
+def repeat_command(preset: str, overrides: Sequence[str], output: Path) -> str:
+    """What a person types to repeat a whole run."""
+    settings = [part for override in overrides for part in ("--set", override)]
+    return shlex.join(["agd", "distill", preset, *settings, "--output", str(output)])
+
+
 def _find(preset: str) -> Path:
     path = Path(preset)
     if path.suffix in (".yaml", ".yml"):
@@ -59,7 +70,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"configuration file {path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise InputError(f"configuration file {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise InputError(f"configuration file {path} must hold sections such as collect: and train:")
     return raw
@@ -69,22 +80,27 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise InputError(f"override {override!r} is not of the form section.setting=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value cannot be read: {' '.join(str(error).split())}") from error
     *parents, last = dotted.split(".")
     target: Any = raw
     try:
         for name in parents:
             target = target[int(name)] if isinstance(target, list) else target.setdefault(name, {})
-        target[int(last) if isinstance(target, list) else last] = yaml.safe_load(text)
-    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise InputError(f"override {override!r}: {dotted} names no setting, or its value cannot be read") from error
+        target[int(last) if isinstance(target, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(f"override {override!r}: {dotted} names no setting of this configuration") from error
 
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    section, allowed = _settings_at(problem["loc"][:-1])
+    where = ".".join([*section, *(str(part) for part in problem["loc"][-1:])]) or "configuration"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"{where}: no such setting; allowed here: {', '.join(_allowed(problem['loc'][:-1]))}"
+        return f"{where}: no such setting; allowed here: {', '.join(allowed)}"
     return f"{where}: {message}, got {problem['input']!r}" if _shows_value(problem) else f"{where}: {message}"
 
 
@@ -92,12 +108,16 @@ def _shows_value(problem: Any) -> bool:
     return isinstance(problem["input"], str | int | float | bool | None)
 
 
-def _allowed(section: tuple[int | str, ...]) -> list[str]:
-    """Settings of a section, following the default configuration; a union's branch name in the path is skipped."""
-    current: Any = PipelineConfig()
-    for part in section:
-        if isinstance(current, tuple):
-            current = current[0] if isinstance(part, int) else current
-        elif isinstance(current, BaseModel) and part in type(current).model_fields:
-            current = getattr(current, str(part))
-    return list(type(current).model_fields) if isinstance(current, BaseModel) else []
+def _settings_at(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """The path as a person types it, without the union tags that pydantic adds, and the settings that exist there."""
+    path: list[str] = []
+    current: type[BaseModel] = PipelineConfig
+    for part in location:
+        if part in _ADAPTER_KINDS:
+            current = _ADAPTER_KINDS[part]
+            continue
+        path.append(str(part))
+        field = current.model_fields.get(str(part))
+        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            current = field.annotation
+    return path, list(current.model_fields)

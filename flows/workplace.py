@@ -1,19 +1,24 @@
 """Where a stage works and whom it tells: output folder, device, progress, the wish to stop."""
 
 import fcntl
+import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from agd_core.errors import InputError
-from agd_core.progress import Progress, ShouldStop, never, silent
+from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
 from storage.artefacts import FOLDER, Artefact, ArtefactStore
 
 _CHECKSUM_BYTES = 64 << 20
+_LOCK_SECONDS = 0.2
+_MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,40 @@ class Workplace:
     """Gives the progress listener of a named job."""
     should_stop: ShouldStop = never
 
-    @property
-    def store(self) -> ArtefactStore:
-        """All stage results below the output folder."""
-        return ArtefactStore(self.output / FOLDER)
+    def produce(
+        self, stage: str, identity: dict[str, Any], work: Callable[[Artefact], None], measured: Collection[str] = ()
+    ) -> Artefact:
+        """The artefact of this stage and identity: the finished one if it is intact, else what `work` makes of it.
 
-    def reuses(self, artefact: Artefact) -> bool:
-        """Whether a finished, intact artefact can be taken as it is; a damaged one is named and reopened."""
-        if not artefact.finished:
+        One run works on an artefact at a time; a second one waits and then finds it finished.
+
+        Args:
+            stage: the stage's name.
+            identity: plain data; everything that shapes the result and nothing else.
+            work: fills the artefact's folder, taking over what an interrupted run left there.
+            measured: files that hold measured times, see `Artefact.finish`.
+        """
+        artefact = ArtefactStore(self.output / FOLDER).artefact(stage, identity)
+        with self._alone_with(artefact):
+            if not self._reuses(artefact):
+                work(artefact)
+                artefact.finish(identity, measured)
+        return artefact
+
+    def require_space(self, needed_bytes: int, what: str) -> None:
+        """Refuse work that the disk cannot hold.
+
+        Raises:
+            InputError: less free space than needed.
+        """
+        free = shutil.disk_usage(self.output).free
+        if free < needed_bytes:
+            needed_mb, free_mb = needed_bytes / _MEGABYTE, free / _MEGABYTE
+            raise InputError(f"{what} needs {needed_mb:,.0f} MB in {self.output}, {free_mb:,.0f} MB are free")
+
+    def _reuses(self, artefact: Artefact) -> bool:
+        """Whether the artefact is finished and intact; a damaged one is named and reopened."""
+        if not artefact.started:
             return False
         damage = artefact.problems(checksum_bytes=_CHECKSUM_BYTES)
         if not damage:
@@ -46,23 +77,34 @@ class Workplace:
         return False
 
     @contextmanager
-    def working_on(self, artefact: Artefact) -> Iterator[None]:
-        """Hold the artefact's lock; a second run waits here. The kernel frees it when its holder dies."""
+    def _alone_with(self, artefact: Artefact) -> Iterator[None]:
+        """Hold the artefact's file lock; the kernel frees it when its holder dies."""
         artefact.path.mkdir(parents=True, exist_ok=True)
         with (artefact.path.parent / f".{artefact.path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            waiting = False
+            while not _locked(lock.fileno()):
+                if not waiting:
+                    self.announce(f"{artefact.stage}: waiting for another run on {artefact.path}")
+                waiting = True
+                if self.should_stop():
+                    raise Stopped("stopped while waiting for another run; run the same command again")
+                time.sleep(_LOCK_SECONDS)
             yield
 
-    def require_space(self, needed_bytes: int, what: str) -> None:
-        """Refuse work that the disk cannot hold.
 
-        Raises:
-            InputError: less free space than needed.
-        """
-        self.output.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.output).free
-        if free < needed_bytes:
-            raise InputError(f"{what} needs {needed_bytes / 1e9:.2f} GB in {self.output}, {free / 1e9:.2f} GB are free")
+def writable_folder(path: Path) -> Path:
+    """The folder, made where it is missing.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output {path} is not a folder that can be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"output folder {path} cannot be written to")
+    return path
 
 
 def pick_device(name: str) -> torch.device:
@@ -71,11 +113,26 @@ def pick_device(name: str) -> torch.device:
     Raises:
         InputError: no such device here.
     """
-    if name == "auto":
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+        raise InputError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N")
+    if kind == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r} is not available here: {torch.cuda.device_count()} CUDA devices found")
+    return torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words, for measured times."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU {os.uname().machine}, {torch.get_num_threads()} threads"
+
+
+def _locked(descriptor: int) -> bool:
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} is not available here: {str(error).splitlines()[0]}") from error
-    return device
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -14,6 +14,7 @@ FOLDER = "artefacts"
 """Name of the folder that holds an output folder's artefacts."""
 FORMAT_VERSION = 1
 _KEY_DIGITS = 16
+_MANIFEST_KEYS = {"format_version", "stage", "key", "identity", "files", "measured", "digest"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Artefact:
         if manifest is None or manifest["key"] != self.key:
             return False
         return all(_size(self.path / name) == entry["bytes"] for name, entry in manifest["files"].items())
+
+    @property
+    def started(self) -> bool:
+        """Whether a manifest is there, readable or not."""
+        return (self.path / MANIFEST).exists()
 
     @property
     def digest(self) -> str:
@@ -99,10 +105,10 @@ class Artefact:
 
     def _read_manifest(self) -> dict[str, Any] | None:
         try:
-            manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return manifest
+        return manifest if isinstance(manifest, dict) and manifest.keys() >= _MANIFEST_KEYS else None
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ def _artefact_at(path: Path) -> Artefact:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         return Artefact(path, manifest["stage"], manifest["key"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return Artefact(path, path.name.partition("-")[0], "")
 
 

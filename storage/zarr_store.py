@@ -57,7 +57,7 @@ class ZarrTrajectoryWriter:
         self.root = root
         self.plan = plan
         self.spec = spec
-        self._latents = _open_or_create(root, plan, spec)
+        self._latents = _open(root, plan, spec)
 
     @property
     def units(self) -> int:
@@ -146,12 +146,20 @@ class ZarrTrajectoryReader:
         return np.stack([self._source[i, j] for i, j in zip(trajectories.tolist(), slots.tolist(), strict=True)])
 
 
-def _open_or_create(root: Path, plan: Sequence[PlannedTrajectory], spec: StoreSpec) -> zarr.Array[Any]:
-    if (root / "plan.parquet").is_file():
+def _open(root: Path, plan: Sequence[PlannedTrajectory], spec: StoreSpec) -> zarr.Array[Any]:
+    """Write metadata and plan, whatever was there, and open the array; the shards keep their own checksums."""
+    write_bytes(_array_metadata(plan, spec), root / "latents" / "zarr.json")
+    write_bytes(_plan_table(plan), root / "plan.parquet")
+    with zarr.config.set({"array.write_empty_chunks": True}):
         return zarr.open_array(store=root / "latents", mode="r+")
+
+
+def _array_metadata(plan: Sequence[PlannedTrajectory], spec: StoreSpec) -> bytes:
+    """The array's zarr.json, made by zarr itself in memory."""
+    files: dict[str, Any] = {}
     shape = (len(plan), len(plan[0].steps), 2, *spec.latent_shape)
-    array = zarr.create_array(
-        store=root / "latents",
+    zarr.create_array(
+        store=zarr.storage.MemoryStore(files),
         shape=shape,
         shards=(spec.shard_trajectories, *shape[1:]),
         chunks=(1, 1, *shape[2:]),
@@ -159,16 +167,15 @@ def _open_or_create(root: Path, plan: Sequence[PlannedTrajectory], spec: StoreSp
         fill_value=np.nan,
         filters=None,
         compressors=[Crc32cCodec()],
-        config={"write_empty_chunks": True},
         attributes={"format_version": FORMAT_VERSION, "schedule": list(spec.schedule), **spec.attributes},
-        overwrite=True,
     )
-    _write_plan(plan, root / "plan.parquet")
-    return array
+    metadata: bytes = files["zarr.json"].to_bytes()
+    return metadata
 
 
-def _write_plan(plan: Sequence[PlannedTrajectory], path: Path) -> None:
+def _plan_table(plan: Sequence[PlannedTrajectory]) -> bytes:
     table = pa.Table.from_pylist([asdict(row) for row in plan], schema=_PLAN_SCHEMA)
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
-    write_bytes(buffer.getvalue().to_pybytes(), path)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content

@@ -17,11 +17,11 @@ from agd_core.adapters.encoders import pooled
 
 
 class ModulatedMlpConfig(AdapterConfig):
-    """A bottleneck of width H per site; scale and shift of the bottleneck come from the shared code."""
+    """A bottleneck per site; its scale and shift come from a shared code of width H."""
 
     kind: Literal["agd-modulated-mlp"] = "agd-modulated-mlp"
-    hidden_width: int = Field(64, ge=2, le=4096, multiple_of=2)
-    bottleneck_width: int = Field(64, ge=1, le=4096)
+    hidden_width: int = Field(24, ge=2, le=4096, multiple_of=2)
+    bottleneck_width: int = Field(48, ge=1, le=4096)
     """Width of the per-site bottleneck."""
     encoder: Literal["per-layer", "shared"] = "shared"
     scale_output: bool = True

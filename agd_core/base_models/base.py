@@ -1,6 +1,5 @@
 """What a base-model family must know about itself; adapters, samplers and stages never name a model."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow
 from agd_core.digest import digest
-
-_FINGERPRINT_VALUES = 4096
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,12 @@ class BaseModel(ABC):
     class_names: tuple[str, ...]
     """Names of the classes, empty for a model without classes."""
     device: torch.device
+    dtype: torch.dtype
+    """Precision in which the network runs."""
+    fingerprint: str
+    """Identity of the network's weights as they are stored; the precision they are loaded in does not matter."""
+    decoder_fingerprint: str
+    """The same for the decoder."""
 
     def __init__(self) -> None:
         self._network_evaluations = 0
@@ -91,30 +94,12 @@ class BaseModel(ABC):
     def parameters(self) -> int:
         """Parameters of the network that its inputs can reach (rows of unused classes do not count)."""
 
-    @property
-    @abstractmethod
-    def decoder(self) -> nn.Module:
-        """The network that `decode` uses."""
-
-    def fingerprint(self) -> str:
-        """Identity of the network's weights, the same whichever precision they are loaded in up to rounding."""
-        return fingerprint(self.network)
+    def network_digest(self) -> str:
+        """Identity of the network as it runs: its weights and its precision."""
+        return digest({"weights": self.fingerprint, "dtype": str(self.dtype)})
 
     def pipeline_digest(self) -> str:
-        """Identity of everything that shapes an image: network, decoder, scheduler."""
+        """Identity of everything that shapes an image: network, precision, decoder, scheduler."""
         scheduler = {key: value for key, value in self.scheduler_config.items() if not key.startswith("_")}
-        return digest({"network": self.fingerprint(), "decoder": fingerprint(self.decoder), "scheduler": scheduler})
-
-
-def fingerprint(module: nn.Module) -> str:
-    """sha256 over name, shape and up to 4096 evenly spaced values (as float32) of every tensor.
-
-    Spaced values keep it fast for billions of parameters; training or fine-tuning moves nearly all of them.
-    """
-    hasher = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        stride = max(1, tensor.numel() // _FINGERPRINT_VALUES)
-        values = tensor.detach().flatten()[::stride].float().cpu().contiguous()
-        hasher.update(f"{name}{tuple(tensor.shape)}".encode())
-        hasher.update(values.numpy().tobytes())
-    return hasher.hexdigest()
+        parts = {"network": self.network_digest(), "decoder": self.decoder_fingerprint, "scheduler": scheduler}
+        return digest(parts)

@@ -6,10 +6,17 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from agd_core.base_models.base import AdapterSite, BaseModel
-from agd_core.base_models.sources import MODEL_INDEX, load_component, pipeline_class, read_json, resolve_source
+from agd_core.base_models.sources import (
+    MODEL_INDEX,
+    load_component,
+    pipeline_class,
+    read_json,
+    resolve_source,
+    stored_fingerprint,
+)
 from agd_core.condition import Condition
 from agd_core.config import Config
 from agd_core.denoiser import Latents, PerRow
@@ -23,7 +30,9 @@ class DiTConfig(Config):
 
     kind: Literal["dit"] = "dit"
     source: str = "builtin:fashion-dit"
-    """builtin:NAME, a folder in diffusers format, or a hub id."""
+    """builtin:NAME, a folder in diffusers format, or a hub id; weights are read from safetensors files only."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision in which the base network runs; adapters always train in float32."""
 
@@ -33,7 +42,7 @@ class DiTConfig(Config):
         Raises:
             InputError: the source is missing or is not a DiT.
         """
-        folder = resolve_source(self.source)
+        folder = resolve_source(self.source, self.revision)
         if (found := pipeline_class(folder)) != _PIPELINE:
             raise InputError(
                 f"base model {self.source} is a {found}, not a {_PIPELINE}; family 'dit' takes DiT models only"
@@ -55,7 +64,9 @@ class DiT(BaseModel):
         self.transformer: Any = load_component(DiTTransformer2DModel, folder / "transformer", dtype, device)
         self.network = self.transformer
         self.vae: Any = load_component(AutoencoderKL, folder / "vae", torch.float32, device)
-        self.device = device
+        self.device, self.dtype = device, dtype
+        self.fingerprint = stored_fingerprint(folder / "transformer")
+        self.decoder_fingerprint = stored_fingerprint(folder / "vae")
         config = self.transformer.config
         self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         self.scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
@@ -112,14 +123,10 @@ class DiT(BaseModel):
         unused_rows = self.null_class - len(self.class_names)
         return total - unused_rows * self.width * len(self.transformer.transformer_blocks)
 
-    @property
-    def decoder(self) -> nn.Module:
-        """The VAE."""
-        vae: nn.Module = self.vae
-        return vae
-
 
 def _class_names(id2label: dict[str, str], table_rows: int) -> tuple[str, ...]:
     """First name of every class in label order; numbers where the pipeline names none."""
+    if not all(label.isdigit() for label in id2label):
+        raise InputError(f"{MODEL_INDEX}: id2label must map class numbers to names")
     classes = max(map(int, id2label)) + 1 if id2label else table_rows
     return tuple(id2label.get(str(label), str(label)).partition(",")[0] for label in range(classes))

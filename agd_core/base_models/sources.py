@@ -1,19 +1,23 @@
 """Where a base model's files are: shipped with this package, a local folder, or a hub id."""
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
-from agd_core.errors import InputError
+from agd_core.errors import InputError, first_line
 
 MODEL_INDEX = "model_index.json"
+_FINGERPRINT_VALUES = 4096
 _BUILTIN = "builtin:"
 BUILTIN_FOLDER = Path(__file__).resolve().parent.parent / "builtin"
 
 
-def resolve_source(source: str) -> Path:
+def resolve_source(source: str, revision: str | None = None) -> Path:
     """The local folder in diffusers format that `source` names; a hub id is downloaded or taken from the cache.
 
     Raises:
@@ -27,7 +31,7 @@ def resolve_source(source: str) -> Path:
         raise InputError(
             f"base model folder {source} does not exist; give a diffusers folder, a hub id (owner/name) or builtin:NAME"
         )
-    return _download(source)
+    return _download(source, revision)
 
 
 def pipeline_class(folder: Path) -> str:
@@ -49,9 +53,11 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: missing or unreadable.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"not a complete diffusers folder: {path} is missing or unreadable") from error
+    if not isinstance(content, dict):
+        raise InputError(f"not a complete diffusers folder: {path} holds no JSON object")
     return content
 
 
@@ -62,10 +68,37 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype, device: torch.de
         InputError: missing or unreadable.
     """
     try:
-        module = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot load {kind.__name__} from {folder}: {_first_line(error)}") from error
+        module, loading = kind.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"cannot load {kind.__name__} from {folder}: {first_line(error)}") from error
+    if missing := loading["missing_keys"]:
+        raise InputError(
+            f"cannot load {kind.__name__} from {folder}: {len(missing)} weights missing, e.g. {missing[0]}"
+        )
     return module.to(device).requires_grad_(False).eval()
+
+
+def stored_fingerprint(folder: Path) -> str:
+    """Identity of a component's weights as its safetensors files hold them.
+
+    sha256 over name, shape and up to 4096 evenly spaced values (as float32) of every tensor: fast for billions of
+    parameters, and fine-tuning moves nearly all of them.
+    """
+    parts = sorted(_tensor_digests(folder))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _tensor_digests(folder: Path) -> Iterator[str]:
+    """Name, shape and digest of every tensor of the one file, or of all parts where the weights are split."""
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    for path in [whole] if whole.is_file() else sorted(folder.glob("diffusion_pytorch_model-*-of-*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                values = tensor.flatten()[:: max(1, tensor.numel() // _FINGERPRINT_VALUES)].float().contiguous()
+                yield f"{name} {tuple(tensor.shape)} {hashlib.sha256(values.numpy().tobytes()).hexdigest()}\n"
 
 
 def _builtin_folder(name: str) -> Path:
@@ -75,16 +108,12 @@ def _builtin_folder(name: str) -> Path:
     return BUILTIN_FOLDER / name
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        patterns = ["*.json", "*.safetensors", "*.txt"]
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
     except Exception as error:
-        raise InputError(
-            f"base model {hub_id!r} is no local folder and could not be downloaded: {_first_line(error)}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = f"is no local folder and could not be downloaded: {first_line(error)}"
+        raise InputError(f"base model {hub_id!r} {reason}") from error

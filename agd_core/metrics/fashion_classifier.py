@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from agd_core.base_models.sources import BUILTIN_FOLDER
 from agd_core.checkpoint import load_tensors
-from agd_core.fashion_mnist import to_signed
+from agd_core.digest import digest, file_digest
+from agd_core.fashion_mnist import CLASS_NAMES, to_signed
 from agd_core.metrics.base import FeatureExtractor
 from agd_core.metrics.frechet import FeatureStatistics
 
@@ -50,12 +51,18 @@ class FashionClassifier(nn.Module):
 class FashionFeatures(FeatureExtractor):
     """The extractor: 128 features and a class per image."""
 
+    class_names = CLASS_NAMES
+
     def __init__(self, device: torch.device, folder: Path = FOLDER) -> None:
         weights, _ = load_tensors(folder / WEIGHTS)
         self.model = FashionClassifier().to(device).eval()
         self.model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
         self.device = device
         self.folder = folder
+
+    def identity(self) -> str:
+        """Digest of the two files."""
+        return digest([file_digest(self.folder / name) for name in (WEIGHTS, STATISTICS)])
 
     @torch.inference_mode()
     def extract(

@@ -1,6 +1,7 @@
 """Stage 1: guided trajectories into a store, resumable by work unit."""
 
 import math
+from pathlib import Path
 
 import torch
 
@@ -29,48 +30,45 @@ def collect(config: CollectConfig, guidance: GuidanceConfig, base_model: BaseMod
         "guidance": guidance.identity(),
         "collect": config.identity(),
     }
-    artefact = place.store.artefact(STAGE, identity)
-    if place.reuses(artefact):
-        return artefact
-    place.require_space(_stored_bytes(config, base_model), "collecting these trajectories")
-    with place.working_on(artefact):
-        if not artefact.finished:
-            _collect_units(config, GuidedDenoiser(base_model, guidance.build()), base_model, artefact, place)
-            artefact.finish(identity)
-    return artefact
+    teacher = GuidedDenoiser(base_model, guidance.build())
+    return place.produce(
+        STAGE, identity, lambda artefact: _collect_units(config, teacher, base_model, artefact.path, place)
+    )
 
 
 def _collect_units(
-    config: CollectConfig, teacher: GuidedDenoiser, base_model: BaseModel, artefact: Artefact, place: Workplace
+    config: CollectConfig, teacher: GuidedDenoiser, base_model: BaseModel, root: Path, place: Workplace
 ) -> None:
-    writer = _open_writer(config, base_model, artefact)
+    place.require_space(_stored_bytes(config, base_model, already=_shard_bytes(root)), "collecting these trajectories")
+    writer = _open_writer(config, base_model, root)
     missing = writer.missing_units()
-    done = writer.units - len(missing)
-    place.announce(
-        f"{STAGE}: collecting {config.trajectories} trajectories, {done} of {writer.units} shards there already"
-    )
+    done, units = writer.units - len(missing), writer.units
+    place.announce(f"{STAGE}: collecting {config.trajectories} trajectories, {done} of {units} shards there already")
     progress = place.progress("collect")
-    for position, unit in enumerate(missing):
+    for position, unit in enumerate(missing, start=done):
         if place.should_stop():
-            raise Stopped(
-                f"stopped with {done + position} of {writer.units} shards committed; run the same command to resume"
-            )
+            raise Stopped(f"stopped with {position} of {units} shards committed; run the same command to resume")
         writer.commit(unit, collect_block(teacher, base_model, writer.planned(unit), config))
-        progress(done + position + 1, writer.units, "shards")
+        progress(position + 1, units, "shards")
 
 
-def _open_writer(config: CollectConfig, base_model: BaseModel, artefact: Artefact) -> ZarrTrajectoryWriter:
+def _open_writer(config: CollectConfig, base_model: BaseModel, root: Path) -> ZarrTrajectoryWriter:
     schedule = build_scheduler(config.scheduler, base_model.scheduler_config, config.steps).timesteps
     spec = StoreSpec(
         latent_shape=base_model.latent_shape,
         dtype=config.dtype,
         shard_trajectories=min(config.shard_trajectories, config.trajectories),
         schedule=tuple(schedule.to(torch.float32).tolist()),
-        attributes={"key": artefact.key, "base_fingerprint": base_model.fingerprint(), "collect": config.identity()},
+        attributes={"base_fingerprint": base_model.fingerprint, "collect": config.identity()},
     )
-    return ZarrTrajectoryWriter(artefact.path, plan_trajectories(config, len(base_model.class_names)), spec)
+    return ZarrTrajectoryWriter(root, plan_trajectories(config, len(base_model.class_names)), spec)
 
 
-def _stored_bytes(config: CollectConfig, base_model: BaseModel) -> int:
+def _stored_bytes(config: CollectConfig, base_model: BaseModel, already: int) -> int:
     pairs = config.trajectories * (config.kept_steps or config.steps)
-    return pairs * 2 * math.prod(base_model.latent_shape) * torch.finfo(getattr(torch, config.dtype)).bits // 8
+    whole = pairs * 2 * math.prod(base_model.latent_shape) * torch.finfo(getattr(torch, config.dtype)).bits // 8
+    return max(0, whole - already)
+
+
+def _shard_bytes(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.glob("latents/c/**/*") if path.is_file())

@@ -36,6 +36,8 @@ class Compared:
 
     row: Row
     method: Method
+    device: str
+    """Where its images per second were measured."""
     samples: Artefact
     evaluation: Artefact
 
@@ -97,7 +99,7 @@ def _compare_one(
         "adapter_parameters": method.parameters,
         "adapter_percent": 100 * method.parameters / base_model.parameters,
     }
-    return Compared(row, method, samples, evaluation)
+    return Compared(row, method, cost["device"], samples, evaluation)
 
 
 def _parameters(adapter: Artefact) -> int:

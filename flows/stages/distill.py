@@ -5,6 +5,7 @@ from typing import Any
 
 from agd_core.adapters import AdapterConfig
 from agd_core.base_models import BaseModel
+from agd_core.errors import InputError
 from flows.config import PipelineConfig
 from flows.stages.collect import collect
 from flows.stages.comparison import compare
@@ -33,6 +34,12 @@ def open_base_model(config: PipelineConfig, place: Workplace) -> BaseModel:
     """
     base_model = config.base_model.build(place.device)
     check_extractor(config.evaluate, base_model)
+    channels, guided = base_model.latent_shape[0], config.guidance.guided_channels
+    if guided is not None and guided > channels:
+        raise InputError(f"guidance.guided_channels {guided} exceeds the {channels} channels of this base model")
+    limit = base_model.scheduler_config.get("num_train_timesteps", 1000)
+    if (steps := max(config.collect.steps, config.sample.steps, *config.sample.curve_steps)) > limit:
+        raise InputError(f"{steps} sampler steps exceed the {limit} timesteps that this base model was trained with")
     return base_model
 
 

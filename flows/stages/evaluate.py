@@ -7,7 +7,6 @@ from agd_core.base_models import BaseModel
 from agd_core.checkpoint import write_json
 from agd_core.errors import InputError
 from agd_core.evaluator import EvaluateConfig, evaluate_samples
-from agd_core.fashion_mnist import CLASS_NAMES
 from agd_core.metrics import EXTRACTORS, FeatureExtractor
 from flows.stages.sample import read_samples
 from flows.workplace import Workplace
@@ -19,23 +18,20 @@ EVALUATION = "evaluation.json"
 
 def evaluate(config: EvaluateConfig, samples: Artefact, guided: Artefact, place: Workplace) -> Artefact:
     """Measure one sample set against the real data and against the guided teacher's samples of the same noise."""
+    extractor = _extractor(config, place)
     identity = {
         "version": VERSION,
         "samples": samples.digest,
         "guided": guided.digest,
         "evaluate": config.identity(),
+        "extractor": extractor.identity() if extractor else None,
     }
-    artefact = place.store.artefact(STAGE, identity)
-    if place.reuses(artefact):
-        return artefact
-    with place.working_on(artefact):
-        if not artefact.finished:
-            evaluation = evaluate_samples(
-                read_samples(samples), read_samples(guided).latents, _extractor(config, place), config
-            )
-            write_json(evaluation.as_dict(), artefact.path / EVALUATION)
-            artefact.finish(identity)
-    return artefact
+
+    def work(artefact: Artefact) -> None:
+        evaluation = evaluate_samples(read_samples(samples), read_samples(guided).latents, extractor, config)
+        write_json(evaluation.as_dict(), artefact.path / EVALUATION)
+
+    return place.produce(STAGE, identity, work)
 
 
 def read_evaluation(artefact: Artefact) -> dict[str, Any]:
@@ -48,12 +44,13 @@ def check_extractor(config: EvaluateConfig, base_model: BaseModel) -> None:
     """Refuse an extractor that knows other classes than the base model.
 
     Raises:
-        InputError: the shipped classifier is asked to judge something that is not Fashion-MNIST.
+        InputError: the extractor is asked to judge classes that it was not trained on.
     """
-    if config.extractor in EXTRACTORS and base_model.class_names != CLASS_NAMES:
+    extractor = EXTRACTORS.get(config.extractor)
+    if extractor and extractor.class_names != base_model.class_names:
         raise InputError(
-            f"evaluate.extractor {config.extractor!r} knows Fashion-MNIST only, this base model has "
-            f"{len(base_model.class_names)} other classes; set evaluate.extractor=none"
+            f"evaluate.extractor {config.extractor!r} knows {', '.join(extractor.class_names[:3])}, ... only; this "
+            f"base model has {len(base_model.class_names)} other classes; set evaluate.extractor=none"
         )
 
 

@@ -1,5 +1,6 @@
 """The built-in world, retrained from the real images: classifier, VAE and DiT, each cached and resumable."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from agd_core.checkpoint import Checkpoint, load_tensors, save_tensors, write_json
 from agd_core.config import Config
 from agd_core.fashion_mnist import CLASS_NAMES, DEFAULT_FOLDER, load_fashion_mnist, to_signed
-from agd_core.metrics.fashion_classifier import STATISTICS, WEIGHTS, FashionClassifier, FashionFeatures
+from agd_core.metrics.fashion_classifier import STATISTICS, FashionClassifier, FashionFeatures
+from agd_core.metrics.fashion_classifier import WEIGHTS as CLASSIFIER
 from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
 from agd_core.pretraining.autoencoder import (
     AutoencoderRecipe,
@@ -32,7 +34,7 @@ from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 VERSION = 1
-LOSSES = "losses.json"
+LOSSES, WEIGHTS = "losses.json", "weights.safetensors"
 
 
 class PretrainConfig(Config):
@@ -43,16 +45,13 @@ class PretrainConfig(Config):
     transformer: TransformerRecipe = TransformerRecipe()
 
 
-def pretrain(
-    data: Path | None, place: Workplace, config: PretrainConfig | None = None, images: int | None = None
-) -> dict[str, Any]:
-    """Train all three and assemble `fashion-dit` and `fashion-classifier` in the output folder.
+def pretrain(data: Path | None, place: Workplace, config: PretrainConfig | None = None) -> dict[str, Any]:
+    """Train all three, on the CPU, and assemble `fashion-dit` and `fashion-classifier` in the output folder.
 
     Args:
         data: folder of the idx files; None takes where Debian puts them.
         place: where to work.
         config: recipes; the shipped ones by default.
-        images: use only the first so many training images (for tests).
 
     Raises:
         InputError: the images are missing.
@@ -60,10 +59,10 @@ def pretrain(
     """
     config = config or PretrainConfig()
     pixels, labels = load_fashion_mnist("train", data or DEFAULT_FOLDER)
-    pixels, labels = pixels[:images], labels[:images]
     signed = to_signed(pixels)
-    classifier = _classifier(config.classifier, signed, labels, place)
-    autoencoder = _autoencoder(config.autoencoder, signed, place)
+    seen = hashlib.sha256(pixels.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+    classifier = _classifier(config.classifier, signed, labels, seen, place)
+    autoencoder = _autoencoder(config.autoencoder, signed, seen, place)
     transformer = _transformer(config.transformer, signed, labels, autoencoder, place)
     measured = _assemble_classifier(classifier, pixels, data or DEFAULT_FOLDER, place)
     measured |= _assemble_pipeline(autoencoder, transformer, pixels, place)
@@ -74,21 +73,21 @@ def pretrain(
     return {"artefacts": folders, "measured": measured}
 
 
-def _classifier(recipe: ClassifierRecipe, images: Tensor, labels: Tensor, place: Workplace) -> Artefact:
+def _classifier(recipe: ClassifierRecipe, images: Tensor, labels: Tensor, seen: str, place: Workplace) -> Artefact:
     def start(checkpoint: Checkpoint) -> tuple[Loop, nn.Module]:
         model = FashionClassifier()
         return classifier_loop(model, images, labels, recipe, checkpoint), model
 
-    return _trained("classifier", {"recipe": recipe.identity(), "images": len(images)}, recipe.seed, start, place)
+    return _trained("classifier", {"recipe": recipe.identity(), "images": seen}, recipe.seed, start, place)
 
 
-def _autoencoder(recipe: AutoencoderRecipe, images: Tensor, place: Workplace) -> Artefact:
+def _autoencoder(recipe: AutoencoderRecipe, images: Tensor, seen: str, place: Workplace) -> Artefact:
     def start(checkpoint: Checkpoint) -> tuple[Loop, nn.Module]:
         model = build_autoencoder()
         ema = Ema(model, recipe.ema_decay)
         return autoencoder_loop(model, ema, images, recipe, checkpoint), ema.average
 
-    return _trained("autoencoder", {"recipe": recipe.identity(), "images": len(images)}, recipe.seed, start, place)
+    return _trained("autoencoder", {"recipe": recipe.identity(), "images": seen}, recipe.seed, start, place)
 
 
 def _transformer(
@@ -100,7 +99,7 @@ def _transformer(
         ema = Ema(model, recipe.ema_decay)
         return transformer_loop(model, ema, latents / latents.std(), labels, recipe, checkpoint), ema.average
 
-    identity = {"recipe": recipe.identity(), "images": len(images), "autoencoder": autoencoder.digest}
+    identity = {"recipe": recipe.identity(), "autoencoder": autoencoder.digest, "images": autoencoder.key}
     return _trained("transformer", identity, recipe.seed, start, place)
 
 
@@ -112,40 +111,37 @@ def _trained(
     place: Workplace,
 ) -> Artefact:
     """Run one training to the end, as an artefact of weights and losses."""
-    identity = {"version": VERSION, **identity}
-    artefact = place.store.artefact(stage, identity)
-    if place.reuses(artefact):
-        return artefact
-    with place.working_on(artefact):
+
+    def work(artefact: Artefact) -> None:
         place.announce(f"{stage}: training")
         checkpoint = Checkpoint(artefact.path / "checkpoint.safetensors", artefact.key)
         torch.manual_seed(derive_seed(seed, stage))
         loop, model = start(checkpoint)
         write_json(loop.run(place.progress(stage), place.should_stop), artefact.path / LOSSES)
-        save_tensors(model.state_dict(), artefact.path / "weights.safetensors")
+        save_tensors(model.state_dict(), artefact.path / WEIGHTS)
         checkpoint.remove()
-        artefact.finish(identity)
-    return artefact
+
+    return place.produce(stage, {"version": VERSION, **identity}, work)
 
 
 def _load_autoencoder(artefact: Artefact) -> AutoencoderKL:
     model = build_autoencoder()
-    model.load_state_dict(load_tensors(artefact.path / "weights.safetensors")[0])
+    model.load_state_dict(load_tensors(artefact.path / WEIGHTS)[0])
     return model.eval()
 
 
 def _load_transformer(artefact: Artefact) -> DiTTransformer2DModel:
     model = build_transformer()
-    model.load_state_dict(load_tensors(artefact.path / "weights.safetensors")[0])
+    model.load_state_dict(load_tensors(artefact.path / WEIGHTS)[0])
     return model.eval()
 
 
 def _assemble_classifier(artefact: Artefact, pixels: Tensor, data: Path, place: Workplace) -> dict[str, float]:
     """Write the extractor's folder: float16 weights, and the statistics of the real training images under them."""
     folder = place.output / "fashion-classifier"
-    weights, _ = load_tensors(artefact.path / "weights.safetensors")
+    weights, _ = load_tensors(artefact.path / WEIGHTS)
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    save_tensors(halved, folder / WEIGHTS)
+    save_tensors(halved, folder / CLASSIFIER)
     extractor = FashionFeatures(torch.device("cpu"), folder)
     statistics = FeatureStatistics.of(extractor.extract(pixels.permute(0, 2, 3, 1))[0])
     tensors = {"mean": statistics.mean, "covariance": statistics.covariance}

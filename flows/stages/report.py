@@ -1,14 +1,10 @@
 """The report: a page, metrics.json and pictures, written as an artefact and copied to the output folder."""
 
 import json
-import platform
-import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from agd_core.adapters import AdapterConfig
 from agd_core.checkpoint import write_json
@@ -22,6 +18,7 @@ from flows.stages.sample import read_samples
 from flows.stages.train import LOSSES
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
+from storage.atomic import write_bytes
 
 STAGE, VERSION = "report", 1
 PAGE, METRICS = "report.html", "metrics.json"
@@ -44,16 +41,18 @@ def report(
         "version": VERSION,
         "config": config.model_dump(mode="json"),
         "command": command,
-        "evaluations": [item.evaluation.digest for item in compared],
-        "samples": [item.samples.key for item in compared],
+        "rows": [item.row for item in compared],
+        "adapters": [artefact.digest for _, artefact in adapters],
+        "samples": [item.samples.digest for item in compared],
     }
-    artefact = place.store.artefact(STAGE, identity)
-    if not place.reuses(artefact):
-        with place.working_on(artefact):
-            _write(config, command, trajectories, adapters, compared, artefact, place)
-            artefact.finish(identity, measured=[PAGE, METRICS])
+    artefact = place.produce(
+        STAGE,
+        identity,
+        lambda artefact: _write(config, command, trajectories, adapters, compared, artefact, place),
+        measured=[PAGE, METRICS],
+    )
     for name in (PAGE, METRICS):
-        shutil.copyfile(artefact.path / name, place.output / name)
+        write_bytes((artefact.path / name).read_bytes(), place.output / name)
     return artefact
 
 
@@ -76,12 +75,12 @@ def _write(
     headline = [item for item in compared if item.row["steps"] == config.sample.steps]
     rows = [item.row for item in headline]
     curve = [item.row for item in compared if item.row["teacher_scale"] == config.sample.guidance_scales[0]]
-    protocol = _protocol(config, place)
+    protocol = _protocol(config, compared)
     artefacts = _artefact_digests(trajectories, adapters)
     grids = [_grid(item) for item in headline if item.row["teacher_scale"] == config.sample.guidance_scales[0]]
     plots = _plots(rows, curve, adapters)
-    for picture in (*grids, *plots):
-        (artefact.path / f"{_file_name(picture.title)}.png").write_bytes(picture.png)
+    for number, picture in enumerate((*grids, *plots), start=1):
+        (artefact.path / f"{number:02}-{_file_name(picture.title)}.png").write_bytes(picture.png)
     metrics = {"rows": rows, "curve": curve, "protocol": protocol, "artefacts": artefacts}
     write_json(metrics, artefact.path / METRICS)
     page = Page(_title(config), _summary(rows), rows, grids, plots, protocol, artefacts, command)
@@ -114,22 +113,17 @@ def _grid(item: Compared) -> Picture:
     return Picture(item.row["name"], caption, grid_png(images, _GRID_COLUMNS))
 
 
-def _protocol(config: PipelineConfig, place: Workplace) -> dict[str, str]:
+def _protocol(config: PipelineConfig, compared: Sequence[Compared]) -> dict[str, str]:
     sampled = config.sample
-    device = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else _processor()
     return {
         "base model": f"{config.base_model.source}, {config.base_model.dtype}",
         "images": f"{sampled.images} per row, balanced classes, seed {sampled.seed}",
         "sampler": f"{sampled.scheduler}, {sampled.steps} steps",
         "feature extractor": config.evaluate.extractor,
         "trained guidance scales": f"{config.collect.guidance_scale_min:g} to {config.collect.guidance_scale_max:g}",
-        "device": device,
+        "images/s measured on": "; ".join(sorted({item.device for item in compared})),
         "versions": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
     }
-
-
-def _processor() -> str:
-    return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def _artefact_digests(trajectories: Artefact, adapters: Trained) -> dict[str, str]:
@@ -143,10 +137,8 @@ def _title(config: PipelineConfig) -> str:
 
 def _summary(rows: Sequence[Row]) -> str:
     guided = next(row for row in rows if row["method"] == "cfg")
-    best = min(
-        (row for row in rows[2:] if row["teacher_scale"] == guided["teacher_scale"]),
-        key=lambda row: row["paired_mse"] or 0.0,
-    )
+    students = [row for row in rows if row["adapter_parameters"] and row["teacher_scale"] == guided["teacher_scale"]]
+    best = min(students, key=lambda row: row["paired_mse"] or 0.0)
     text = (
         f"At guidance scale {guided['guidance_scale']:g} classifier-free guidance takes {guided['nfe']:g} network "
         f"evaluations per image; {best['name']} takes {best['nfe']:g}, "

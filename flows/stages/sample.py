@@ -14,7 +14,7 @@ from agd_core.denoiser import Denoiser
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.sampling import SampleConfig, SampleSet, sample_images
 from agd_core.student import Student
-from flows.workplace import Workplace
+from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 
 STAGE, VERSION = "samples", 1
@@ -63,31 +63,29 @@ def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, 
         "sample": settings,
         "cell": cell.identity(),
     }
-    artefact = place.store.artefact(STAGE, identity)
-    if place.reuses(artefact):
-        return artefact
-    with place.working_on(artefact):
-        if not artefact.finished:
-            place.announce(
-                f"{STAGE}: {config.images} images, {label}, scale {cell.guidance_scale:g}, {cell.steps} steps"
+
+    def work(artefact: Artefact) -> None:
+        place.announce(f"{STAGE}: {config.images} images, {label}, scale {cell.guidance_scale:g}, {cell.steps} steps")
+        progress = place.progress(f"sample {label}")
+        with cell.denoiser(base_model) as denoiser:
+            samples = sample_images(
+                denoiser, base_model, config, cell.guidance_scale, cell.steps, progress, place.should_stop
             )
-            _sample(config, cell, label, base_model, artefact, place)
-            artefact.finish(identity, measured=[COST])
-    return artefact
+        _write(samples, place, artefact)
+
+    return place.produce(STAGE, identity, work, measured=[COST])
 
 
-def _sample(
-    config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, artefact: Artefact, place: Workplace
-) -> None:
-    progress = place.progress(f"sample {label}")
-    with cell.denoiser(base_model) as denoiser:
-        samples = sample_images(
-            denoiser, base_model, config, cell.guidance_scale, cell.steps, progress, place.should_stop
-        )
+def _write(samples: SampleSet, place: Workplace, artefact: Artefact) -> None:
     tensors = {"images": samples.images, "latents": samples.latents, "labels": samples.labels}
     tensors["nfe"] = torch.tensor(samples.nfe, dtype=torch.float64)
     save_tensors(tensors, artefact.path / SAMPLES)
-    write_json({"denoising_seconds": samples.denoising_seconds, "images": config.images}, artefact.path / COST)
+    cost = {
+        "denoising_seconds": samples.denoising_seconds,
+        "images": len(samples.images),
+        "device": describe_device(place.device),
+    }
+    write_json(cost, artefact.path / COST)
 
 
 def read_samples(artefact: Artefact) -> SampleSet:

@@ -30,24 +30,21 @@ def train(
     """
     identity = {
         "version": VERSION,
-        "base_model": base_model.fingerprint(),
+        "base_model": base_model.network_digest(),
         "trajectories": trajectories.digest,
         "adapter": adapter_config.identity(),
         "train": config.identity(),
     }
-    artefact = place.store.artefact(STAGE, identity)
-    if place.reuses(artefact):
-        return artefact
-    with place.working_on(artefact):
-        if not artefact.finished:
-            adapter = _new_adapter(config, adapter_config, base_model, place)
-            card = AdapterCard(
-                base_source, base_model.fingerprint(), collected.guidance_range, artefact.key, adapter.parameter_count()
-            )
-            _train(config, adapter, trajectories, base_model, artefact, place)
-            save_adapter(adapter, card, artefact.path)
-            artefact.finish(identity)
-    return artefact
+
+    def work(artefact: Artefact) -> None:
+        adapter = _new_adapter(config, adapter_config, base_model, place)
+        _train(config, adapter, trajectories, base_model, artefact, place)
+        card = AdapterCard(
+            base_source, base_model.fingerprint, collected.guidance_range, artefact.key, adapter.parameter_count()
+        )
+        save_adapter(adapter, card, artefact.path)
+
+    return place.produce(STAGE, identity, work)
 
 
 def _new_adapter(

@@ -18,7 +18,7 @@ def saved(teacher, tmp_path):
     with torch.no_grad():
         for layer in adapter.layers:
             layer.up.weight.normal_(generator=torch.Generator().manual_seed(1))
-    card = AdapterCard("builtin:fashion-dit", teacher.fingerprint(), (1.0, 5.0), "d" * 64, adapter.parameter_count())
+    card = AdapterCard("builtin:fashion-dit", teacher.fingerprint, (1.0, 5.0), "d" * 64, adapter.parameter_count())
     save_adapter(adapter, card, tmp_path / "mine")
     return adapter, card, tmp_path / "mine"
 

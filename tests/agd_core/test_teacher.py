@@ -133,4 +133,4 @@ def test_a_local_dit_with_learned_variance_works(tmp_path):
     assert [site.path for site in model.adapter_sites()] == ["transformer_blocks.0.attn1", "transformer_blocks.1.attn1"]
     arguments = torch.randn(2, 4, 8, 8), torch.full((2,), 10.0), model.class_condition([0, 999]), torch.ones(2)
     assert model.predict(*arguments).shape == (2, 4, 8, 8)
-    assert model.fingerprint() != DiTConfig().build(torch.device("cpu")).fingerprint()
+    assert model.fingerprint != DiTConfig().build(torch.device("cpu")).fingerprint

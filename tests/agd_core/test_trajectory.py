@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from agd_core.errors import NumericError
 from agd_core.guidance import GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
 from agd_core.records import INPUT, TARGET
@@ -78,7 +79,7 @@ def test_a_value_that_does_not_fit_the_type_is_an_error(teacher):
         def predict(self, latents, timestep, condition, guidance_scale):
             return latents * 0 + 1e6
 
-    with pytest.raises(FloatingPointError, match="float16"):
+    with pytest.raises(NumericError, match="float16"):
         collect_block(Exploding(), teacher, plan_trajectories(CONFIG, 10), CONFIG)
 
 

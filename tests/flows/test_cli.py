@@ -78,14 +78,35 @@ def test_verify_says_ok_and_then_names_the_damage(distilled):
             "collect: guidance_scale_min 9 must be below guidance_scale_max 5",
         ),
         (["collect", "fashion-dit", "--set", "base_model.source=/no/folder"], "folder /no/folder does not exist"),
-        (["collect", "fashion-dit", "--set", "collect.trajectories=900000000000"], "GB are free"),
-        (["collect", "fashion-dit", "--device", "cuda:7"], "device 'cuda:7' is not available here"),
+        (["collect", "fashion-dit", "--set", "collect.trajectories=900000000000"], "MB are free"),
+        (["collect", "fashion-dit", "--device", "cuda:77"], "device 'cuda:77' is not available here"),
+        (["collect", "fashion-dit", "--device", "meta"], "unknown device 'meta'; allowed: auto, cpu, cuda, cuda:N"),
+        (
+            ["collect", "fashion-dit", "--set", "sample.curve_steps=[-1]"],
+            "sample.curve_steps.0: Input should be greater",
+        ),
+        (
+            ["collect", "fashion-dit", "--set", "sample.guidance_scales=[.nan]"],
+            "sample.guidance_scales.0: Input should be",
+        ),
+        (["collect", "fashion-dit", "--set", "sample.guidance_scales=[2,2]"], "must name every value once"),
+        (
+            ["collect", "fashion-dit", "--set", "evaluate.extractor=clip"],
+            "unknown extractor; allowed: fashion-classifier, none",
+        ),
+        (["collect", "fashion-dit", "--set", "guidance.guided_channels=9"], "exceeds the 4 channels"),
+        (
+            ["collect", "fashion-dit", "--set", "adapters.2.hidden_wdith=3"],
+            "adapters.2.hidden_wdith: no such setting; allowed here: ",
+        ),
+        (["collect", "fashion-dit", "--set", "adapters.9.hidden_width=3"], "names no setting of this configuration"),
+        (["collect", "fashion-dit", "--output", "/dev/null"], "output /dev/null is not a folder that can be made"),
         (["verify", "/no/folder"], "folder /no/folder does not exist"),
         (["pretrain", "--data", "/no/folder"], "Fashion-MNIST file /no/folder/"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
-    extra = [] if arguments[0] == "verify" else ["--output", str(tmp_path)]
+    extra = [] if arguments[0] == "verify" or "--output" in arguments else ["--output", str(tmp_path)]
     result = CliRunner().invoke(app, [*arguments, *extra])
     assert result.exit_code == 2
     assert message in result.stderr

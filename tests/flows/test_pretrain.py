@@ -80,3 +80,18 @@ def test_running_again_trains_nothing(straight, data):
     assert [line.partition(",")[0] for line in lines] == [
         f"{s}: cached" for s in ("classifier", "autoencoder", "transformer")
     ]
+
+
+def test_other_images_are_another_run(straight, data, tmp_path):
+    output, _ = straight
+    before = set((output / "artefacts").iterdir())
+    folder = tmp_path / "other"
+    folder.mkdir()
+    for path in data.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    images = np.zeros((192, 28, 28), np.uint8)
+    write_idx(folder / "train-images-idx3-ubyte.gz", 2051, images)
+    with pytest.raises(Stopped):
+        pretrain(folder, Workplace(output, should_stop=lambda: True), CONFIG)
+    assert set((output / "artefacts").iterdir()) > before
+    pretrain(data, Workplace(output), CONFIG)

@@ -1,5 +1,6 @@
 """The whole chain in process on the real teacher: results, caching, resuming, determinism."""
 
+import fcntl
 import hashlib
 import json
 
@@ -93,6 +94,50 @@ def test_everything_verifies_and_damage_is_named(first_run, small_config, tmp_pa
     assert verify(output)["ok"]
 
 
+def test_damaged_metadata_of_a_store_is_written_anew(teacher, small_config, tmp_path):
+    trajectories = collect_stage(small_config, teacher, Workplace(tmp_path))
+    for name, old, new in (("latents/zarr.json", b"999.0", b"399.0"), ("plan.parquet", b"PAR1", b"PAR2")):
+        path = trajectories.path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(old, new))
+        assert path.read_bytes() != whole
+        place, lines = recording(tmp_path)
+        assert collect_stage(small_config, teacher, place).digest == trajectories.digest
+        assert path.read_bytes() == whole
+        assert f"{path}: checksum differs" in lines[0]
+
+
+def test_an_unreadable_manifest_means_not_finished(teacher, small_config, tmp_path):
+    trajectories = collect_stage(small_config, teacher, Workplace(tmp_path))
+    for content in ("{}", "[]", "not json"):
+        (trajectories.path / "manifest.json").write_text(content)
+        assert not verify(tmp_path)["ok"]
+        assert collect_stage(small_config, teacher, Workplace(tmp_path)).digest == trajectories.digest
+
+
+def test_the_precision_of_the_base_is_part_of_every_key_but_not_of_its_fingerprint(teacher, small_config, tmp_path):
+    halved = DiTConfig(dtype="bfloat16").build(torch.device("cpu"))
+    assert halved.fingerprint == teacher.fingerprint
+    place = Workplace(tmp_path)
+    assert collect_stage(small_config, halved, place).key != collect_stage(small_config, teacher, place).key
+    config = small_config.sample
+    assert sample(config, Cell(1.0, 2), "x", halved, place).key != sample(config, Cell(1.0, 2), "x", teacher, place).key
+
+
+def test_a_second_run_waits_for_the_first_and_can_be_stopped(teacher, small_config, tmp_path):
+    trajectories = collect_stage(small_config, teacher, Workplace(tmp_path))
+    lock = (tmp_path / "artefacts" / f".{trajectories.path.name}.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lines = []
+    with pytest.raises(Stopped, match="while waiting"):
+        collect_stage(
+            small_config, teacher, Workplace(tmp_path, announce=lines.append, should_stop=lambda: bool(lines))
+        )
+    assert "waiting for another run" in lines[0]
+    lock.close()
+    assert collect_stage(small_config, teacher, Workplace(tmp_path)).digest == trajectories.digest
+
+
 def test_training_leaves_the_base_weights_alone(small_config, tmp_path):
     base_model = DiTConfig().build(torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in base_model.network.state_dict().items()}
@@ -182,7 +227,7 @@ def test_without_extractor_the_report_still_comes(small_config, tmp_path):
 
 def test_a_full_disk_is_named_before_work(small_config, teacher, tmp_path):
     huge = small_config.collect.model_copy(update={"trajectories": 10**12, "kept_steps": None})
-    with pytest.raises(InputError, match=r"needs .* GB in .* GB are free"):
+    with pytest.raises(InputError, match=r"needs .* MB in .* MB are free"):
         collect(huge, small_config.guidance, teacher, Workplace(tmp_path))
 
 
