@@ -13,6 +13,7 @@ from flows.prefect_flows import collect_flow, distill_flow
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
+STAGE_TASKS = ("collect_trajectories", "sample_images", "evaluate_samples", "write_report")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def test_the_chain_runs_and_leaves_its_report(ran):
 def test_every_stage_was_a_task_run(ran):
     with get_client(sync_client=True) as client:
         names = [run.name for run in client.read_task_runs()]
-    assert {"train-agd-modulated-mlp", "train-agd-offset"} <= set(names)
-    assert sum(name.startswith(("collect_trajectories", "evaluate_samples", "write_report")) for name in names) == 3
+    assert {"train-agd-modulated-mlp", "train-agd-offset-shared"} <= set(names)
+    assert sum(name.startswith(STAGE_TASKS) for name in names) == len(STAGE_TASKS)
 
 
 def test_the_results_table_is_an_artifact(ran):
