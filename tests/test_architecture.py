@@ -41,6 +41,8 @@ def imported(tree: ast.AST) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            names.add("a relative import")
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
@@ -51,31 +53,36 @@ def begins(name: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def wrong_arrows(package: str, tree: ast.AST) -> set[str]:
-    own = {name for name in imported(tree) if begins(name, PACKAGES)}
+    own = {name for name in imported(tree) if begins(name, (*PACKAGES, "a relative import"))}
     exact = {name for name in own if begins(name, ALLOWED_OWN_IMPORTS[package])}
     parents = {name for name in own - exact if any(other.startswith(name + ".") for other in exact)}
     return own - exact - parents
 
 
+def assigned(node: ast.AST) -> list[ast.expr]:
+    """Every single target of an assignment statement, tuples taken apart."""
+    targets = {
+        ast.Assign: lambda n: n.targets,
+        ast.AugAssign: lambda n: [n.target],
+        ast.AnnAssign: lambda n: [n.target],
+    }
+    found = targets[type(node)](node) if type(node) in targets else []
+    return [
+        item for target in found for item in (target.elts if isinstance(target, ast.Tuple | ast.List) else [target])
+    ]
+
+
 def library_assignments(tree: ast.AST) -> list[str]:
     """Assignments such as `module.forward = f`, `pipe.unet = x` or `torch.nn.Linear.forward = f`."""
-    found = []
-    for node in ast.walk(tree):
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
-        )
-        for target in targets:
-            if isinstance(target, ast.Attribute) and not (
-                isinstance(target.value, ast.Name) and target.value.id == "self"
-            ):
-                found.append(ast.unparse(target))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr":
-            found.append(ast.unparse(node))
-    return found
+    targets = [target for node in ast.walk(tree) for target in assigned(node) if isinstance(target, ast.Attribute)]
+    own = [t for t in targets if isinstance(t.value, ast.Name) and t.value.id == "self"]
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "setattr"]
+    return [ast.unparse(node) for node in [*(t for t in targets if t not in own), *calls]]
 
 
 def unsafe_loads(tree: ast.AST) -> list[str]:
-    found = [name for name in imported(tree) if begins(name, ("pickle", "dill", "cloudpickle", "marshal", "shelve"))]
+    banned = ("pickle", "dill", "cloudpickle", "marshal", "shelve", "torch.load", "importlib")
+    found = [name for name in imported(tree) if begins(name, banned) and not begins(name, ("importlib.metadata",))]
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             safe = [k for k in node.keywords if k.arg == "weights_only" and ast.unparse(k.value) == "True"]
@@ -171,6 +178,11 @@ def test_deployments_hold_no_code():
         (library_assignments, "module.forward = f"),
         (library_assignments, "torch.nn.Linear.forward = f"),
         (library_assignments, "setattr(pipe, 'unet', f)"),
+        (library_assignments, "a.forward, b = f, g"),
+        (library_assignments, "a.forward: Any = f"),
+        (lambda tree: wrong_arrows("agd_core", tree), "from .. import storage"),
+        (unsafe_loads, "from torch import load"),
+        (unsafe_loads, "import importlib"),
         (unsafe_loads, "import pickle"),
         (unsafe_loads, "torch.load(path)"),
         (unsafe_loads, "torch.load(path, weights_only=False)"),
