@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -39,6 +39,9 @@ class AdapterLayer(nn.Module, ABC):
 
 class AdapterConfig(Config, ABC):
     """Settings that every adapter kind has; `kind` and the defaults come from the kind's own file."""
+
+    encoder_inner_norm: ClassVar[bool] = False
+    """Whether the guidance-scale MLP has a LayerNorm inside, see `ScaleEncoder`."""
 
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]*$", json_schema_extra=NOT_IDENTITY)
     """How reports call this adapter; its kind where not given."""
@@ -76,6 +79,7 @@ class AdapterConfig(Config, ABC):
             time_width if self.use_timestep else None,
             condition_width if self.use_condition else None,
             frequency=self.guidance_frequency,
+            inner_norm=self.encoder_inner_norm,
         )
 
 

@@ -3,17 +3,19 @@
 Source: arXiv 2503.07274; layer layout as in the authors' code (github.com/cristianpjensen/agd, models/additive.py).
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from agd_core.adapters.base import AdapterConfig, AdapterLayer, Codes, HiddenStates
-from agd_core.adapters.encoders import ConditionEncoder, pooled, relu_mlp
+from agd_core.adapters.encoders import pooled, relu_mlp
 
 
 class OffsetConfig(AdapterConfig):
     """The authors' default for DiT; their H is 256."""
+
+    encoder_inner_norm: ClassVar[bool] = True
 
     kind: Literal["agd-offset"] = "agd-offset"
     hidden_width: int = Field(256, ge=2, le=4096, multiple_of=2)
@@ -23,16 +25,6 @@ class OffsetConfig(AdapterConfig):
     def build_layer(self, width: int) -> "OffsetLayer":
         """An MLP whose last linear layer starts at zero."""
         return OffsetLayer(width, self.hidden_width, leading=1 + self.use_timestep)
-
-    def build_encoder(self, time_width: int, condition_width: int) -> ConditionEncoder:
-        """As the shared one, with the authors' LayerNorm inside the guidance-scale MLP."""
-        return ConditionEncoder(
-            self.hidden_width,
-            time_width if self.use_timestep else None,
-            condition_width if self.use_condition else None,
-            frequency=self.guidance_frequency,
-            inner_norm=True,
-        )
 
 
 class OffsetLayer(AdapterLayer):
