@@ -32,7 +32,7 @@ class CollectConfig(Config):
     steps: int = Field(50, ge=1, le=1000)
     """Sampler steps."""
     kept_steps: int | None = Field(None, ge=1)
-    """Steps stored of each trajectory, a random one from each of so many equal parts; None stores all."""
+    """Store at most so many steps of each trajectory, one from each of so many equal parts; None stores all."""
     dtype: Literal["float16", "float32"] = "float16"
     """Stored type; the network's input is rounded to it before the teacher sees it."""
     shard_trajectories: int = Field(32, ge=1)
@@ -47,9 +47,12 @@ class CollectConfig(Config):
         if self.guidance_scale_min >= self.guidance_scale_max:
             low, high = self.guidance_range
             raise ValueError(f"guidance_scale_min {low:g} must be below guidance_scale_max {high:g}")
-        if self.kept_steps is not None and self.kept_steps > self.steps:
-            raise ValueError(f"kept_steps {self.kept_steps} must not exceed steps {self.steps}")
         return self
+
+    @property
+    def stored_steps(self) -> int:
+        """How many steps of each trajectory are stored."""
+        return min(self.kept_steps or self.steps, self.steps)
 
     @property
     def guidance_range(self) -> tuple[float, float]:
@@ -89,7 +92,7 @@ def _planned(index: int, classes: int, config: CollectConfig) -> PlannedTrajecto
     rng = generator(config.seed, "plan", index)
     low, high = config.guidance_range
     scale = low + (high - low) * float(torch.rand((), generator=rng, dtype=torch.float64))
-    kept = tuple(_stratified(config.steps, config.kept_steps or config.steps, rng))
+    kept = tuple(_stratified(config.steps, config.stored_steps, rng))
     seed = derive_seed(config.seed, "trajectory", index)
     return PlannedTrajectory(index, seed, index % classes, float(np.float32(scale)), kept)
 

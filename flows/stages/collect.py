@@ -65,7 +65,7 @@ def _open_writer(config: CollectConfig, base_model: BaseModel, root: Path) -> Za
 
 
 def _stored_bytes(config: CollectConfig, base_model: BaseModel, already: int) -> int:
-    pairs = config.trajectories * (config.kept_steps or config.steps)
+    pairs = config.trajectories * config.stored_steps
     whole = pairs * 2 * math.prod(base_model.latent_shape) * torch.finfo(getattr(torch, config.dtype)).bits // 8
     return max(0, whole - already)
 
