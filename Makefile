@@ -18,7 +18,7 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): about 2 minutes and 6 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,metrics,webdataset,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,metrics,webdataset,s3,dev]"
 	@touch $@
 
 demo: $(STAMP)
@@ -34,6 +34,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cfg_against_adapter.py
+	$(BIN)/python benchmarks/store_against_authors.py --folder outputs/bench
 
 clean:
 	rm -rf outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,14 +1,14 @@
-"""Training checkpoints as one safetensors file: modules, optimiser state, step and loss history.
+"""Training checkpoints as one safetensors file: modules, optimiser, random state, step, data position, losses.
 
-Nothing is pickled. The random state is not stored because training steps derive theirs from
-(seed, step), see `agd_core.training_loop`. The file is replaced atomically, so a kill at any moment
-leaves the previous checkpoint.
+Nothing is pickled. The learning rate is a function of the step, see `agd_core.training_loop`. The file is replaced
+atomically, so a kill at any moment leaves the previous checkpoint.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from agd_core.errors import InputError
 
 _NOTE = "note"
+_RANDOM = "random"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, note: str = "") -> None:
@@ -53,21 +54,38 @@ class Checkpoint:
         self.digest = digest
 
     def save(
-        self, step: int, losses: list[float], modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+        self,
+        step: int,
+        losses: list[float],
+        modules: Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        position: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write everything needed to continue after `step` finished steps."""
+        """Write everything needed to continue after `step` finished steps; `position` says where in the data."""
         tensors = {
             f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()
         }
         tensors |= _optimizer_tensors(optimizer)
+        tensors |= _random_state()
         tensors["losses"] = torch.tensor(losses, dtype=torch.float32)
-        save_tensors(tensors, self.path, json.dumps({"step": step, "digest": self.digest}, sort_keys=True))
+        note = {"step": step, "digest": self.digest, "position": position}
+        save_tensors(tensors, self.path, json.dumps(note, sort_keys=True))
 
-    def load(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
-        """Restore modules and optimiser in place; return (finished steps, losses), (0, []) without a readable file.
+    def load(
+        self,
+        modules: Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        position_at: Callable[[int], Mapping[str, Any] | None] = lambda step: None,
+    ) -> tuple[int, list[float]]:
+        """Restore modules, optimiser and random state; return (finished steps, losses), (0, []) without a file.
+
+        Args:
+            modules: those that were saved; changed in place.
+            optimizer: the one that was saved; changed in place.
+            position_at: where in the data this run is after so many steps; must be where the saved run was.
 
         Raises:
-            InputError: the file belongs to a run with another configuration.
+            InputError: the file belongs to a run with another configuration or other data.
         """
         try:
             tensors, note = load_tensors(self.path)
@@ -76,15 +94,31 @@ class Checkpoint:
         run = json.loads(note)
         if run["digest"] != self.digest:
             raise InputError(f"checkpoint {self.path} belongs to run {run['digest'][:12]}, not {self.digest[:12]}")
+        if run["position"] != position_at(run["step"]):
+            raise InputError(f"checkpoint {self.path} stands elsewhere in the data: {run['position']}")
         for name, module in modules.items():
             prefix = f"{name}."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         _restore_optimizer(optimizer, tensors)
+        _restore_random_state(tensors)
         return int(run["step"]), tensors["losses"].tolist()
 
     def remove(self) -> None:
         """Delete the file, once the run's result is published."""
         self.path.unlink(missing_ok=True)
+
+
+def _random_state() -> dict[str, Tensor]:
+    """State of torch's generators: of the CPU and of every GPU."""
+    devices = {f"{_RANDOM}.cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    return {f"{_RANDOM}.cpu": torch.get_rng_state(), **devices}
+
+
+def _restore_random_state(tensors: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(tensors[f"{_RANDOM}.cpu"])
+    for index in range(torch.cuda.device_count()):
+        if (state := tensors.get(f"{_RANDOM}.cuda{index}")) is not None:
+            torch.cuda.set_rng_state(state, index)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,15 @@ class Condition:
     """int64 `[batch]`, rows of the model's label table."""
     encoder_hidden_states: Tensor | None = None
     """float `[batch, tokens, width]`, the encoded prompt."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], device: torch.device) -> Condition:
+        """From row-aligned arrays by field name, as a trajectory plan holds them."""
+        return cls(**{name: torch.from_numpy(array).to(device) for name, array in arrays.items()})
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The tensors as arrays by field name."""
+        return {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors().items()}
 
     @classmethod
     def cat(cls, conditions: Sequence[Condition]) -> Condition:

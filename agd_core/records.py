@@ -1,16 +1,25 @@
 """What a trajectory is on its way between collection, storage and training; numpy only.
 
-The core reads and writes trajectories through the two protocols at the end, so it never learns a storage format.
+The core reads and writes trajectories through the protocols at the end, so it never learns a storage format.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from agd_core.digest import digest
+
 INPUT, TARGET = 0, 1
 """Positions on the K axis of `latents`: the network's input, and the guided prediction to be learnt."""
+
+StoredType = Literal["float16", "bfloat16", "float32"]
+"""Types in which latents and predictions are stored."""
+CARRIERS: dict[StoredType, str] = {"float16": "float16", "bfloat16": "uint16", "float32": "float32"}
+"""The numpy type that carries each stored type; numpy has no bfloat16, so its bits travel as uint16."""
 
 
 @dataclass(frozen=True)
@@ -20,41 +29,190 @@ class PlannedTrajectory:
     index: int
     seed: int
     """Seeds the starting noise and the sampler's noise."""
-    class_label: int
+    condition: int
+    """Row of the plan's condition tensors."""
     guidance_scale: float
     """Constant along the trajectory."""
     steps: tuple[int, ...]
     """Sampler steps to keep, ascending."""
+    class_label: int | None = None
+    """For people: the class behind the condition, if it is one."""
+    prompt: str | None = None
+    """For people: the text behind the condition, if it is one."""
+    split: str = "train"
+    """What the trajectory is for."""
+
+
+@dataclass(frozen=True)
+class CollectionPlan:
+    """Everything that is decided before the first trajectory is collected; immutable.
+
+    A work unit is what is committed, resumed and lost as a whole: a whole number of shards, a shard being a whole
+    number of trajectories. Only the last of either may be shorter.
+    """
+
+    trajectories: tuple[PlannedTrajectory, ...]
+    timesteps: tuple[float, ...]
+    """The value handed to the network at every sampler step."""
+    conditions: Mapping[str, np.ndarray]
+    """Condition tensors by name, one row per distinct condition (a class, a prompt)."""
+    latent_shape: tuple[int, int, int]
+    dtype: StoredType
+    shard_trajectories: int
+    unit_trajectories: int
+    identity: Mapping[str, Any]
+    """Plain data: the settings and digests that shape the content. A store of another identity is refused."""
+
+    def __post_init__(self) -> None:
+        if self.unit_trajectories % self.shard_trajectories:
+            raise ValueError(
+                f"a unit of {self.unit_trajectories} trajectories is no multiple of {self.shard_trajectories}, "
+                "the shard size: two writers could meet in one shard"
+            )
+
+    @property
+    def stored_steps(self) -> int:
+        """How many steps of each trajectory are stored."""
+        return len(self.trajectories[0].steps)
+
+    @property
+    def pairs(self) -> int:
+        """Trajectories times stored steps: how many (state, guided prediction) pairs training can read."""
+        return len(self.trajectories) * self.stored_steps
+
+    @property
+    def pair_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one stored pair: `(2, channels, height, width)`."""
+        return 2, *self.latent_shape
+
+    @property
+    def pair_bytes(self) -> int:
+        """Bytes of one stored pair."""
+        return int(np.prod(self.pair_shape)) * np.dtype(CARRIERS[self.dtype]).itemsize
+
+    @property
+    def shards(self) -> int:
+        """How many shards the plan has."""
+        return -(-len(self.trajectories) // self.shard_trajectories)
+
+    @property
+    def units(self) -> int:
+        """How many work units the plan has."""
+        return -(-len(self.trajectories) // self.unit_trajectories)
+
+    def unit(self, unit: int) -> tuple[PlannedTrajectory, ...]:
+        """The trajectories of one unit.
+
+        Raises:
+            ValueError: the plan has no such unit.
+        """
+        if not 0 <= unit < self.units:
+            raise ValueError(f"unit {unit} is not of this plan: its units are 0 to {self.units - 1}")
+        first = unit * self.unit_trajectories
+        return self.trajectories[first : first + self.unit_trajectories]
+
+    def unit_shards(self, unit: int) -> range:
+        """The shards of one unit."""
+        per_unit = self.unit_trajectories // self.shard_trajectories
+        return range(unit * per_unit, min((unit + 1) * per_unit, self.shards))
+
+    def shard_size(self, shard: int) -> int:
+        """How many trajectories one shard holds; the last may hold fewer."""
+        return min(self.shard_trajectories, len(self.trajectories) - shard * self.shard_trajectories)
+
+    @cached_property
+    def dataset_id(self) -> str:
+        """sha256 of the whole plan, the conditions' bytes included: the same for equal plans, wherever they are.
+
+        Scales and timesteps count as what is stored of them, float32.
+        """
+        scales = self.guidance_scales.tolist()
+        return digest(
+            {
+                "identity": dict(self.identity),
+                "trajectories": [
+                    asdict(trajectory) | {"guidance_scale": scale}
+                    for trajectory, scale in zip(self.trajectories, scales, strict=True)
+                ],
+                "timesteps": np.asarray(self.timesteps, dtype=np.float32).tolist(),
+                "conditions": {name: array_digest(array) for name, array in self.conditions.items()},
+                "layout": [*self.latent_shape, self.dtype, self.shard_trajectories, self.unit_trajectories],
+            }
+        )
+
+    @cached_property
+    def step_table(self) -> np.ndarray:
+        """The kept sampler steps, int64 `[trajectories, stored_steps]`."""
+        return np.asarray([trajectory.steps for trajectory in self.trajectories], dtype=np.int64)
+
+    @cached_property
+    def condition_rows(self) -> np.ndarray:
+        """Row of the condition tensors, int64 `[trajectories]`."""
+        return np.asarray([trajectory.condition for trajectory in self.trajectories], dtype=np.int64)
+
+    @cached_property
+    def guidance_scales(self) -> np.ndarray:
+        """float32 `[trajectories]`."""
+        return np.asarray([trajectory.guidance_scale for trajectory in self.trajectories], dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """Random (trajectory, step) pairs for training, row-aligned."""
+    """(trajectory, step) pairs for training, row-aligned."""
 
     latents: np.ndarray
-    """`[batch, 2, channels, height, width]`."""
+    """`[batch, 2, channels, height, width]`; for bfloat16 its bits as uint16, see `CARRIERS`."""
     timesteps: np.ndarray
     """float32 `[batch]`."""
-    class_labels: np.ndarray
-    """int64 `[batch]`."""
+    condition: Mapping[str, np.ndarray]
+    """Condition tensors by name, each `[batch, ...]`."""
     guidance_scales: np.ndarray
     """float32 `[batch]`."""
 
 
+def array_digest(array: np.ndarray) -> str:
+    """sha256 of an array's type, shape and bytes."""
+    import hashlib
+
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def step_batch(plan: CollectionPlan, pairs: np.ndarray, latents: np.ndarray) -> StepBatch:
+    """Join stored latents with what the plan knows about their pairs.
+
+    Args:
+        plan: the plan of the store that they were read from.
+        pairs: int64 `[batch]`; pair = trajectory * stored_steps + slot.
+        latents: `[batch, 2, channels, height, width]`, in the same order.
+    """
+    trajectories, slots = np.divmod(pairs, plan.stored_steps)
+    rows = plan.condition_rows[trajectories]
+    return StepBatch(
+        latents=latents,
+        timesteps=np.asarray(plan.timesteps, dtype=np.float32)[plan.step_table[trajectories, slots]],
+        condition={name: array[rows] for name, array in plan.conditions.items()},
+        guidance_scales=plan.guidance_scales[trajectories],
+    )
+
+
 @runtime_checkable
-class TrajectoryWriter(Protocol):
-    """Where collected trajectories go, in units that are either wholly there or not at all."""
+class UnitWriter(Protocol):
+    """Takes the pairs of one unit in any order; nothing of it exists before the unit is committed."""
 
-    def missing_units(self) -> list[int]:
-        """Units of the plan that are not committed, or no longer intact, in plan order."""
+    @property
+    def wanted(self) -> Sequence[PlannedTrajectory]:
+        """Trajectories of the unit that are still to be computed; the rest was found finished."""
         ...
 
-    def planned(self, unit: int) -> Sequence[PlannedTrajectory]:
-        """The trajectories of one unit."""
-        ...
+    def put(self, trajectory: int, slot: int, pair: np.ndarray) -> None:
+        """Add one pair, `[2, C, H, W]` in the carrier type.
 
-    def commit(self, unit: int, latents: np.ndarray) -> None:
-        """Store one unit, `[trajectories, kept_steps, 2, C, H, W]`, durably; it exists once this returns."""
+        Args:
+            trajectory: its index in the plan.
+            slot: position among its kept steps.
+            pair: (network input, guided prediction).
+        """
         ...
 
 
@@ -63,10 +221,35 @@ class TrajectoryReader(Protocol):
     """Random access to stored (trajectory, step) pairs."""
 
     @property
-    def pairs(self) -> int:
-        """How many pairs there are."""
+    def plan(self) -> CollectionPlan:
+        """What was collected."""
         ...
 
     def read(self, pairs: np.ndarray) -> StepBatch:
-        """The pairs of these indices in `[0, pairs)`, in the order given."""
+        """The pairs of these indices in `[0, plan.pairs)`, in the order given."""
+        ...
+
+
+@runtime_checkable
+class TrajectoryStore(TrajectoryReader, Protocol):
+    """Where collected trajectories go, in units that are either wholly there or not at all."""
+
+    def missing_units(self) -> list[int]:
+        """Units of the plan that are not committed, or no longer intact, in plan order."""
+        ...
+
+    def write_unit(self, unit: int) -> AbstractContextManager[UnitWriter]:
+        """Write one unit; it is committed, durably, when the block ends without an error.
+
+        Raises:
+            ValueError: a pair is missing, or is not of this unit.
+        """
+        ...
+
+    def content_digest(self) -> str:
+        """Identity of plan and latents; equal content gives equal digests in every backend.
+
+        Raises:
+            ValueError: a unit is missing.
+        """
         ...

@@ -9,10 +9,12 @@ from torch import nn
 from agd_core.adapters import Adapter
 from agd_core.base_models.base import BaseModel
 from agd_core.checkpoint import Checkpoint
-from agd_core.config import Config
-from agd_core.order import batch_indices
+from agd_core.config import NOT_IDENTITY, Config
+from agd_core.dataset import TrainingBatches, condition_of, latents_tensor, tensor_of
+from agd_core.order import BatchOrder
 from agd_core.progress import Progress, ShouldStop, never, silent
-from agd_core.records import INPUT, TARGET, TrajectoryReader
+from agd_core.records import INPUT, TARGET, StoredType, TrajectoryReader
+from agd_core.seeding import derive_seed
 from agd_core.student import Student
 from agd_core.training_loop import Loop, LoopConfig
 
@@ -32,6 +34,15 @@ class TrainConfig(Config):
     """Clip gradients to this norm; None, as in the paper, does not clip."""
     seed: int = Field(0, ge=0)
     """Seeds the adapter's initial weights and the order of training pairs."""
+    checkpoint_seconds: float = Field(30.0, ge=0, json_schema_extra=NOT_IDENTITY)
+    """Seconds between checkpoints: what a kill can cost."""
+    loader_workers: int = Field(0, ge=0, le=64, json_schema_extra=NOT_IDENTITY)
+    """Processes that read ahead; 0 reads ahead in one thread. Results do not depend on it."""
+
+    @property
+    def pairs_read(self) -> int:
+        """How many stored pairs the whole training reads."""
+        return self.steps * self.batch_size
 
 
 def train_adapter(
@@ -50,28 +61,31 @@ def train_adapter(
     Raises:
         Stopped: after a checkpoint, when `should_stop` answered True.
     """
-    loop_config = LoopConfig(config.steps, config.learning_rate, config.warmup_fraction, config.max_gradient_norm)
+    loop_config = LoopConfig(
+        config.steps, config.learning_rate, config.warmup_fraction, config.max_gradient_norm, config.checkpoint_seconds
+    )
     optimizer = torch.optim.Adam(adapter.parameters(), lr=config.learning_rate)
-    with Student(base_model) as student:
+    torch.manual_seed(derive_seed(config.seed, "training"))
+    order = BatchOrder(reader.plan.pairs, config.batch_size, config.seed)
+    batches = TrainingBatches(reader, order, config.steps, config.loader_workers)
+    with Student(base_model) as student, batches:
         student.add("trained", adapter)
-        loss_at = _distillation_loss(student, reader, config)
-        return Loop(loop_config, {"adapter": adapter}, optimizer, loss_at, checkpoint).run(on_progress, should_stop)
+        loss_at = _distillation_loss(student, batches, reader.plan.dtype)
+        loop = Loop(loop_config, {"adapter": adapter}, optimizer, loss_at, checkpoint, position_at=order.state)
+        return loop.run(on_progress, should_stop)
 
 
-def _distillation_loss(
-    student: Student, reader: TrajectoryReader, config: TrainConfig
-) -> Callable[[int], torch.Tensor]:
-    base_model = student.base_model
-    device = base_model.device
+def _distillation_loss(student: Student, batches: TrainingBatches, dtype: StoredType) -> Callable[[int], torch.Tensor]:
+    device = student.base_model.device
 
     def loss_at(step: int) -> torch.Tensor:
-        batch = reader.read(batch_indices(reader.pairs, config.batch_size, config.seed, step).numpy())
-        latents = torch.from_numpy(batch.latents).to(device).float()
+        batch = batches.at(step)
+        latents = latents_tensor(batch.latents, dtype, device)
         prediction = student.predict(
             latents[:, INPUT],
-            torch.from_numpy(batch.timesteps).to(device),
-            base_model.class_condition(batch.class_labels.tolist()),
-            torch.from_numpy(batch.guidance_scales).to(device),
+            tensor_of(batch.timesteps, device),
+            condition_of(batch, device),
+            tensor_of(batch.guidance_scales, device),
         )
         return nn.functional.mse_loss(prediction, latents[:, TARGET])
 

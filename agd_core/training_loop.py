@@ -1,13 +1,14 @@
 """The one training loop: resumable to the exact step, used by adapters and by the built-in teacher.
 
-A step's batch, noise and loss are a pure function of the step number (`loss_at(step)`), so resuming
-needs no random state and no data-loader position: load modules, optimiser and step, and go on.
+A step's batch is a pure function of the step number (`loss_at(step)`), so the loader has no state of its own. A
+checkpoint holds modules, optimiser, step and torch's random state (dropout draws from it), and the place in the data.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,7 @@ class Loop:
         loss_at: step number -> scalar loss, deterministic in the step.
         checkpoint: where the state is saved.
         after_step: called after each optimiser step, e.g. to update an EMA.
+        position_at: where in the data the run is after so many steps, recorded in checkpoints and checked on resume.
     """
 
     config: LoopConfig
@@ -59,6 +61,7 @@ class Loop:
     loss_at: Callable[[int], Tensor]
     checkpoint: Checkpoint
     after_step: Callable[[int], None] = lambda step: None
+    position_at: Callable[[int], Mapping[str, Any] | None] = lambda step: None
 
     def run(self, on_progress: Progress = silent, should_stop: ShouldStop = never) -> list[float]:
         """Train to the end, from the last checkpoint if there is one; return the loss of every step.
@@ -67,7 +70,7 @@ class Loop:
             Stopped: after a checkpoint, when `should_stop` answered True.
             NumericError: the loss became NaN or infinite.
         """
-        step, losses = self.checkpoint.load(self.modules, self.optimizer)
+        step, losses = self.checkpoint.load(self.modules, self.optimizer, self.position_at)
         saved_at = time.monotonic()
         while step < self.config.steps:
             losses.append(self._one_step(step))
@@ -75,7 +78,7 @@ class Loop:
             on_progress(step, self.config.steps, f"loss {_recent(losses):.4f}")
             stopping = should_stop()
             if stopping or time.monotonic() - saved_at > self.config.checkpoint_seconds:
-                self.checkpoint.save(step, losses, self.modules, self.optimizer)
+                self.checkpoint.save(step, losses, self.modules, self.optimizer, self.position_at(step))
                 saved_at = time.monotonic()
             if stopping:
                 raise Stopped(f"stopped after step {step} of {self.config.steps}; run the same command again to resume")

@@ -1,19 +1,23 @@
 """Stage 1's core: which trajectories to collect, and collecting them (AGD, arXiv 2503.07274, Algorithm 1)."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from agd_core.base_models.base import BaseModel
+from agd_core.condition import Condition
 from agd_core.config import NOT_IDENTITY, Config
 from agd_core.denoiser import Denoiser
 from agd_core.denoising import Step, denoise
 from agd_core.errors import NumericError
-from agd_core.records import PlannedTrajectory
+from agd_core.progress import ShouldStop, Stopped, never
+from agd_core.records import CollectionPlan, PlannedTrajectory, StoredType, UnitWriter
 from agd_core.schedulers import SchedulerName, build_scheduler
 from agd_core.seeding import derive_seed, generator
 
@@ -21,8 +25,10 @@ from agd_core.seeding import derive_seed, generator
 class CollectConfig(Config):
     """Which guided trajectories are recorded."""
 
-    trajectories: int = Field(4000, ge=1)
-    """How many, balanced over the classes (the paper: 4 for each of the 1000 ImageNet classes)."""
+    trajectories: int | None = Field(None, ge=1)
+    """How many, balanced over the classes; None collects what training will read (see reads_per_pair)."""
+    reads_per_pair: float = Field(4.0, gt=0, json_schema_extra=NOT_IDENTITY)
+    """How often training reads each stored pair where trajectories is None."""
     guidance_scale_min: float = Field(1.0, ge=0, le=100)
     """Lower end of the range from which each trajectory draws its guidance scale (the paper: 1)."""
     guidance_scale_max: float = Field(6.0, ge=0, le=100)
@@ -33,12 +39,14 @@ class CollectConfig(Config):
     """Sampler steps."""
     kept_steps: int | None = Field(None, ge=1)
     """Store at most so many steps of each trajectory, one from each of so many equal parts; None stores all."""
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: StoredType = "float16"
     """Stored type; the network's input is rounded to it before the teacher sees it."""
     shard_trajectories: int = Field(32, ge=1)
-    """Trajectories per shard, the unit of work that is committed, resumed and lost as a whole."""
+    """Trajectories per shard, the object that is written and checked as a whole."""
+    unit_trajectories: int | None = Field(None, ge=1)
+    """Trajectories per unit of work, a multiple of the shard's; committed and resumed as a whole; None: one shard."""
     batch_size: int = Field(64, ge=1, json_schema_extra=NOT_IDENTITY)
-    """Trajectories sampled together, within a shard."""
+    """Trajectories sampled together, within a unit."""
     seed: int = Field(0, ge=0)
     """Seeds guidance scales, kept steps and every trajectory's noise."""
 
@@ -47,6 +55,11 @@ class CollectConfig(Config):
         if self.guidance_scale_min >= self.guidance_scale_max:
             low, high = self.guidance_range
             raise ValueError(f"guidance_scale_min {low:g} must be below guidance_scale_max {high:g}")
+        if self.unit_trajectories and self.unit_trajectories % self.shard_trajectories:
+            raise ValueError(
+                f"unit_trajectories {self.unit_trajectories} must be a multiple of "
+                f"shard_trajectories {self.shard_trajectories}"
+            )
         return self
 
     @property
@@ -59,42 +72,83 @@ class CollectConfig(Config):
         """(lowest, highest) guidance scale."""
         return self.guidance_scale_min, self.guidance_scale_max
 
+    def sized(self, reads: int, conditions: int) -> "CollectConfig":
+        """These settings with the number of trajectories decided.
 
-def plan_trajectories(config: CollectConfig, classes: int) -> list[PlannedTrajectory]:
-    """The plan: balanced classes, guidance scales uniform in the range, kept steps stratified over time.
+        Args:
+            reads: how many pairs training will read (its steps times its batch size).
+            conditions: how many conditions share the trajectories; the number is rounded up to a multiple of it.
+        """
+        if self.trajectories is not None:
+            return self
+        needed = math.ceil(reads / (self.reads_per_pair * self.stored_steps))
+        return self.model_copy(update={"trajectories": max(1, math.ceil(needed / conditions)) * conditions})
+
+
+def plan_collection(
+    config: CollectConfig, base_model: BaseModel, conditions: Condition, identity: dict[str, Any]
+) -> CollectionPlan:
+    """The plan: balanced conditions, guidance scales uniform in the range, kept steps stratified over time.
 
     Row i depends only on the settings and i, so a longer plan begins with the shorter one.
+
+    Args:
+        config: with its number of trajectories decided, see `CollectConfig.sized`.
+        base_model: the teacher's base.
+        conditions: the distinct conditions, one row each.
+        identity: plain data that tells this content from any other.
     """
-    return [_planned(index, classes, config) for index in range(config.trajectories)]
+    if config.trajectories is None:
+        raise ValueError("the number of trajectories is not decided yet: call sized()")
+    schedule = build_scheduler(config.scheduler, base_model.scheduler_config, config.steps).timesteps
+    shard = min(config.shard_trajectories, config.trajectories)
+    return CollectionPlan(
+        trajectories=tuple(_planned(index, conditions, config) for index in range(config.trajectories)),
+        timesteps=tuple(schedule.to(torch.float32).tolist()),
+        conditions=conditions.to_arrays(),
+        latent_shape=base_model.latent_shape,
+        dtype=config.dtype,
+        shard_trajectories=shard,
+        unit_trajectories=max(shard, config.unit_trajectories or shard),
+        identity=identity,
+    )
 
 
-def collect_block(
+def collect_unit(
     teacher: Denoiser,
     base_model: BaseModel,
-    planned: Sequence[PlannedTrajectory],
+    plan: CollectionPlan,
+    writer: UnitWriter,
     config: CollectConfig,
-) -> np.ndarray:
-    """Run guided sampling for these trajectories and keep (input, guided prediction) at the planned steps.
+    should_stop: ShouldStop = never,
+) -> None:
+    """Run guided sampling for the trajectories that a unit wants; hand (input, guided prediction) to its writer.
 
     The sampler advances with the guided prediction, so the stored states are those that guided sampling visits.
-
-    Returns:
-        `[trajectories, kept_steps, 2, channels, height, width]`; the third axis as in `agd_core.records`.
+    Batches are cut from the whole unit and sampled whole, whatever is wanted of them: a network's answers depend, in
+    their last bits, on the size of the batch, and a resumed unit must equal an unbroken one.
 
     Raises:
         NumericError: a value does not fit the stored type.
+        Stopped: between two sampler steps, when `should_stop` answered True; the unit is then not complete.
     """
-    batches = [planned[i : i + config.batch_size] for i in range(0, len(planned), config.batch_size)]
-    return np.concatenate([_collect_batch(teacher, base_model, batch, config) for batch in batches])
+    wanted = {trajectory.index for trajectory in writer.wanted}
+    unit = plan.unit(min(wanted) // plan.unit_trajectories) if wanted else ()
+    for first in range(0, len(unit), config.batch_size):
+        batch = unit[first : first + config.batch_size]
+        if wanted.intersection(trajectory.index for trajectory in batch):
+            _collect_batch(teacher, base_model, plan, batch, wanted, writer, config, should_stop)
 
 
-def _planned(index: int, classes: int, config: CollectConfig) -> PlannedTrajectory:
+def _planned(index: int, conditions: Condition, config: CollectConfig) -> PlannedTrajectory:
     rng = generator(config.seed, "plan", index)
     low, high = config.guidance_range
     scale = low + (high - low) * float(torch.rand((), generator=rng, dtype=torch.float64))
     kept = tuple(_stratified(config.steps, config.stored_steps, rng))
-    seed = derive_seed(config.seed, "trajectory", index)
-    return PlannedTrajectory(index, seed, index % classes, float(np.float32(scale)), kept)
+    seed, condition = derive_seed(config.seed, "trajectory", index), index % len(conditions)
+    labels = conditions.class_labels
+    label = None if labels is None else int(labels[condition])
+    return PlannedTrajectory(index, seed, condition, float(np.float32(scale)), kept, class_label=label)
 
 
 def _stratified(steps: int, kept: int, rng: torch.Generator) -> Iterator[int]:
@@ -105,30 +159,49 @@ def _stratified(steps: int, kept: int, rng: torch.Generator) -> Iterator[int]:
 
 
 def _collect_batch(
-    teacher: Denoiser, base_model: BaseModel, planned: Sequence[PlannedTrajectory], config: CollectConfig
-) -> np.ndarray:
+    teacher: Denoiser,
+    base_model: BaseModel,
+    plan: CollectionPlan,
+    planned: Sequence[PlannedTrajectory],
+    wanted: Collection[int],
+    writer: UnitWriter,
+    config: CollectConfig,
+    should_stop: ShouldStop,
+) -> None:
     slots = np.full((len(planned), config.steps), -1)
-    for row, trajectory in enumerate(planned):
+    for row, trajectory in [entry for entry in enumerate(planned) if entry[1].index in wanted]:
         slots[row, list(trajectory.steps)] = range(len(trajectory.steps))
-    latents = np.empty((len(planned), len(planned[0].steps), 2, *base_model.latent_shape), dtype=config.dtype)
     dtype: torch.dtype = getattr(torch, config.dtype)
 
     def keep(step: Step) -> None:
+        if should_stop():
+            raise Stopped("stopped within a unit of work; run the same command again to resume")
         rows = np.flatnonzero(slots[:, step.index] >= 0)
         if rows.size:
-            pair = torch.stack([step.latents, step.prediction], dim=1).to(dtype).cpu().numpy()
-            latents[rows, slots[rows, step.index]] = pair[rows]
+            pairs = _carried(torch.stack([step.latents[rows], step.prediction[rows]], dim=1), dtype)
+            for row, pair in zip(rows.tolist(), pairs, strict=True):
+                writer.put(planned[row].index, int(slots[row, step.index]), pair)
 
+    rows = [trajectory.condition for trajectory in planned]
+    conditions = {name: array[rows] for name, array in plan.conditions.items()}
     denoise(
         teacher,
         build_scheduler(config.scheduler, base_model.scheduler_config, config.steps),
-        base_model.class_condition([trajectory.class_label for trajectory in planned]),
+        Condition.from_arrays(conditions, base_model.device),
         torch.tensor([trajectory.guidance_scale for trajectory in planned], device=base_model.device),
         [trajectory.seed for trajectory in planned],
         base_model.latent_shape,
         observer=keep,
         input_dtype=dtype,
     )
-    if not np.isfinite(latents).all():
-        raise NumericError(f"a latent or prediction does not fit {config.dtype}; collect in float32 instead")
-    return latents
+
+
+def _carried(pairs: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """Pairs in the stored type, as the numpy type that carries it."""
+    stored = pairs.to(dtype)
+    if not torch.isfinite(stored).all():
+        name = str(dtype).removeprefix("torch.")
+        raise NumericError(f"a latent or prediction does not fit {name}; collect in float32 instead (collect.dtype)")
+    stored = stored.cpu()
+    carried: np.ndarray = (stored.view(torch.uint16) if dtype is torch.bfloat16 else stored).numpy()
+    return carried

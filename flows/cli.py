@@ -13,6 +13,7 @@ from rich.table import Table
 from agd_core.errors import InputError, NumericError
 from agd_core.progress import Stopped
 from agd_core.report.rows import HEADINGS, Row, cells
+from flows.cli_export import add_commands
 from flows.config import PipelineConfig
 from flows.presets import load_config, preset_names, repeat_command
 from flows.terminal import Terminal
@@ -73,10 +74,20 @@ def collect(
     overrides: Overrides = None,
     output: Output = _OUTPUT,
     device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
     as_json: Json = False,
 ) -> None:
     """Stage 1: record guided trajectories. Run it again to resume."""
     from flows.stages.distill import collect_stage, open_base_model
+    from flows.stages.plan import plan_costs, plan_lines
+
+    def cost(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
+        return plan_costs(config, open_base_model(config, place), place)
+
+    if dry_run:
+        costs = _in_workplace(cost, preset, overrides, output, device)
+        print(json.dumps(costs, indent=2) if as_json else "\n".join(plan_lines(costs)))
+        return
 
     def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
         artefact = collect_stage(config, open_base_model(config, place), place)
@@ -141,13 +152,15 @@ def pretrain(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="An output folder or one artefact.")], as_json: Json = False
+    folder: Annotated[Path, typer.Argument(help="An output folder or one artefact.")],
+    repair: Annotated[bool, typer.Option("--repair", help="Delete what is torn; the next run makes it anew.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check every checksum below a folder and name what is torn. Exit code 1 if anything is."""
     from flows.stages.verify import verify as run
 
     try:
-        result = run(folder)
+        result = run(folder, repair)
     except InputError as error:
         _fail(str(error))
     if as_json:
@@ -155,6 +168,8 @@ def verify(
     else:
         for problem in result["problems"]:
             print(problem)
+        for name in result["deleted"]:
+            print(f"deleted {name}")
         print(f"{'ok' if result['ok'] else 'NOT ok'}: {result['artefacts']} artefacts, content {result['digest']}")
     raise typer.Exit(0 if result["ok"] else 1)
 
@@ -224,6 +239,9 @@ def _show_metrics(metrics: dict[str, Any], output: Path, as_json: bool) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)
     print(f"report: {(output / 'report.html').resolve()}")
+
+
+add_commands(app, _guarded)
 
 
 def main() -> None:

@@ -14,6 +14,13 @@ from agd_core.trainer import TrainConfig
 from agd_core.trajectory import CollectConfig
 
 
+class StoreConfig(Config):
+    """Where trajectories are kept; no part of what they are."""
+
+    url: str | None = None
+    """A place that fsspec knows, such as s3://bucket/prefix; none keeps them with the other artefacts."""
+
+
 class PipelineConfig(Config):
     """Everything that one distillation needs; presets are files of this shape."""
 
@@ -23,6 +30,8 @@ class PipelineConfig(Config):
     """The rule that makes it a teacher."""
     collect: CollectConfig = CollectConfig()
     """Stage 1: guided trajectories."""
+    store: StoreConfig = StoreConfig()
+    """Where stage 1 keeps them."""
     adapters: tuple[AnyAdapterConfig, ...] = Field((ModulatedMlpConfig(),), min_length=1)
     """The adapters to train and compare."""
     train: TrainConfig = TrainConfig()

@@ -34,7 +34,12 @@ class Workplace:
     should_stop: ShouldStop = never
 
     def produce(
-        self, stage: str, identity: dict[str, Any], work: Callable[[Artefact], None], measured: Collection[str] = ()
+        self,
+        stage: str,
+        identity: dict[str, Any],
+        work: Callable[[Artefact], None],
+        measured: Collection[str] = (),
+        check: Callable[[Artefact], list[str]] = lambda artefact: [],
     ) -> Artefact:
         """The artefact of this stage and identity: the finished one if it is intact, else what `work` makes of it.
 
@@ -45,10 +50,11 @@ class Workplace:
             identity: plain data; everything that shapes the result and nothing else.
             work: fills the artefact's folder, taking over what an interrupted run left there.
             measured: files that hold measured times, see `Artefact.finish`.
+            check: names what is wrong with a finished artefact beyond its manifest.
         """
         artefact = ArtefactStore(self.output / FOLDER).artefact(stage, identity)
         with self._alone_with(artefact):
-            if not self._reuses(artefact):
+            if not self._reuses(artefact, check):
                 work(artefact)
                 artefact.finish(identity, measured)
         return artefact
@@ -64,11 +70,11 @@ class Workplace:
             needed_mb, free_mb = needed_bytes / _MEGABYTE, free / _MEGABYTE
             raise InputError(f"{what} needs {needed_mb:,.0f} MB in {self.output}, {free_mb:,.0f} MB are free")
 
-    def _reuses(self, artefact: Artefact) -> bool:
+    def _reuses(self, artefact: Artefact, check: Callable[[Artefact], list[str]]) -> bool:
         """Whether the artefact is finished and intact; a damaged one is named and reopened."""
         if not artefact.started:
             return False
-        damage = artefact.problems(checksum_bytes=_CHECKSUM_BYTES)
+        damage = artefact.problems(checksum_bytes=_CHECKSUM_BYTES) or check(artefact)
         if not damage:
             self.announce(f"{artefact.stage}: cached, {artefact.path}")
             return True
@@ -89,6 +95,8 @@ class Workplace:
                 if self.should_stop():
                     raise Stopped("stopped while waiting for another run; run the same command again")
                 time.sleep(_LOCK_SECONDS)
+            for abandoned in artefact.path.glob("*.partial"):  # by a run that was killed: nobody else works here now
+                abandoned.unlink()
             yield
 
 

@@ -12,6 +12,8 @@ from storage.atomic import write_bytes
 MANIFEST = "manifest.json"
 FOLDER = "artefacts"
 """Name of the folder that holds an output folder's artefacts."""
+SELF_CHECKED = "store"
+"""A folder of this name inside an artefact has checksums of its own; the manifest leaves it out."""
 FORMAT_VERSION = 1
 _KEY_DIGITS = 16
 _MANIFEST_KEYS = {"format_version", "stage", "key", "identity", "files", "measured", "digest"}
@@ -73,6 +75,7 @@ class Artefact:
             path.relative_to(self.path).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
             for path in sorted(self.path.rglob("*"))
             if path.is_file() and path.name != MANIFEST and not path.name.endswith(".partial")
+            if path.relative_to(self.path).parts[0] != SELF_CHECKED
         }
         manifest = {
             "format_version": FORMAT_VERSION,
@@ -102,6 +105,15 @@ class Artefact:
             return [f"{self.path / MANIFEST}: its digest does not match the files it lists"]
         found = [_file_problem(self.path / name, entry, checksum_bytes) for name, entry in manifest["files"].items()]
         return [problem for problem in found if problem]
+
+    def delete_torn(self) -> list[str]:
+        """Delete every file that is not what the manifest says; returns their names."""
+        manifest = self._read_manifest()
+        files = manifest["files"] if manifest else {}
+        torn = [name for name, entry in files.items() if _file_problem(self.path / name, entry, None)]
+        for name in torn:
+            (self.path / name).unlink(missing_ok=True)
+        return torn
 
     def _read_manifest(self) -> dict[str, Any] | None:
         try:

@@ -1,181 +1,318 @@
 """The trajectory store: one sharded Zarr v3 array, an immutable plan, one commit marker per work unit.
 
-    <root>/latents      [trajectories, kept_steps, 2, C, H, W]; one step per inner chunk, crc32c, no compression
-    <root>/plan.parquet one row per planned trajectory, written before any unit
-    <root>/units/u-<unit>.json  marker of a committed unit (file, bytes, sha256), written last
+    <root>/plan.parquet, zarr.json, cond/, schedule/    prepared before any unit, see `storage.plan_file`
+    <root>/latents/c.<shard>.0.0.0.0.0                  a shard of whole trajectories, see `storage.shards`
+    <root>/index/u-<unit>.parquet                       marker of a committed unit, written last, see `storage.markers`
 
-A unit is one shard. A trajectory exists if and only if its unit's marker does; missing shards read as NaN.
+A trajectory exists if and only if its unit's marker does. Everything that exists is derivable from plan and markers;
+what a killed writer left finished but unmarked is verified and adopted.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zarr
-from zarr.codecs import Crc32cCodec
 
-from agd_core.digest import file_digest
-from agd_core.records import PlannedTrajectory, StepBatch
-from storage.atomic import sync_file, sync_folder, write_bytes
-
-FORMAT_VERSION = 1
-_IN_MEMORY_BYTES = 2 << 30
-_PLAN_SCHEMA = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("seed", pa.int64()),
-        ("class_label", pa.int64()),
-        ("guidance_scale", pa.float32()),
-        ("steps", pa.list_(pa.int32())),
-    ]
+from agd_core.digest import canonical_json
+from agd_core.records import CARRIERS, CollectionPlan, StepBatch, UnitWriter, step_batch
+from storage.markers import CommittedShard, marker_key, read_marker, shard_key
+from storage.objects import ByteRange, ObjectStore
+from storage.pairs import content_digest, require_pairs
+from storage.plan_file import (
+    PLAN,
+    ListedFile,
+    listed_files,
+    plan_dataset_id,
+    plan_identity,
+    prepared_files,
+    read_plan,
+    steps_per_chunk,
+    write_plan,
 )
+from storage.sealed_parquet import TornFile
+from storage.shard_check import whole_shard
+from storage.shards import ShardLayout, TornShard, check_chunks
+from storage.unit_writer import ZarrUnitWriter
+
+_POOL = 4
 
 
-@dataclass(frozen=True)
-class StoreSpec:
-    """What a store is created with."""
-
-    latent_shape: tuple[int, int, int]
-    dtype: str
-    """numpy name of the stored type: float16 or float32."""
-    shard_trajectories: int
-    schedule: tuple[float, ...]
-    """The timestep handed to the network at every sampler step."""
-    attributes: dict[str, Any]
-    """Plain data that says where the trajectories come from; kept in the array's attributes."""
+class OtherContent(ValueError):
+    """A store holds trajectories of another identity than the one asked for."""
 
 
-class ZarrTrajectoryWriter:
-    """Creates the store, or opens it to continue; a `TrajectoryWriter`."""
+class ZarrTrajectoryStore:
+    """A `TrajectoryStore` on a local folder or an object store.
 
-    def __init__(self, root: Path, plan: Sequence[PlannedTrajectory], spec: StoreSpec) -> None:
-        self.root = root
-        self.plan = plan
-        self.spec = spec
-        self._latents = _open(root, plan, spec)
+    Args:
+        objects: where the bytes are.
+        plan: what is stored there.
+        device: what computes new units, in words, for their markers.
+    """
 
-    @property
-    def units(self) -> int:
-        """How many work units the plan has."""
-        return -(-len(self.plan) // self.spec.shard_trajectories)
+    def __init__(self, objects: ObjectStore, plan: CollectionPlan, device: str = "") -> None:
+        self.objects, self.plan, self.device = objects, plan, device
+        self.steps_per_chunk = steps_per_chunk(plan)
+        self.chunks_per_trajectory = plan.stored_steps // self.steps_per_chunk
+        self.layout = self.layout_of(plan)
+        self._offsets: dict[int, np.ndarray] = {}
+        self._pool: list[np.ndarray] = []
 
-    def missing_units(self) -> list[int]:
-        """Units without a marker, or whose shard no longer has the size and sha256 that its marker says."""
-        return [unit for unit in range(self.units) if not self._intact(unit)]
+    @staticmethod
+    def layout_of(plan: CollectionPlan) -> ShardLayout:
+        """Where everything lies in a shard of this plan."""
+        steps = steps_per_chunk(plan)
+        return ShardLayout(plan.shard_trajectories * plan.stored_steps // steps, steps * plan.pair_bytes)
 
-    def planned(self, unit: int) -> Sequence[PlannedTrajectory]:
-        """The trajectories of one unit; the last unit may be shorter."""
-        first = unit * self.spec.shard_trajectories
-        return self.plan[first : first + self.spec.shard_trajectories]
-
-    def commit(self, unit: int, latents: np.ndarray) -> None:
-        """Write the unit's shard, force it to disk, then write its marker.
+    @classmethod
+    def prepare(cls, objects: ObjectStore, plan: CollectionPlan, device: str = "") -> ZarrTrajectoryStore:
+        """Create the store, or take up one of the same plan; what is torn of its preparation is written again.
 
         Raises:
-            ValueError: the latents are not those of the whole unit.
+            OtherContent: the place holds a store of another plan; the message names the settings that differ.
         """
-        expected = (len(self.planned(unit)), *self._latents.shape[1:])
-        if latents.shape != expected:
-            raise ValueError(f"unit {unit} takes latents of shape {expected}, got {latents.shape}")
-        first, shard = unit * self.spec.shard_trajectories, self._shard(unit)
-        self._marker(unit).unlink(missing_ok=True)
-        shard.unlink(missing_ok=True)  # zarr would read an old shard first, and fail on a torn one
-        self._latents[first : first + len(latents)] = latents
-        sync_file(shard)
-        sync_folder(shard.parent)
-        marker = {
-            "unit": unit,
-            "file": shard.relative_to(self.root).as_posix(),
-            "bytes": shard.stat().st_size,
-            "sha256": file_digest(shard),
-        }
-        write_bytes(json.dumps(marker, sort_keys=True).encode(), self._marker(unit))
+        found = _intact_plan(objects)
+        if found is None:
+            _write_preparation(objects, plan)
+        else:
+            _require_same(objects, plan, found)
+        objects.remove_abandoned()
+        return cls(objects, plan, device)
 
-    def _intact(self, unit: int) -> bool:
+    @classmethod
+    def open(cls, objects: ObjectStore) -> ZarrTrajectoryStore:
+        """A store that exists.
+
+        Raises:
+            FileNotFoundError: no plan there.
+            TornFile: the plan or what it vouches for is damaged.
+        """
+        data = objects.read(PLAN)
+        listed = listed_files(data)
+        files = {key: objects.read(key) for key in listed}
+        if torn := [key for key in listed if ListedFile.of(files[key]) != listed[key]]:
+            raise TornFile(f"{objects.url}/{torn[0]}: not what was written")
+        return cls(objects, read_plan(data, files))
+
+    def missing_units(self) -> list[int]:
+        """Units without a marker or whose shards are damaged; reads every committed byte of a local store."""
+        return [unit for unit in range(self.plan.units) if self.unit_problems(unit, deep=self.objects.local)]
+
+    def unit_problems(self, unit: int, deep: bool = True) -> list[str]:
+        """Why a unit does not count as committed, empty if it does.
+
+        Args:
+            unit: its number.
+            deep: sum every byte, not only sizes and labels.
+        """
+        key = marker_key(unit)
         try:
-            marker = json.loads(self._marker(unit).read_text(encoding="utf-8"))
-            shard = self._shard(unit)
-            return bool(shard.stat().st_size == marker["bytes"] and file_digest(shard) == marker["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+            shards = read_marker(self.objects.read(key), self.plan, unit)
+        except FileNotFoundError:
+            return [f"{self.objects.url}/{key}: unit {unit} is not committed"]
+        except TornFile as error:
+            return [f"{self.objects.url}/{key}: marker {error}"]
+        return [problem for shard in shards if (problem := self.shard_problem(shard, deep))]
 
-    def _marker(self, unit: int) -> Path:
-        return self.root / "units" / f"u-{unit:06d}.json"
+    def shard_problem(self, shard: CommittedShard, deep: bool = True) -> str | None:
+        """Why a shard is not what its marker says, None if it is."""
+        where, size = f"{self.objects.url}/{shard.key}", self.objects.size(shard.key)
+        if size is None:
+            return f"{where}: missing"
+        if size != shard.size:
+            return f"{where}: {size} bytes instead of {shard.size}"
+        try:
+            self._chunk_offsets(shard)
+        except TornShard as error:
+            return f"{where}: {error}"
+        return self._deep_problem(shard) if deep else None
 
-    def _shard(self, unit: int) -> Path:
-        return self.root / "latents" / "c" / str(unit) / "0/0/0/0/0"
+    def _deep_problem(self, shard: CommittedShard) -> str | None:
+        where = f"{self.objects.url}/{shard.key}"
+        try:
+            found = whole_shard(self, shard.number).shard
+        except TornShard as error:
+            return f"{where}: {error}"
+        if found.crc32c != shard.crc32c:
+            return f"{where}: checksum differs"
+        return None if found.content == shard.content else f"{where}: holds other pairs than its marker says"
 
-
-class ZarrTrajectoryReader:
-    """Random access to a finished store; a `TrajectoryReader`. Small stores are read into memory once."""
-
-    def __init__(self, root: Path) -> None:
-        self._latents = zarr.open_array(store=root / "latents", mode="r")
-        plan = pq.read_table(root / "plan.parquet")
-        steps = np.asarray(plan["steps"].to_pylist(), dtype=np.int64)  # [N, kept_steps]
-        self._timesteps = np.asarray(self._latents.attrs["schedule"], dtype=np.float32)[steps]
-        self._class_labels = plan["class_label"].to_numpy()
-        self._guidance_scales = plan["guidance_scale"].to_numpy()
-        self._trajectories, self._kept_steps = len(steps), int(steps.shape[1])
-        self._source: Any = self._latents[: len(steps)] if self._latents.nbytes <= _IN_MEMORY_BYTES else self._latents
-
-    @property
-    def pairs(self) -> int:
-        """Trajectories times kept steps."""
-        return self._trajectories * self._kept_steps
+    @contextmanager
+    def write_unit(self, unit: int) -> Iterator[UnitWriter]:
+        """Write what is missing of a unit; committed, durably, when the block ends without an error."""
+        try:
+            with ZarrUnitWriter(self, unit) as writer:
+                yield writer
+                writer.commit()
+        finally:
+            for shard in self.plan.unit_shards(unit):
+                self._offsets.pop(shard, None)
 
     def read(self, pairs: np.ndarray) -> StepBatch:
-        """The pairs of these indices; crc32c is checked on everything that comes from disk."""
-        trajectories, slots = np.divmod(pairs, self._kept_steps)
-        return StepBatch(
-            latents=self._gather(trajectories, slots),
-            timesteps=self._timesteps[trajectories, slots],
-            class_labels=self._class_labels[trajectories],
-            guidance_scales=self._guidance_scales[trajectories],
-        )
+        """The pairs of these indices; crc32c is checked on every chunk read.
+
+        Raises:
+            IndexError: the plan has no such pair.
+            TornShard: damaged bytes, or a unit that is not committed; names the shard.
+        """
+        pairs = np.asarray(pairs)
+        require_pairs(pairs, self.plan)
+        return step_batch(self.plan, pairs, self._gather(*np.divmod(pairs, self.plan.stored_steps)))
+
+    def content_digest(self) -> str:
+        """Identity of plan and latents; equal content gives equal digests in every backend.
+
+        Raises:
+            ValueError: a unit is missing.
+        """
+        return content_digest(self.plan, [shard.content for shard in self.committed_shards()])
+
+    def committed_shards(self) -> list[CommittedShard]:
+        """Every shard, in order.
+
+        Raises:
+            ValueError: a unit is missing or its marker is torn.
+        """
+        return [shard for unit in range(self.plan.units) for shard in self._marked(unit)]
+
+    def _marked(self, unit: int) -> list[CommittedShard]:
+        try:
+            return read_marker(self.objects.read(marker_key(unit)), self.plan, unit)
+        except (FileNotFoundError, TornFile) as error:
+            raise TornShard(f"{self.objects.url}: unit {unit} is not committed") from error
 
     def _gather(self, trajectories: np.ndarray, slots: np.ndarray) -> np.ndarray:
-        if isinstance(self._source, np.ndarray):
-            gathered: np.ndarray = self._source[trajectories, slots]
-            return gathered
-        return np.stack([self._source[i, j] for i, j in zip(trajectories.tolist(), slots.tolist(), strict=True)])
+        per_shard = self.plan.shard_trajectories
+        shards = trajectories // per_shard
+        chunks = (trajectories % per_shard) * self.chunks_per_trajectory + slots // self.steps_per_chunk
+        rows = self._free_rows(len(shards))
+        ranges = [self._range(s, c) for s, c in zip(shards.tolist(), chunks.tolist(), strict=True)]
+        order = sorted(range(len(ranges)), key=ranges.__getitem__)
+        try:
+            self.objects.gather([ranges[i] for i in order], [rows[i] for i in order])
+        except (FileNotFoundError, EOFError) as error:
+            raise TornShard(f"{self.objects.url}: {error}") from error
+        if (torn := check_chunks(rows)) is not None:
+            raise TornShard(f"{self.objects.url}/{ranges[torn].key}: checksum differs at byte {ranges[torn].start}")
+        return self._pairs(rows, slots % self.steps_per_chunk)
+
+    def _pairs(self, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        """Chunks as they were read to pairs; a view where a chunk is one step."""
+        stored = rows[:, : self.layout.chunk_bytes].view(CARRIERS[self.plan.dtype])
+        chunks = stored.reshape(len(rows), self.steps_per_chunk, *self.plan.pair_shape)
+        return chunks[:, 0] if self.steps_per_chunk == 1 else chunks[np.arange(len(rows)), slots]
+
+    def _range(self, shard: int, chunk: int) -> ByteRange:
+        offsets = self._offsets.get(shard)
+        if offsets is None:
+            offsets = self._offsets[shard] = self._committed_offsets(shard)
+        return ByteRange(shard_key(shard), int(offsets[chunk]), self.layout.stride)
+
+    def _committed_offsets(self, number: int) -> np.ndarray:
+        unit = number * self.plan.shard_trajectories // self.plan.unit_trajectories
+        shard = next(shard for shard in self._marked(unit) if shard.number == number)
+        if problem := self.shard_problem(shard, deep=False):
+            raise TornShard(problem)
+        return self._chunk_offsets(shard)
+
+    def _chunk_offsets(self, shard: CommittedShard) -> np.ndarray:
+        start = max(0, shard.size - self.layout.tail_bytes)
+        tail = self.objects.read(shard.key, start, self.layout.tail_bytes)
+        self.layout.check_label(tail, self.plan.dataset_id, shard.number)
+        offsets = self.layout.chunk_offsets(tail)
+        if (offsets[: self.plan.shard_size(shard.number) * self.chunks_per_trajectory] < 0).any():
+            raise TornShard("lacks chunks")
+        return offsets
+
+    def _free_rows(self, count: int) -> np.ndarray:
+        """A buffer `[count, stride]` that nobody looks at any more, or a new one; fresh pages are the slow part."""
+        buffer = _unused(self._pool, count, _UNUSED)
+        if buffer is None:
+            buffer = np.empty((count, self.layout.stride), dtype=np.uint8)
+            self._pool = [*self._pool[-_POOL + 1 :], buffer]
+        return buffer
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_offsets": {}, "_pool": []}
 
 
-def _open(root: Path, plan: Sequence[PlannedTrajectory], spec: StoreSpec) -> zarr.Array[Any]:
-    """Write metadata and plan, whatever was there, and open the array; the shards keep their own checksums."""
-    write_bytes(_array_metadata(plan, spec), root / "latents" / "zarr.json")
-    write_bytes(_plan_table(plan), root / "plan.parquet")
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        return zarr.open_array(store=root / "latents", mode="r+")
+def _unused(pool: list[np.ndarray], count: int, references: int) -> np.ndarray | None:
+    """A buffer with `count` rows and so many references; looked at while held, so two threads never get the same."""
+    for buffer in pool:
+        if len(buffer) == count and sys.getrefcount(buffer) == references:
+            return buffer
+    return None
 
 
-def _array_metadata(plan: Sequence[PlannedTrajectory], spec: StoreSpec) -> bytes:
-    """The array's zarr.json, made by zarr itself in memory."""
-    files: dict[str, Any] = {}
-    shape = (len(plan), len(plan[0].steps), 2, *spec.latent_shape)
-    zarr.create_array(
-        store=zarr.storage.MemoryStore(files),
-        shape=shape,
-        shards=(spec.shard_trajectories, *shape[1:]),
-        chunks=(1, 1, *shape[2:]),
-        dtype=spec.dtype,
-        fill_value=np.nan,
-        filters=None,
-        compressors=[Crc32cCodec()],
-        attributes={"format_version": FORMAT_VERSION, "schedule": list(spec.schedule), **spec.attributes},
-    )
-    metadata: bytes = files["zarr.json"].to_bytes()
-    return metadata
+def _unused_references() -> int:
+    """What `sys.getrefcount` says in `_unused` of a buffer that only the pool holds; it depends on the Python."""
+    pool = [np.empty((1, 0), dtype=np.uint8)]
+    return next(count for count in range(10) if _unused(pool, 1, count) is not None)
 
 
-def _plan_table(plan: Sequence[PlannedTrajectory]) -> bytes:
-    table = pa.Table.from_pylist([asdict(row) for row in plan], schema=_PLAN_SCHEMA)
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    content: bytes = buffer.getvalue().to_pybytes()
-    return content
+_UNUSED = _unused_references()
+
+
+def _intact_plan(objects: ObjectStore) -> bytes | None:
+    """The bytes of the plan; None where there is none. A damaged one is deleted: the settings give it again."""
+    try:
+        data = objects.read(PLAN)
+        plan_identity(data)
+    except FileNotFoundError:
+        return None
+    except TornFile:
+        objects.delete(PLAN)
+        return None
+    return data
+
+
+def _write_preparation(objects: ObjectStore, plan: CollectionPlan) -> None:
+    exclusive = objects.creates_exclusively()
+    if not exclusive:
+        warnings.warn(
+            f"{objects.url} overwrites instead of refusing a second creation: two writers on one unit rely on leases",
+            stacklevel=3,
+        )
+    files = prepared_files(plan, {"conditional_create": exclusive})
+    if objects.create(PLAN, write_plan(plan, files)):
+        for key, data in files.items():
+            objects.put(key, data)
+    else:
+        _require_same(objects, plan, objects.read(PLAN))
+
+
+def _require_same(objects: ObjectStore, plan: CollectionPlan, data: bytes) -> None:
+    """Refuse a plan of another identity; write again what is torn of the preparation."""
+    theirs, ours = _flat(plan_identity(data)), _flat(json.loads(canonical_json(dict(plan.identity))))
+    if different := sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)):
+        shown = ", ".join(f"{name} {theirs.get(name)!r} there, {ours.get(name)!r} asked for" for name in different)
+        raise OtherContent(f"{objects.url} holds other trajectories: {shown}")
+    if plan_dataset_id(data) != plan.dataset_id:
+        raise OtherContent(f"{objects.url} holds other trajectories: its settings agree, its plan does not")
+    torn = [key for key, expected in listed_files(data).items() if not _is(objects, key, expected)]
+    files = prepared_files(plan, {"conditional_create": objects.creates_exclusively()}) if torn else {}
+    for key in torn:
+        if ListedFile.of(files[key]) != listed_files(data)[key]:
+            raise TornFile(f"{objects.url}/{key}: damaged, and this version would write it differently")
+        objects.put(key, files[key])
+
+
+def _is(objects: ObjectStore, key: str, expected: ListedFile) -> bool:
+    try:
+        return ListedFile.of(objects.read(key)) == expected
+    except FileNotFoundError:
+        return False
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, entry in value.items():
+        flat |= _flat(entry, f"{prefix}{name}.") if isinstance(entry, dict) else {f"{prefix}{name}": entry}
+    return flat

@@ -12,15 +12,15 @@ NAMED = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in SO
 
 ALLOWED_OWN_IMPORTS = {
     "agd_core": ("agd_core",),
-    "storage": ("storage", "agd_core.records", "agd_core.digest"),
+    "storage": ("storage", "agd_core.records", "agd_core.digest", "agd_core.permutation"),
     "flows": ("flows", "storage", "agd_core"),
 }
 STORAGE_FORMATS = ("zarr", "numcodecs", "webdataset", "pyarrow")
 PREFECT_FILES = ("flows/prefect_flows.py", "flows/prefect_progress.py")
 CORE_ORDER = (
-    ("errors", "digest", "config", "progress", "records"),
+    ("errors", "digest", "config", "progress", "records", "permutation"),
     ("seeding", "checkpoint", "condition", "fashion_mnist", "order"),
-    ("denoiser", "training_loop", "schedulers"),
+    ("denoiser", "training_loop", "schedulers", "dataset"),
     ("base_models",),
     ("guidance", "adapters"),
     ("student", "denoising"),

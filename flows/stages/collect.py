@@ -1,74 +1,122 @@
-"""Stage 1: guided trajectories into a store, resumable by work unit."""
+"""Stage 1: guided trajectories into a store, resumable by unit of work."""
 
 import math
-from pathlib import Path
+import shutil
 
-import torch
+import numpy as np
 
 from agd_core.base_models import BaseModel
+from agd_core.checkpoint import write_json
+from agd_core.condition import Condition
+from agd_core.errors import InputError
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.progress import Stopped
-from agd_core.schedulers import build_scheduler
-from agd_core.trajectory import CollectConfig, collect_block, plan_trajectories
-from flows.workplace import Workplace
+from agd_core.records import CARRIERS, CollectionPlan
+from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
+from flows.stages.trajectories import LOCATION, STORE_SUMMARY, new_store, remember_location, trajectory_problems
+from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
-from storage.zarr_store import StoreSpec, ZarrTrajectoryWriter
+from storage.zarr_store import OtherContent, ZarrTrajectoryStore
 
-STAGE, VERSION = "trajectories", 1
+STAGE, VERSION = "trajectories", 2
 
 
-def collect(config: CollectConfig, guidance: GuidanceConfig, base_model: BaseModel, place: Workplace) -> Artefact:
+def collect(
+    config: CollectConfig,
+    guidance: GuidanceConfig,
+    base_model: BaseModel,
+    place: Workplace,
+    store_url: str | None = None,
+) -> Artefact:
     """Record the planned trajectories; units that are already committed are kept.
 
+    Args:
+        config: with its number of trajectories decided.
+        guidance: the rule that makes the teacher.
+        base_model: the teacher's base.
+        place: where the artefact goes.
+        store_url: where the store goes, if not into the artefact.
+
     Raises:
-        InputError: not enough disk space.
-        Stopped: between units, when asked to; run again to resume.
+        InputError: not enough disk space, or the store's place holds something else.
+        Stopped: when asked to; run again to resume.
     """
+    if store_url is None:
+        _refuse_the_impossible(config, base_model, place)
+    plan = collection_plan(config, guidance, base_model)
+    teacher = GuidedDenoiser(base_model, guidance.build())
+
+    def work(artefact: Artefact) -> None:
+        store = _prepared(artefact, plan, place, store_url)
+        _collect_missing(config, teacher, base_model, store, place)
+        write_json(_summary(store), artefact.path / STORE_SUMMARY)
+
+    return place.produce(STAGE, dict(plan.identity), work, measured=[LOCATION], check=trajectory_problems)
+
+
+def collection_plan(config: CollectConfig, guidance: GuidanceConfig, base_model: BaseModel) -> CollectionPlan:
+    """What `collect` will record."""
     identity = {
         "version": VERSION,
         "base_model": base_model.pipeline_digest(),
         "guidance": guidance.identity(),
         "collect": config.identity(),
     }
-    teacher = GuidedDenoiser(base_model, guidance.build())
-    return place.produce(
-        STAGE, identity, lambda artefact: _collect_units(config, teacher, base_model, artefact.path, place)
-    )
+    return plan_collection(config, base_model, _conditions(base_model), identity)
 
 
-def _collect_units(
-    config: CollectConfig, teacher: GuidedDenoiser, base_model: BaseModel, root: Path, place: Workplace
+def _refuse_the_impossible(config: CollectConfig, base_model: BaseModel, place: Workplace) -> None:
+    """What exceeds the whole disk is refused before its plan, one row per trajectory, fills the memory."""
+    values = 2 * math.prod(base_model.latent_shape) * config.stored_steps * (config.trajectories or 0)
+    needed = values * np.dtype(CARRIERS[config.dtype]).itemsize
+    place.output.mkdir(parents=True, exist_ok=True)
+    if needed > shutil.disk_usage(place.output).total:
+        place.require_space(needed, "collecting these trajectories")
+
+
+def _conditions(base_model: BaseModel) -> Condition:
+    return base_model.class_condition(range(len(base_model.class_names)))
+
+
+def _prepared(artefact: Artefact, plan: CollectionPlan, place: Workplace, url: str | None) -> ZarrTrajectoryStore:
+    try:
+        store = ZarrTrajectoryStore.prepare(new_store(artefact, url), plan, describe_device(place.device))
+    except OtherContent as error:
+        raise InputError(str(error)) from error
+    remember_location(artefact, url)
+    return store
+
+
+def _collect_missing(
+    config: CollectConfig,
+    teacher: GuidedDenoiser,
+    base_model: BaseModel,
+    store: ZarrTrajectoryStore,
+    place: Workplace,
 ) -> None:
-    place.require_space(_stored_bytes(config, base_model, already=_shard_bytes(root)), "collecting these trajectories")
-    writer = _open_writer(config, base_model, root)
-    missing = writer.missing_units()
-    done, units = writer.units - len(missing), writer.units
-    place.announce(f"{STAGE}: collecting {config.trajectories} trajectories, {done} of {units} shards there already")
+    plan, missing = store.plan, store.missing_units()
+    if store.objects.local:
+        needed = sum(len(plan.unit(unit)) for unit in missing) * plan.stored_steps * plan.pair_bytes
+        place.require_space(needed, "collecting these trajectories")
+    done = plan.units - len(missing)
+    wanted = len(plan.trajectories)
+    place.announce(f"{STAGE}: collecting {wanted} trajectories, {done} of {plan.units} units there already")
     progress = place.progress("collect")
     for position, unit in enumerate(missing, start=done):
         if place.should_stop():
-            raise Stopped(f"stopped with {position} of {units} shards committed; run the same command to resume")
-        writer.commit(unit, collect_block(teacher, base_model, writer.planned(unit), config))
-        progress(position + 1, units, "shards")
+            raise Stopped(f"stopped with {position} of {plan.units} units committed; run the same command to resume")
+        with store.write_unit(unit) as writer:
+            collect_unit(teacher, base_model, plan, writer, config, place.should_stop)
+        progress(position + 1, plan.units, "units")
 
 
-def _open_writer(config: CollectConfig, base_model: BaseModel, root: Path) -> ZarrTrajectoryWriter:
-    schedule = build_scheduler(config.scheduler, base_model.scheduler_config, config.steps).timesteps
-    spec = StoreSpec(
-        latent_shape=base_model.latent_shape,
-        dtype=config.dtype,
-        shard_trajectories=min(config.shard_trajectories, config.trajectories),
-        schedule=tuple(schedule.to(torch.float32).tolist()),
-        attributes={"base_fingerprint": base_model.fingerprint, "collect": config.identity()},
-    )
-    return ZarrTrajectoryWriter(root, plan_trajectories(config, len(base_model.class_names)), spec)
-
-
-def _stored_bytes(config: CollectConfig, base_model: BaseModel, already: int) -> int:
-    pairs = config.trajectories * config.stored_steps
-    whole = pairs * 2 * math.prod(base_model.latent_shape) * torch.finfo(getattr(torch, config.dtype)).bits // 8
-    return max(0, whole - already)
-
-
-def _shard_bytes(root: Path) -> int:
-    return sum(path.stat().st_size for path in root.glob("latents/c/**/*") if path.is_file())
+def _summary(store: ZarrTrajectoryStore) -> dict[str, object]:
+    shards = store.committed_shards()
+    return {
+        "digest": store.content_digest(),
+        "dataset_id": store.plan.dataset_id,
+        "trajectories": len(store.plan.trajectories),
+        "pairs": store.plan.pairs,
+        "units": store.plan.units,
+        "bytes": sum(shard.size for shard in shards),
+    }

@@ -6,6 +6,7 @@ from typing import Any
 from agd_core.adapters import AdapterConfig
 from agd_core.base_models import BaseModel
 from agd_core.errors import InputError
+from agd_core.trajectory import CollectConfig
 from flows.config import PipelineConfig
 from flows.stages.collect import collect
 from flows.stages.comparison import compare
@@ -45,7 +46,12 @@ def open_base_model(config: PipelineConfig, place: Workplace) -> BaseModel:
 
 def collect_stage(config: PipelineConfig, base_model: BaseModel, place: Workplace) -> Artefact:
     """Stage 1 of a configuration."""
-    return collect(config.collect, config.guidance, base_model, place)
+    return collect(sized_collect(config, base_model), config.guidance, base_model, place, config.store.url)
+
+
+def sized_collect(config: PipelineConfig, base_model: BaseModel) -> CollectConfig:
+    """The collection's settings, its number of trajectories decided from what training will read."""
+    return config.collect.sized(config.train.pairs_read, len(base_model.class_names))
 
 
 def train_stage(config: PipelineConfig, trajectories: Artefact, base_model: BaseModel, place: Workplace) -> Trained:

@@ -6,11 +6,11 @@ from agd_core.base_models import BaseModel
 from agd_core.checkpoint import Checkpoint, write_json
 from agd_core.trainer import TrainConfig, train_adapter
 from agd_core.trajectory import CollectConfig
+from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
-from storage.zarr_store import ZarrTrajectoryReader
 
-STAGE, VERSION = "adapter", 1
+STAGE, VERSION = "adapter", 2
 LOSSES = "losses.json"
 
 
@@ -66,7 +66,7 @@ def _train(
     place: Workplace,
 ) -> None:
     checkpoint = Checkpoint(artefact.path / "checkpoint.safetensors", artefact.key)
-    reader = ZarrTrajectoryReader(trajectories.path)
+    reader = open_trajectories(trajectories)
     progress = place.progress(f"train {adapter.config.label}")
     losses = train_adapter(base_model, adapter, reader, config, checkpoint, progress, place.should_stop)
     write_json(losses, artefact.path / LOSSES)

@@ -128,3 +128,22 @@ def test_json_is_sorted_readable_and_replaced_whole(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1], "b": "é"}
     assert path.read_text(encoding="utf-8").index('"a"') < path.read_text(encoding="utf-8").index('"b": "é"')
     assert [entry.name for entry in path.parent.iterdir()] == ["metrics.json"]
+
+
+def test_the_random_state_comes_back_so_that_dropout_goes_on_where_it_was(tmp_path):
+    saved = trained(0)
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", DIGEST)
+    checkpoint.save(3, [], *saved)
+    expected = torch.rand(5)
+    torch.manual_seed(99)
+    checkpoint.load(*trained(10, steps=0))
+    assert torch.equal(torch.rand(5), expected)
+
+
+def test_a_checkpoint_that_stands_elsewhere_in_the_data_is_refused(tmp_path):
+    saved, position = trained(0), {"epoch": 1, "position": 7}
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", DIGEST)
+    checkpoint.save(3, [], *saved, position)
+    assert checkpoint.load(*saved, lambda step: {"epoch": 1, "position": step + 4})[0] == 3
+    with pytest.raises(InputError, match="stands elsewhere in the data"):
+        checkpoint.load(*saved, lambda step: {"epoch": 1, "position": 8})

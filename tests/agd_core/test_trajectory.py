@@ -8,11 +8,18 @@ from pydantic import ValidationError
 from agd_core.errors import NumericError
 from agd_core.guidance import GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
-from agd_core.records import INPUT, TARGET
+from agd_core.progress import Stopped
+from agd_core.records import CARRIERS, INPUT, TARGET
 from agd_core.schedulers import build_scheduler
-from agd_core.trajectory import CollectConfig, collect_block, plan_trajectories
+from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
+from storage.markers import shard_key
+from storage.memory_store import MemoryTrajectoryStore
+from storage.objects import MemoryObjects
+from storage.zarr_store import ZarrTrajectoryStore
 
-CONFIG = CollectConfig(trajectories=9, steps=10, kept_steps=4, guidance_scale_min=1.0, guidance_scale_max=5.0)
+CONFIG = CollectConfig(
+    trajectories=9, steps=10, kept_steps=4, guidance_scale_min=1.0, guidance_scale_max=5.0, shard_trajectories=9
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,68 +27,152 @@ def guided(teacher):
     return GuidedDenoiser(teacher, ClassifierFreeGuidance())
 
 
-def test_a_longer_plan_begins_with_the_shorter_one():
-    longer = CONFIG.model_copy(update={"trajectories": 30})
-    assert plan_trajectories(longer, 10)[:9] == plan_trajectories(CONFIG, 10)
+def changed(**settings):
+    return CONFIG.model_copy(update=settings)
 
 
-def test_the_plan_is_balanced_and_in_range():
-    plan = plan_trajectories(CONFIG.model_copy(update={"trajectories": 200}), 10)
-    scales = np.array([row.guidance_scale for row in plan])
-    assert np.bincount([row.class_label for row in plan]).tolist() == [20] * 10
+def planned(teacher, config=CONFIG):
+    return plan_collection(config, teacher, teacher.class_condition(range(10)), {"a": 1})
+
+
+def collected(guided, teacher, config=CONFIG):
+    """Everything that is stored, `[trajectories, stored_steps, 2, C, H, W]`."""
+    store = MemoryTrajectoryStore(planned(teacher, config))
+    for unit in store.missing_units():
+        with store.write_unit(unit) as writer:
+            collect_unit(guided, teacher, store.plan, writer, config)
+    plan = store.plan
+    return store.read(np.arange(plan.pairs)).latents.reshape(-1, plan.stored_steps, *plan.pair_shape)
+
+
+def test_a_longer_plan_begins_with_the_shorter_one(teacher):
+    longer = planned(teacher, changed(trajectories=30))
+    assert longer.trajectories[:9] == planned(teacher).trajectories
+
+
+def test_the_plan_is_balanced_and_in_range(teacher):
+    plan = planned(teacher, changed(trajectories=200))
+    scales = np.array([row.guidance_scale for row in plan.trajectories])
+    assert np.bincount([row.class_label for row in plan.trajectories]).tolist() == [20] * 10
     assert scales.min() >= 1.0
     assert scales.max() <= 5.0
     assert abs(scales.mean() - 3.0) < 0.3
-    assert len({row.seed for row in plan}) == 200
+    assert len({row.seed for row in plan.trajectories}) == 200
+    assert (scales == plan.guidance_scales).all()
 
 
-def test_kept_steps_are_one_from_each_part():
-    for row in plan_trajectories(CONFIG, 10):
+def test_conditions_are_planned_once_per_class(teacher):
+    plan = planned(teacher, changed(trajectories=25))
+    assert {name: table.tolist() for name, table in plan.conditions.items()} == {"class_labels": list(range(10))}
+    assert plan.condition_rows.tolist() == [row.class_label for row in plan.trajectories]
+
+
+def test_kept_steps_are_one_from_each_part(teacher):
+    for row in planned(teacher).trajectories:
         assert len(row.steps) == 4
         assert all(low <= step < high for step, low, high in zip(row.steps, (0, 2, 5, 8), (2, 5, 8, 10), strict=True))
     for all_of_them in (None, 10, 25):
-        everything = plan_trajectories(CONFIG.model_copy(update={"kept_steps": all_of_them}), 10)
-        assert everything[0].steps == tuple(range(10))
+        everything = planned(teacher, changed(kept_steps=all_of_them))
+        assert everything.trajectories[0].steps == tuple(range(10))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_plan_holds_what_the_network_is_handed(teacher):
+    schedule = build_scheduler("ddim", teacher.scheduler_config, 10).timesteps
+    assert planned(teacher).timesteps == tuple(schedule.float().tolist())
+
+
+@pytest.mark.parametrize(
+    ("reads", "kept", "per_pair", "expected"), [(1000, 4, 4.0, 70), (1, 4, 4.0, 10), (8000, None, 0.5, 1600)]
+)
+def test_what_is_not_said_is_sized_from_what_training_reads(reads, kept, per_pair, expected):
+    config = changed(trajectories=None, kept_steps=kept, reads_per_pair=per_pair)
+    sized = config.sized(reads, 10)
+    assert sized.trajectories == expected
+    assert sized.trajectories * sized.stored_steps * per_pair >= reads
+    assert changed(trajectories=7).sized(reads, 10).trajectories == 7
+
+
+def test_a_plan_needs_a_number(teacher):
+    with pytest.raises(ValueError, match="not decided yet"):
+        planned(teacher, changed(trajectories=None))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_what_is_stored_is_what_the_teacher_answers(teacher, guided, dtype):
-    config = CONFIG.model_copy(update={"dtype": dtype})
-    planned = plan_trajectories(config, 10)
-    block = collect_block(guided, teacher, planned, config)
-    schedule = build_scheduler("ddim", teacher.scheduler_config, config.steps).timesteps
-    assert block.shape == (9, 4, 2, 4, 8, 8)
-    assert block.dtype == dtype
+    config = changed(dtype=dtype)
+    plan, stored = planned(teacher, config), collected(guided, teacher, config)
+    assert stored.shape == (9, 4, 2, 4, 8, 8)
+    assert stored.dtype == CARRIERS[dtype]
+    latents = torch.from_numpy(stored).view(getattr(torch, dtype)).float()
+    schedule = torch.tensor(plan.timesteps)
     for slot in range(4):
         answer = guided.predict(
-            torch.from_numpy(block[:, slot, INPUT]).float(),
-            schedule[[row.steps[slot] for row in planned]].float(),
-            teacher.class_condition([row.class_label for row in planned]),
-            torch.tensor([row.guidance_scale for row in planned]),
+            latents[:, slot, INPUT],
+            schedule[plan.step_table[:, slot]],
+            teacher.class_condition([row.class_label for row in plan.trajectories]),
+            torch.from_numpy(plan.guidance_scales),
         )
-        stored = torch.from_numpy(block[:, slot, TARGET]).float()
-        assert torch.allclose(answer, stored, rtol=1e-3, atol=1e-3 if dtype == "float16" else 1e-5)
+        tolerance = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-5}[dtype]
+        assert torch.allclose(answer, latents[:, slot, TARGET], rtol=max(tolerance, 1e-3), atol=tolerance)
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpm-solver++", "euler"])
 def test_a_trajectory_does_not_depend_on_its_batch(teacher, guided, scheduler):
-    config = CONFIG.model_copy(update={"scheduler": scheduler, "dtype": "float32"})
-    planned = plan_trajectories(config, 10)
-    together = collect_block(guided, teacher, planned, config)
-    alone = collect_block(guided, teacher, planned, config.model_copy(update={"batch_size": 2}))
+    config = changed(scheduler=scheduler, dtype="float32")
+    together = collected(guided, teacher, config)
+    alone = collected(guided, teacher, config.model_copy(update={"batch_size": 2}))
     assert np.isfinite(together).all()
     np.testing.assert_allclose(together, alone, atol=2e-5 * max(1.0, np.abs(together).max()))
 
 
-def test_a_value_that_does_not_fit_the_type_is_an_error(teacher):
-    class Exploding:
-        network_evaluations = 0
+@pytest.mark.parametrize("lost", range(6))
+def test_a_unit_that_is_finished_later_equals_an_unbroken_one_to_the_bit(teacher, guided, lost):
+    """Batches are those of the whole unit, whatever is left to do: alone, a row gets other last bits."""
+    config = changed(trajectories=6, dtype="float32", shard_trajectories=1, unit_trajectories=6, batch_size=4)
+    store = ZarrTrajectoryStore.prepare(MemoryObjects(), planned(teacher, config))
+    digests = []
+    for _ in range(2):
+        with store.write_unit(0) as writer:
+            collect_unit(guided, teacher, store.plan, writer, config)
+        digests.append(store.content_digest())
+        for key in ("index/u-000000.parquet", shard_key(lost)):
+            store.objects.delete(key)
+    assert digests[0] == digests[1]
 
-        def predict(self, latents, timestep, condition, guidance_scale):
-            return latents * 0 + 1e6
 
-    with pytest.raises(NumericError, match="float16"):
-        collect_block(Exploding(), teacher, plan_trajectories(CONFIG, 10), CONFIG)
+def test_a_finished_unit_is_not_computed_again(teacher):
+    store = ZarrTrajectoryStore.prepare(MemoryObjects(), planned(teacher))
+    for teacher_guided in (Constant(1.0), Constant(float("nan"))):
+        with store.write_unit(0) as writer:
+            collect_unit(teacher_guided, teacher, store.plan, writer, CONFIG)
+
+
+def test_a_unit_can_be_stopped_between_two_steps(teacher):
+    store, polls = MemoryTrajectoryStore(planned(teacher)), iter([False, False, True])
+    with pytest.raises(Stopped, match="within a unit"), store.write_unit(0) as writer:
+        collect_unit(Constant(1.0), teacher, store.plan, writer, CONFIG, lambda: next(polls))
+    assert store.missing_units() == [0]
+
+
+class Constant:
+    network_evaluations = 0
+
+    def __init__(self, value):
+        self.value = value
+
+    def predict(self, latents, timestep, condition, guidance_scale):
+        return latents * 0 + self.value
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("float16", 1e6), ("bfloat16", 3.4e38), ("float32", float("inf")), ("float32", float("nan"))]
+)
+def test_a_value_that_does_not_fit_the_type_is_an_error(teacher, dtype, value):
+    config = changed(dtype=dtype)
+    store = MemoryTrajectoryStore(planned(teacher, config))
+    with pytest.raises(NumericError, match=dtype), store.write_unit(0) as writer:
+        collect_unit(Constant(value), teacher, store.plan, writer, config)
+    assert store.missing_units() == [0]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +183,10 @@ def test_a_value_that_does_not_fit_the_type_is_an_error(teacher):
             "guidance_scale_min 5 must be below guidance_scale_max 2",
         ),
         ({"kept_steps": 0}, "kept_steps"),
+        (
+            {"shard_trajectories": 4, "unit_trajectories": 6},
+            "unit_trajectories 6 must be a multiple of shard_trajectories 4",
+        ),
         ({"scheduler": "magic"}, "scheduler"),
     ],
 )

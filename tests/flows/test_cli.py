@@ -53,7 +53,7 @@ def test_verify_says_ok_and_then_names_the_damage(distilled):
     result = json.loads(agd("verify", str(output), "--json").stdout)
     assert result["ok"]
     assert result["problems"] == []
-    shard = next((output / "artefacts").glob("trajectories-*/latents/c/1/0/0/0/0/0"))
+    shard = next((output / "artefacts").glob("trajectories-*/store/latents/c.1.0.0.0.0.0"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100])
     damaged = agd("verify", str(output))
@@ -140,7 +140,7 @@ def start(output, *overrides):
 
 def wait_for_units(output, count):
     deadline = time.monotonic() + 120
-    while len(list(output.glob("artefacts/trajectories-*/units/*.json"))) < count:
+    while len(list(output.glob("artefacts/trajectories-*/store/index/*.parquet"))) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -161,13 +161,13 @@ def test_a_killed_collection_resumes_to_the_same_content(uninterrupted, tmp_path
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
-    committed = len(list(tmp_path.glob("artefacts/trajectories-*/units/*.json")))
+    committed = len(list(tmp_path.glob("artefacts/trajectories-*/store/index/*.parquet")))
     assert 2 <= committed < 50
     assert not verify(tmp_path)["ok"]
     resumed = start(tmp_path)
     _, errors = resumed.communicate(timeout=240)
     assert resumed.returncode == 0
-    assert f"{committed} of 50 shards there already" in errors
+    assert f"{committed} of 50 units there already" in errors
     result = verify(tmp_path)
     assert result["ok"], result["problems"]
     assert result["digest"] == uninterrupted

@@ -1,0 +1,100 @@
+"""What a collection would cost, before any of it is done: `agd collect --dry-run`."""
+
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from agd_core.base_models import BaseModel
+from agd_core.condition import Condition
+from agd_core.guidance import GuidedDenoiser
+from agd_core.records import CollectionPlan
+from flows.config import PipelineConfig
+from flows.stages.collect import STAGE, collection_plan
+from flows.stages.distill import sized_collect
+from flows.stages.trajectories import new_store
+from flows.workplace import Workplace, describe_device
+from storage.artefacts import FOLDER, ArtefactStore
+from storage.zarr_store import ZarrTrajectoryStore
+
+_TIMED_STEPS = 3
+_GIGABYTE = 1e9
+_HOUR = 3600.0
+
+
+def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) -> dict[str, Any]:
+    """The plan in numbers: trajectories, network evaluations, gigabytes, and hours from a step measured here.
+
+    `gigabytes` counts latents and predictions with their checksums and index; `hours` is for the units that are
+    still missing. `reads_per_pair` is how often training reads each stored pair: below 1, pairs would be collected
+    and never read.
+    """
+    collect = sized_collect(config, base_model)
+    plan = collection_plan(collect, config.guidance, base_model)
+    batch = min(collect.batch_size, plan.unit_trajectories)
+    seconds, evaluations = _measured_step(GuidedDenoiser(base_model, config.guidance.build()), plan, batch)
+    missing = _missing_units(config, plan, place)
+    left = sum(len(plan.unit(unit)) for unit in missing)
+    return {
+        "trajectories": len(plan.trajectories),
+        "sampler_steps": collect.steps,
+        "stored_steps": plan.stored_steps,
+        "pairs": plan.pairs,
+        "pairs_read_by_training": config.train.pairs_read,
+        "reads_per_pair": config.train.pairs_read / plan.pairs,
+        "network_evaluations": round(len(plan.trajectories) * collect.steps * evaluations / batch),
+        "gigabytes": _stored_bytes(plan) / _GIGABYTE,
+        "units": plan.units,
+        "units_missing": len(missing),
+        "seconds_per_step": seconds,
+        "batch_size": batch,
+        "hours": left / batch * collect.steps * seconds / _HOUR,
+        "device": describe_device(place.device),
+    }
+
+
+def plan_lines(costs: dict[str, Any]) -> list[str]:
+    """The same for people, with a warning where pairs would be collected and never read."""
+    pairs, reads = costs["pairs"], costs["reads_per_pair"]
+    lines = [
+        f"{costs['trajectories']:,} trajectories of {costs['sampler_steps']} steps, {costs['stored_steps']} stored: "
+        f"{pairs:,} pairs, {costs['gigabytes']:.3g} GB in {costs['units']:,} units",
+        f"training reads {costs['pairs_read_by_training']:,} pairs: each stored pair {reads:.2f} times",
+        f"{costs['network_evaluations']:,} network evaluations; {costs['units_missing']:,} units still missing, about "
+        f"{costs['hours']:.2g} hours ({costs['seconds_per_step'] * 1e3:.3g} ms for a step of "
+        f"{costs['batch_size']} on {costs['device']}, measured now)",
+    ]
+    if reads < 1:
+        lines.append(
+            f"warning: {1 - reads:.0%} of the pairs would never be read; lower collect.trajectories or leave it out"
+        )
+    return lines
+
+
+def _measured_step(teacher: GuidedDenoiser, plan: CollectionPlan, batch: int) -> tuple[float, int]:
+    """Median seconds of one guided prediction of a batch, after one to warm up; and its network evaluations."""
+    device = teacher.base_model.device
+    planned = [plan.trajectories[index % len(plan.trajectories)] for index in range(batch)]
+    rows = [trajectory.condition for trajectory in planned]
+    condition = Condition.from_arrays({name: array[rows] for name, array in plan.conditions.items()}, device)
+    latents = torch.randn((batch, *plan.latent_shape), generator=torch.Generator().manual_seed(0)).to(device)
+    timestep, scale = (torch.full((batch,), value, device=device) for value in (plan.timesteps[0], 2.0))
+    before, seconds = teacher.network_evaluations, []
+    for _ in range(1 + _TIMED_STEPS):
+        started = time.perf_counter()
+        teacher.predict(latents, timestep, condition, scale).sum().item()  # item() waits for a GPU
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:]), (teacher.network_evaluations - before) // (1 + _TIMED_STEPS)
+
+
+def _missing_units(config: PipelineConfig, plan: CollectionPlan, place: Workplace) -> list[int]:
+    artefact = ArtefactStore(place.output / FOLDER).artefact(STAGE, dict(plan.identity))
+    store = ZarrTrajectoryStore(new_store(artefact, config.store.url), plan)
+    return [unit for unit in range(plan.units) if store.unit_problems(unit, deep=False)]
+
+
+def _stored_bytes(plan: CollectionPlan) -> int:
+    layout = ZarrTrajectoryStore.layout_of(plan)
+    chunks = plan.pair_bytes * plan.stored_steps // layout.chunk_bytes
+    return sum(layout.size(plan.shard_size(shard) * chunks) for shard in range(plan.shards))

@@ -1,0 +1,232 @@
+"""What every export of a store shares: a note of what it is, the carried plan, and a sealed index, written last.
+
+In the export's folder:
+
+    export.json      which content is exported how; written first, so that an interrupted export continues
+    store/...        the source's plan, conditions and schedule, byte for byte
+    index.parquet    name, size, samples and crc32c of every exported object; no index, not finished
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+
+from agd_core.records import CollectionPlan
+from storage.objects import ObjectStore
+from storage.plan_file import PLAN, ListedFile, listed_files, plan_dataset_id, read_plan
+from storage.sealed_parquet import TornFile, seal, unseal
+from storage.shards import TornShard
+from storage.zarr_store import ZarrTrajectoryStore
+
+NOTE, INDEX, CARRIED = "export.json", "index.parquet", "store"
+FORMAT_VERSION = 1
+_BLOCK_BYTES = 4 << 20
+_SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int64()), ("samples", pa.int64()), ("crc32c", pa.uint32())])
+
+OnProgress = Callable[[int, int], None]
+"""Told samples done and in total. What it raises ends the work; the same call continues it."""
+
+
+class NoExport(ValueError):
+    """A place that holds no finished export of the kind asked for."""
+
+
+class OtherExport(ValueError):
+    """A place that holds another export than the one to be written."""
+
+
+@dataclass(frozen=True)
+class ExportedObject:
+    """One object of an export."""
+
+    name: str
+    size: int
+    samples: int
+    """How many (trajectory, step) pairs it holds."""
+    crc32c: int
+    """Of the whole object."""
+
+
+@dataclass(frozen=True)
+class ExportIndex:
+    """A finished export: readers take what is listed here and nothing else."""
+
+    note: Mapping[str, Any]
+    objects: tuple[ExportedObject, ...]
+
+    @property
+    def samples(self) -> int:
+        """Pairs of all objects."""
+        return sum(entry.samples for entry in self.objects)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all objects."""
+        return sum(entry.size for entry in self.objects)
+
+
+def silent(done: int, total: int) -> None:
+    """The `OnProgress` that ignores everything."""
+
+
+def export_note(store: ZarrTrajectoryStore, kind: str, **settings: int) -> dict[str, Any]:
+    """What identifies an export: its kind, its settings and the content of the source.
+
+    Raises:
+        TornShard: a unit of the source is missing.
+    """
+    identity = {"dataset_id": store.plan.dataset_id, "content_digest": store.content_digest()}
+    return {"format": kind, "format_version": FORMAT_VERSION, **identity, **settings}
+
+
+def begin_export(
+    store: ZarrTrajectoryStore, objects: ObjectStore, note: Mapping[str, Any]
+) -> dict[str, ExportedObject]:
+    """Claim the place for this export and carry the plan over; what is torn of either is written again.
+
+    Returns:
+        What an index that is there already lists, by name.
+
+    Raises:
+        OtherExport: the place holds another one.
+    """
+    data = (json.dumps(note, indent=2) + "\n").encode()
+    if objects.size(NOTE) is None:
+        objects.create(NOTE, data)
+    if (found := objects.read(NOTE)) != data:
+        raise OtherExport(f"{objects.url} holds another export: {_difference(found, note)}")
+    objects.remove_abandoned()
+    plan = store.objects.read(PLAN)
+    for key in (*listed_files(plan), PLAN):
+        put_if_different(objects, f"{CARRIED}/{key}", store.objects.read(key))
+    try:
+        return {entry.name: entry for entry in read_index(objects, str(note["format"])).objects}
+    except (NoExport, TornFile):
+        return {}
+
+
+def finish_export(objects: ObjectStore, note: Mapping[str, Any], exported: Iterable[ExportedObject]) -> ExportIndex:
+    """Write the index: from now on the export exists."""
+    index = ExportIndex(note, tuple(exported))
+    table = pa.Table.from_pylist([asdict(entry) for entry in index.objects], schema=_SCHEMA)
+    put_if_different(objects, INDEX, seal(table, {"note": json.dumps(note)}))
+    return index
+
+
+def read_index(objects: ObjectStore, kind: str) -> ExportIndex:
+    """The index of a finished export.
+
+    Raises:
+        NoExport: none there, or of another kind or a newer version.
+        TornFile: damaged.
+    """
+    try:
+        table, footer = unseal(objects.read(INDEX))
+    except FileNotFoundError:
+        raise NoExport(f"{objects.url} holds no finished export (no {INDEX})") from None
+    except TornFile as error:
+        raise TornFile(f"{objects.url}/{INDEX} {error}") from None
+    note = json.loads(footer.get("note", "{}"))
+    if (found := (note.get("format"), note.get("format_version"))) != (kind, FORMAT_VERSION):
+        raise NoExport(f"{objects.url} holds {found[0]} version {found[1]}, not {kind} version {FORMAT_VERSION}")
+    return ExportIndex(note, tuple(ExportedObject(**row) for row in table.to_pylist()))
+
+
+def read_carried_plan(objects: ObjectStore, index: ExportIndex) -> CollectionPlan:
+    """The plan that an export carries.
+
+    Raises:
+        TornFile: missing, damaged, or of another dataset.
+    """
+    try:
+        data = objects.read(f"{CARRIED}/{PLAN}")
+        listed = listed_files(data)
+        files = {key: objects.read(f"{CARRIED}/{key}") for key in listed}
+    except (FileNotFoundError, TornFile) as error:
+        raise TornFile(f"{objects.url}/{CARRIED}: the carried plan cannot be read: {error}") from None
+    torn = [key for key, expected in listed.items() if ListedFile.of(files[key]) != expected]
+    if torn or plan_dataset_id(data) != index.note["dataset_id"]:
+        raise TornFile(f"{objects.url}/{CARRIED}/{(torn or [PLAN])[0]}: not what was written")
+    return read_plan(data, files)
+
+
+def object_problem(objects: ObjectStore, entry: ExportedObject, deep: bool = True) -> str | None:
+    """Why an object is not what the index says, None if it is; `deep` sums every byte."""
+    where, size = f"{objects.url}/{entry.name}", objects.size(entry.name)
+    if size is None:
+        return f"{where}: missing"
+    if size != entry.size:
+        return f"{where}: {size} bytes instead of {entry.size}"
+    return f"{where}: checksum differs" if deep and checksum(objects, entry.name, size) != entry.crc32c else None
+
+
+def checksum(objects: ObjectStore, key: str, size: int) -> int:
+    """crc32c of a whole object, read block by block."""
+    crc = 0
+    for start in range(0, size, _BLOCK_BYTES):
+        crc = google_crc32c.extend(crc, objects.read(key, start, min(_BLOCK_BYTES, size - start)))
+    return crc
+
+
+def put_if_different(objects: ObjectStore, key: str, data: bytes) -> None:
+    """Write an object unless these bytes are there already."""
+    if objects.size(key) != len(data) or objects.read(key) != data:
+        objects.put(key, data)
+
+
+def rebuild_store(
+    objects: ObjectStore,
+    plan: CollectionPlan,
+    content_digest: str,
+    latents: Callable[[int], np.ndarray],
+    on_progress: OnProgress,
+) -> ZarrTrajectoryStore:
+    """Write an exported store again, unit by unit; committed units are kept.
+
+    Args:
+        objects: where the store is to be.
+        plan: what the export carries.
+        content_digest: of the store that was exported.
+        latents: the pairs of one trajectory, `[stored_steps, 2, C, H, W]`.
+        on_progress: told after every unit.
+
+    Raises:
+        OtherContent: another store is there.
+        TornShard: the rebuilt store's content is not what was exported.
+    """
+    store = ZarrTrajectoryStore.prepare(objects, plan, device="import")
+    missing = store.missing_units()
+    done = plan.pairs - sum(len(plan.unit(unit)) for unit in missing) * plan.stored_steps
+    for unit in missing:
+        on_progress(done, plan.pairs)
+        with store.write_unit(unit) as writer:
+            for trajectory in writer.wanted:
+                for slot, pair in enumerate(latents(trajectory.index)):
+                    writer.put(trajectory.index, slot, pair)
+        done += len(plan.unit(unit)) * plan.stored_steps
+    on_progress(done, plan.pairs)
+    if store.content_digest() != content_digest:
+        raise TornShard(f"{objects.url}: its content is not what was exported")
+    return store
+
+
+def blocks(count: int, item_bytes: int) -> Iterator[range]:
+    """`range(count)` in pieces of a few megabytes."""
+    step = max(1, _BLOCK_BYTES // item_bytes)
+    return (range(first, min(first + step, count)) for first in range(0, count, step))
+
+
+def _difference(found: bytes, note: Mapping[str, Any]) -> str:
+    try:
+        theirs = json.loads(found)
+        names = [name for name in note if theirs.get(name) != note[name]]
+    except (ValueError, AttributeError):
+        return f"its {NOTE} cannot be read"
+    return ", ".join(f"{name} {theirs.get(name)!r} there, {note[name]!r} asked for" for name in names)

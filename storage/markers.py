@@ -1,0 +1,124 @@
+"""Commit markers: one sealed Parquet file per work unit, written exclusively and last. No marker, no unit."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from agd_core.records import CollectionPlan
+from storage.plan_file import steps_per_chunk
+from storage.sealed_parquet import TornFile, seal, unseal
+
+FOLDER = "index"
+_SHARD_COLUMNS = ["key", "size", "crc32c", "content", "provenance"]
+_SCHEMA = pa.schema(
+    [
+        ("trajectory", pa.int64()),
+        ("unit", pa.int32()),
+        ("key", pa.string()),
+        ("size", pa.int64()),
+        ("crc32c", pa.uint32()),
+        ("content", pa.string()),
+        ("chunk_count", pa.int32()),
+        ("steps", pa.list_(pa.int32())),
+        ("x_absmax", pa.float32()),
+        ("eps_absmax", pa.float32()),
+        ("nonfinite", pa.int32()),
+        ("provenance", pa.string()),
+        ("attempt_id", pa.string()),
+        ("writer_version", pa.string()),
+        ("started_at", pa.timestamp("ms", tz="UTC")),
+        ("finished_at", pa.timestamp("ms", tz="UTC")),
+        ("device", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class CommittedShard:
+    """One shard of a committed unit."""
+
+    number: int
+    key: str
+    size: int
+    crc32c: int
+    """Of the whole object: says that it is whole, not what it holds."""
+    content: str
+    """`storage.pairs.shard_content` of its pairs."""
+    provenance: str
+    """"new", or "adopted" where a killed writer had finished it."""
+
+
+def shard_key(shard: int) -> str:
+    """Where a shard lies; the key that Zarr gives to it with `.` as separator."""
+    return f"latents/c.{shard}.0.0.0.0.0"
+
+
+def marker_key(unit: int) -> str:
+    """Where the marker of a unit lies."""
+    return f"{FOLDER}/u-{unit:06d}.parquet"
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard that is there, with what its marker says about every trajectory in it."""
+
+    shard: CommittedShard
+    absmax: tuple[tuple[float, float], ...]
+    """Largest magnitude of (input, prediction) of each trajectory."""
+
+
+def write_marker(
+    plan: CollectionPlan, unit: int, written: Sequence[WrittenShard], started_at: datetime, device: str
+) -> bytes:
+    """The marker of a unit, one row per trajectory; `device` says in words what computed it."""
+    attempt = {
+        "unit": unit,
+        "nonfinite": 0,
+        "attempt_id": uuid.uuid4().hex,
+        "writer_version": version("agd-pipeline"),
+        "started_at": started_at,
+        "finished_at": datetime.now(UTC),
+        "device": device,
+    }
+    rows = [row | attempt for shard in written for row in _shard_rows(plan, shard)]
+    return seal(pa.Table.from_pylist(rows, schema=_SCHEMA), {"dataset_id": plan.dataset_id})
+
+
+def read_marker(data: bytes, plan: CollectionPlan, unit: int) -> list[CommittedShard]:
+    """The shards that a marker vouches for.
+
+    Raises:
+        TornFile: damaged, of another dataset, or of another unit.
+    """
+    table, footer = unseal(data)
+    if footer.get("dataset_id") != plan.dataset_id:
+        raise TornFile("belongs to another dataset")
+    if table.column_names != _SCHEMA.names:
+        raise TornFile("is another kind of file")
+    first = unit * plan.unit_trajectories
+    if not np.array_equal(table["trajectory"].to_numpy(), np.arange(first, first + len(plan.unit(unit)))):
+        raise TornFile("belongs to another unit")
+    heads = table.select(_SHARD_COLUMNS).take(np.arange(0, len(table), plan.shard_trajectories)).to_pylist()
+    return [CommittedShard(number, **head) for number, head in zip(plan.unit_shards(unit), heads, strict=True)]
+
+
+def _shard_rows(plan: CollectionPlan, written: WrittenShard) -> list[dict[str, Any]]:
+    first = written.shard.number * plan.shard_trajectories
+    known = {name: value for name, value in asdict(written.shard).items() if name != "number"}
+    return [
+        known
+        | {
+            "trajectory": first + row,
+            "chunk_count": plan.stored_steps // steps_per_chunk(plan),
+            "steps": list(plan.trajectories[first + row].steps),
+            "x_absmax": absmax[0],
+            "eps_absmax": absmax[1],
+        }
+        for row, absmax in enumerate(written.absmax)
+    ]

@@ -1,0 +1,96 @@
+"""What a store needs from the place that keeps its bytes: a local folder, memory, or an object store."""
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import numpy as np
+
+
+class ByteRange(NamedTuple):
+    """A part of one object."""
+
+    key: str
+    start: int
+    length: int
+
+
+class StagedObject(ABC):
+    """An object of known size that is being written; nobody else sees it before `publish`."""
+
+    @abstractmethod
+    def write(self, offset: int, *parts: bytes | np.ndarray) -> None:
+        """Place these bytes (arrays: uint8, contiguous), one part after the other, at an offset."""
+
+    @abstractmethod
+    def checksum(self) -> int:
+        """crc32c of all bytes written so far, gaps as zeros."""
+
+    @abstractmethod
+    def publish(self) -> bool:
+        """Make the object durable and visible under its key, whole; False if the key exists already."""
+
+
+class ObjectStore(ABC):
+    """Keys to bytes; keys are relative paths with `/`. Objects appear whole or not at all."""
+
+    url: str
+    """Where this is, for messages and for opening it again."""
+    local: bool = True
+    """Whether reading every byte to check it is cheap."""
+
+    @abstractmethod
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Bytes of an object, to its end by default.
+
+        Raises:
+            FileNotFoundError: no such object.
+        """
+
+    @abstractmethod
+    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> None:
+        """Read many ranges, range i into `rows[i]` (uint8 `[length]`).
+
+        Raises:
+            FileNotFoundError: no such object.
+            EOFError: an object ends before its range does.
+        """
+
+    @abstractmethod
+    def size(self, key: str) -> int | None:
+        """Bytes of an object, None where there is none."""
+
+    @abstractmethod
+    def keys(self, prefix: str) -> list[str]:
+        """Keys below a folder, sorted; unpublished objects are not among them."""
+
+    @abstractmethod
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, replacing an older one at once."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove an object; it need not exist."""
+
+    @abstractmethod
+    def stage(self, key: str, size: int) -> AbstractContextManager[StagedObject]:
+        """Begin an object; what was not published when the block ends is discarded."""
+
+    @abstractmethod
+    def remove_abandoned(self) -> list[str]:
+        """Discard what killed writers left unpublished; returns its names."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object that must not exist yet; False if it does."""
+        with self.stage(key, len(data)) as staged:
+            staged.write(0, data)
+            return staged.publish()
+
+    def creates_exclusively(self) -> bool:
+        """Try out whether a second creation of one key is refused; some object stores silently overwrite."""
+        key = f".probe-{uuid.uuid4().hex}"
+        first, second = self.create(key, b"1"), self.create(key, b"2")
+        self.delete(key)
+        return first and not second

@@ -1,0 +1,228 @@
+"""A local folder. An object is written beside its place and linked there: whole, durable, never over another."""
+
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from storage.atomic import sync_folder
+from storage.objects.base import ByteRange, ObjectStore, StagedObject
+
+_PARTIAL = ".partial"
+_OPEN_FILES = 256
+_BLOCK_BYTES = 1 << 20
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class LocalObjects(ObjectStore):
+    """Files below a folder; safe to hand to forked and spawned processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+        self._open: dict[str, _OpenFile] = {}
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        with (self.root / key).open("rb") as file:
+            file.seek(start)
+            return file.read() if length is None else file.read(length)
+
+    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> None:
+        """What the page cache has is read at once; the rest is asked for together, so that the disk sees it all."""
+        parts = zip(ranges, rows, strict=True)
+        cold = [(part, row) for part, row in parts if not self._opened(part.key).read_cached(part, row)]
+        for part, _ in cold:
+            self._opened(part.key).ask_for(part)
+        for part, row in cold:
+            if self._opened(part.key).read(part, row) != part.length:
+                raise EOFError(f"{self.root / part.key} ends before byte {part.start + part.length}")
+
+    def size(self, key: str) -> int | None:
+        try:
+            return (self.root / key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def keys(self, prefix: str) -> list[str]:
+        paths = (self.root / prefix).rglob("*")
+        return sorted(p.relative_to(self.root).as_posix() for p in paths if p.is_file() and p.suffix != _PARTIAL)
+
+    def put(self, key: str, data: bytes) -> None:
+        with self.stage(key, len(data)) as staged:
+            staged.write(0, data)
+            staged.replace()
+        self._open.pop(key, None)
+
+    def delete(self, key: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (self.root / key).unlink()
+            sync_folder((self.root / key).parent)
+        self._open.pop(key, None)
+
+    def creates_exclusively(self) -> bool:
+        """A link is refused where the name exists, whatever the file system."""
+        return True
+
+    @contextmanager
+    def stage(self, key: str, size: int) -> Iterator["_StagedFile"]:
+        path = self.root / key
+        make_folders(path.parent)
+        staged = _StagedFile(path)
+        try:
+            yield staged
+        finally:
+            staged.discard()
+
+    def remove_abandoned(self) -> list[str]:
+        """A writer holds a lock on its partial file, which the kernel frees when the writer dies."""
+        partials = [path for path in self.root.rglob(f"*{_PARTIAL}") if path.is_file()]
+        return [path.relative_to(self.root).as_posix() for path in partials if _removed_if_abandoned(path)]
+
+    def _opened(self, key: str) -> "_OpenFile":
+        file = self._open.get(key)
+        if file is None:
+            file = self._open[key] = _OpenFile(os.open(self.root / key, os.O_RDONLY))
+            if len(self._open) > _OPEN_FILES:
+                with suppress(RuntimeError, StopIteration):  # another thread made room at this moment
+                    self._open.pop(next(iter(self._open)), None)
+        return file
+
+    def __getstate__(self) -> dict[str, Path]:
+        return {"root": self.root}
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        self.__init__(state["root"])  # type: ignore[misc]
+
+
+class _OpenFile:
+    """Closed when nobody uses it any more: no thread reads through a number that was given to another file.
+
+    A forked process has its own, and reads by position share nothing.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read_cached(self, part: ByteRange, row: np.ndarray) -> bool:
+        """Read if no disk is needed for it; False if one is, or if the file system cannot tell."""
+        try:
+            return os.preadv(self._descriptor, [row.data], part.start, os.RWF_NOWAIT) == part.length
+        except OSError:
+            return False
+
+    def ask_for(self, part: ByteRange) -> None:
+        """Let the kernel begin to read."""
+        os.posix_fadvise(self._descriptor, part.start, part.length, os.POSIX_FADV_WILLNEED)
+
+    def read(self, part: ByteRange, row: np.ndarray) -> int:
+        """Read, waiting for the disk; returns how many bytes there were."""
+        return os.preadv(self._descriptor, [row.data], part.start)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+class _StagedFile(StagedObject):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+        while self._descriptor < 0:
+            self._partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_PARTIAL}")
+            self._descriptor = _open_locked(self._partial)
+
+    def write(self, offset: int, *parts: bytes | np.ndarray) -> None:
+        views = [part if isinstance(part, bytes) else part.data for part in parts]
+        try:
+            written = os.pwritev(self._descriptor, views, offset)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        if written != sum(map(len, parts)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+    def checksum(self) -> int:
+        crc, offset = 0, 0
+        while block := os.pread(self._descriptor, _BLOCK_BYTES, offset):
+            crc, offset = google_crc32c.extend(crc, block), offset + len(block)
+        return crc
+
+    def publish(self) -> bool:
+        self._sync()
+        try:
+            os.link(self._partial, self._path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._publish_without_links()
+        sync_folder(self._path.parent)
+        return True
+
+    def replace(self) -> None:
+        """Make the object durable and visible under its key in place of an older one."""
+        self._sync()
+        self._partial.replace(self._path)
+        sync_folder(self._path.parent)
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+
+    def discard(self) -> None:
+        """Drop the partial name; a published object keeps its own."""
+        self._partial.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    def _publish_without_links(self) -> bool:
+        """On file systems without hard links: look and rename under a lock that the kernel frees."""
+        lock = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._path.exists():
+                return False
+            self._partial.rename(self._path)
+            os.fsync(lock)
+            return True
+        finally:
+            os.close(lock)
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and its parents, each new name forced to disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync_folder(folder.parent)
+
+
+def _open_locked(partial: Path) -> int:
+    """A new file with our lock on it; -1 if a cleaner took it in between."""
+    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if os.fstat(descriptor).st_nlink:
+        return descriptor
+    os.close(descriptor)
+    return -1
+
+
+def _removed_if_abandoned(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -1,0 +1,80 @@
+"""Checking a whole Zarr store, and repairing it by deleting only what is torn; collecting again fills the gaps."""
+
+import re
+
+from storage.markers import marker_key, read_marker, shard_key
+from storage.objects import ObjectStore
+from storage.plan_file import PLAN, ListedFile, listed_files
+from storage.sealed_parquet import TornFile
+from storage.zarr_store import ZarrTrajectoryStore
+
+_OUR_NAMES = re.compile(r"latents/c\.\d+(\.0){5}|index/u-\d{6,}\.parquet")
+
+
+def store_problems(objects: ObjectStore, deep: bool = True) -> list[str]:
+    """One line per thing that is missing, torn or foreign; empty when the store is whole.
+
+    Args:
+        objects: where the store is.
+        deep: sum every byte of every shard, not only sizes and labels.
+    """
+    if torn := _torn_preparation(objects):
+        return [f"{objects.url}/{key}: {what}" for key, what in torn.items()]
+    store = ZarrTrajectoryStore.open(objects)
+    found = [problem for unit in range(store.plan.units) for problem in store.unit_problems(unit, deep)]
+    return found + [f"{objects.url}/{key}: does not belong here" for key in _strangers(store)]
+
+
+def repair_store(objects: ObjectStore) -> list[str]:
+    """Delete what is torn, and what killed writers left; intact units are not touched.
+
+    Returns:
+        The deleted keys. A store that lost its plan's files gets them back when its collection is run again.
+    """
+    deleted = objects.remove_abandoned()
+    torn = list(_torn_preparation(objects))
+    if not torn:
+        store = ZarrTrajectoryStore.open(objects)
+        torn = [key for unit in range(store.plan.units) for key in _torn_keys(store, unit)] + _strangers(store)
+    present = [key for key in torn if objects.size(key) is not None]
+    for key in present:
+        objects.delete(key)
+    return deleted + present
+
+
+def _torn_preparation(objects: ObjectStore) -> dict[str, str]:
+    """What is wrong with the plan and the files that it vouches for, by key."""
+    try:
+        listed = listed_files(objects.read(PLAN))
+    except FileNotFoundError:
+        return {PLAN: "missing"}
+    except TornFile as error:
+        return {PLAN: str(error)}
+    return {key: what for key, expected in listed.items() if (what := _difference(objects, key, expected))}
+
+
+def _difference(objects: ObjectStore, key: str, expected: ListedFile) -> str | None:
+    try:
+        return None if ListedFile.of(objects.read(key)) == expected else "not what was written"
+    except FileNotFoundError:
+        return "missing"
+
+
+def _torn_keys(store: ZarrTrajectoryStore, unit: int) -> list[str]:
+    """A torn marker; or every torn shard of a unit together with the marker that vouched for it."""
+    key = marker_key(unit)
+    try:
+        shards = read_marker(store.objects.read(key), store.plan, unit)
+    except FileNotFoundError:
+        return []
+    except TornFile:
+        return [key]
+    torn = [shard.key for shard in shards if store.shard_problem(shard)]
+    return [key, *torn] if torn else []
+
+
+def _strangers(store: ZarrTrajectoryStore) -> list[str]:
+    """Shards and markers that the plan does not know."""
+    ours = {marker_key(unit) for unit in range(store.plan.units)} | {shard_key(s) for s in range(store.plan.shards)}
+    keys = [*store.objects.keys("latents"), *store.objects.keys("index")]
+    return [key for key in keys if _OUR_NAMES.fullmatch(key) and key not in ours]

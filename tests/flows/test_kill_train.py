@@ -1,0 +1,22 @@
+"""A short round of `benchmarks/kill_train.py`: real trainings, SIGKILL at random moments, and its negative control."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_train.py"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_killed_trainings_end_with_the_adapter_of_the_unbroken_one(tmp_path):
+    command = [sys.executable, SCRIPT, "--kills", "2", "--steps", "16", "--folder", tmp_path, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["kills"] >= 2
+    assert result["adapters unlike the unbroken run's"] == 0
+    assert result["control, nothing dropped"] == "same"
+    assert result["control, optimizer dropped"] == "differs"
+    assert result["control, adapter dropped"] == "refused"

@@ -1,0 +1,86 @@
+"""What a collection would cost, and that it collects what training reads."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.presets import load_config
+from flows.stages.distill import collect_stage, sized_collect
+from flows.stages.plan import plan_costs, plan_lines
+from flows.stages.trajectories import open_trajectories
+from flows.workplace import Workplace
+from tests.conftest import SMALL
+
+
+def config(*overrides):
+    return load_config("fashion-dit", (*SMALL, *overrides))
+
+
+def test_a_plan_in_numbers(teacher, tmp_path):
+    costs = plan_costs(config(), teacher, Workplace(tmp_path))
+    assert (costs["trajectories"], costs["sampler_steps"], costs["stored_steps"]) == (12, 6, 3)
+    assert (costs["pairs"], costs["pairs_read_by_training"]) == (36, 48)
+    assert costs["network_evaluations"] == 12 * 6 * 2
+    assert (costs["units"], costs["units_missing"]) == (3, 3)
+    assert costs["hours"] * 3600 == pytest.approx(3 * 6 * costs["seconds_per_step"])
+    assert not (tmp_path / "artefacts").exists()
+
+
+def test_the_bytes_are_those_of_the_shards_that_are_written(teacher, tmp_path):
+    costs = plan_costs(config(), teacher, Workplace(tmp_path))
+    artefact = collect_stage(config(), teacher, Workplace(tmp_path))
+    written = sum(path.stat().st_size for path in (artefact.path / "store" / "latents").glob("c.*"))
+    assert round(costs["gigabytes"] * 1e9) == written
+    assert plan_costs(config(), teacher, Workplace(tmp_path))["units_missing"] == 0
+    assert plan_costs(config(), teacher, Workplace(tmp_path))["hours"] == 0
+
+
+@pytest.mark.parametrize(
+    ("reads_per_pair", "batch_size", "expected"),
+    [(4, 64, 40), (1, 64, 130), (1, 1, 10), (1000, 8, 10)],
+)
+def test_left_out_trajectories_follow_from_training(teacher, reads_per_pair, batch_size, expected):
+    sizes = (f"collect.reads_per_pair={reads_per_pair}", f"train.batch_size={batch_size}")
+    sized = sized_collect(config("collect.trajectories=null", *sizes), teacher)
+    assert sized.trajectories == expected  # 6 steps x batch / (3 stored steps x reads), whole rounds of 10 classes
+
+
+def test_how_often_pairs_are_read_names_no_other_content():
+    assert config("collect.reads_per_pair=2").collect.identity() == config().collect.identity()
+
+
+def test_pairs_that_nobody_would_read_are_warned_about(teacher, tmp_path):
+    lines = plan_lines(plan_costs(config("train.batch_size=3"), teacher, Workplace(tmp_path)))
+    assert lines[-1].startswith("warning: 50% of the pairs would never be read")
+    assert "warning" not in plan_lines(plan_costs(config(), teacher, Workplace(tmp_path)))[-1]
+
+
+def test_the_command_prints_the_plan_and_collects_nothing(tmp_path):
+    overrides = [part for setting in SMALL for part in ("--set", setting)]
+    command = ["collect", "fashion-dit", *overrides, "--output", str(tmp_path), "--dry-run"]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0
+    assert "12 trajectories of 6 steps, 3 stored: 36 pairs" in shown.stdout
+    assert json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["network_evaluations"] == 144
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_at_a_url_is_collected_trained_on_and_found_again(teacher, tmp_path):
+    remote = config("store.url=memory://somewhere/else")
+    artefact = collect_stage(remote, teacher, Workplace(tmp_path))
+    store = open_trajectories(artefact)
+    assert store.objects.url == f"memory://somewhere/else/{artefact.path.name}"
+    assert not (artefact.path / "store").exists()
+    local = collect_stage(config(), teacher, Workplace(tmp_path / "local"))
+    assert store.content_digest() == open_trajectories(local).content_digest()
+    assert artefact.digest == local.digest
+    assert plan_costs(remote, teacher, Workplace(tmp_path))["units_missing"] == 0
+
+
+def test_a_place_that_nobody_knows_is_one_line(tmp_path):
+    command = ["collect", "fashion-dit", "--set", "store.url=nowhere://x", "--output", str(tmp_path)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "store.url nowhere://x cannot be used: Protocol not known: nowhere" in result.stderr
