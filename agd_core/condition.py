@@ -21,6 +21,10 @@ class Condition:
     """int64 `[batch]`, rows of the model's label table."""
     encoder_hidden_states: Tensor | None = None
     """float `[batch, tokens, width]`, the encoded prompt."""
+    pooled: Tensor | None = None
+    """float `[batch, width]`, the pooled prompt (SDXL's text_embeds, SD3's pooled_projections)."""
+    time_ids: Tensor | None = None
+    """float `[batch, 6]`, SDXL's original size, crop corner and target size."""
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], device: torch.device) -> Condition:

@@ -55,3 +55,14 @@ def test_to_moves_every_field():
 def test_conditions_do_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         labels(1).class_labels = torch.tensor([2])
+
+
+def test_a_prompt_condition_goes_through_arrays_unchanged():
+    prompt = Condition(
+        encoder_hidden_states=torch.randn(2, 3, 4), pooled=torch.randn(2, 5).half(), time_ids=torch.randn(2, 6)
+    )
+    again = Condition.from_arrays(prompt.to_arrays(), torch.device("cpu"))
+    assert again.tensors().keys() == prompt.tensors().keys()
+    for name, tensor in prompt.tensors().items():
+        assert again.tensors()[name].dtype == tensor.dtype
+        assert torch.equal(again.tensors()[name], tensor)
