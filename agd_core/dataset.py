@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
-from agd_core.condition import Condition
 from agd_core.errors import InputError
 from agd_core.order import Order, StreamOrder
 from agd_core.records import StepBatch, StoredType, TrajectoryReader
@@ -216,8 +215,3 @@ def latents_tensor(latents: np.ndarray, dtype: StoredType, device: torch.device)
     """
     bits = torch.from_numpy(np.require(latents, requirements="W"))
     return bits.view(TORCH_TYPES[dtype]).to(device).float()
-
-
-def condition_of(batch: StepBatch, device: torch.device) -> Condition:
-    """The batch's condition on a device; its arrays are named as the fields of `Condition`."""
-    return Condition.from_arrays(batch.condition, device)

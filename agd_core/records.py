@@ -146,6 +146,12 @@ class CollectionPlan:
         return np.asarray([trajectory.steps for trajectory in self.trajectories], dtype=np.int64)
 
     @cached_property
+    def timestep_table(self) -> np.ndarray:
+        """What the network was given at the kept steps, float32 `[trajectories, stored_steps]`."""
+        table: np.ndarray = np.asarray(self.timesteps, dtype=np.float32)[self.step_table]
+        return table
+
+    @cached_property
     def condition_rows(self) -> np.ndarray:
         """Row of the condition tensors, int64 `[trajectories]`."""
         return np.asarray([trajectory.condition for trajectory in self.trajectories], dtype=np.int64)
@@ -164,8 +170,8 @@ class StepBatch:
     """`[batch, 2, channels, height, width]`; for bfloat16 its bits as uint16, see `CARRIERS`."""
     timesteps: np.ndarray
     """float32 `[batch]`."""
-    condition: Mapping[str, np.ndarray]
-    """Condition tensors by name, each `[batch, ...]`."""
+    condition_rows: np.ndarray
+    """int64 `[batch]`, rows of the plan's condition tensors; whoever trains keeps those where the network is."""
     guidance_scales: np.ndarray
     """float32 `[batch]`."""
 
@@ -187,11 +193,10 @@ def step_batch(plan: CollectionPlan, pairs: np.ndarray, latents: np.ndarray) -> 
         latents: `[batch, 2, channels, height, width]`, in the same order.
     """
     trajectories, slots = np.divmod(pairs, plan.stored_steps)
-    rows = plan.condition_rows[trajectories]
     return StepBatch(
         latents=latents,
-        timesteps=np.asarray(plan.timesteps, dtype=np.float32)[plan.step_table[trajectories, slots]],
-        condition={name: array[rows] for name, array in plan.conditions.items()},
+        timesteps=plan.timestep_table[trajectories, slots],
+        condition_rows=plan.condition_rows[trajectories],
         guidance_scales=plan.guidance_scales[trajectories],
     )
 

@@ -9,11 +9,12 @@ from torch import nn
 from agd_core.adapters import Adapter
 from agd_core.base_models.base import BaseModel
 from agd_core.checkpoint import Checkpoint
+from agd_core.condition import Condition
 from agd_core.config import NOT_IDENTITY, Config
-from agd_core.dataset import TrainingBatches, condition_of, latents_tensor, tensor_of
+from agd_core.dataset import TrainingBatches, latents_tensor, tensor_of
 from agd_core.order import BatchOrder
 from agd_core.progress import Progress, ShouldStop, never, silent
-from agd_core.records import INPUT, TARGET, StoredType, TrajectoryReader
+from agd_core.records import INPUT, TARGET, CollectionPlan, TrajectoryReader
 from agd_core.seeding import derive_seed
 from agd_core.student import Student
 from agd_core.training_loop import Loop, LoopConfig
@@ -70,21 +71,24 @@ def train_adapter(
     batches = TrainingBatches(reader, order, config.steps, config.loader_workers)
     with Student(base_model) as student, batches:
         student.add("trained", adapter)
-        loss_at = _distillation_loss(student, batches, reader.plan.dtype)
+        loss_at = _distillation_loss(student, batches, reader.plan)
         loop = Loop(loop_config, {"adapter": adapter}, optimizer, loss_at, checkpoint, position_at=order.state)
         return loop.run(on_progress, should_stop)
 
 
-def _distillation_loss(student: Student, batches: TrainingBatches, dtype: StoredType) -> Callable[[int], torch.Tensor]:
+def _distillation_loss(
+    student: Student, batches: TrainingBatches, plan: CollectionPlan
+) -> Callable[[int], torch.Tensor]:
     device = student.base_model.device
+    conditions = Condition.from_arrays(plan.conditions, device)
 
     def loss_at(step: int) -> torch.Tensor:
         batch = batches.at(step)
-        latents = latents_tensor(batch.latents, dtype, device)
+        latents = latents_tensor(batch.latents, plan.dtype, device)
         prediction = student.predict(
             latents[:, INPUT],
             tensor_of(batch.timesteps, device),
-            condition_of(batch, device),
+            conditions.take(tensor_of(batch.condition_rows, device)),
             tensor_of(batch.guidance_scales, device),
         )
         return nn.functional.mse_loss(prediction, latents[:, TARGET])

@@ -17,7 +17,8 @@ import torch
 
 from agd_core.adapter_files import add_adapter
 from agd_core.base_models import BaseModel
-from agd_core.dataset import condition_of, latents_tensor, tensor_of
+from agd_core.condition import Condition
+from agd_core.dataset import latents_tensor, tensor_of
 from agd_core.records import INPUT, TARGET
 from agd_core.student import Student
 from flows.presets import load_config
@@ -42,14 +43,15 @@ BATCH = 500
 @torch.no_grad()
 def held_out_error(base_model: BaseModel, student: Student, store: ZarrTrajectoryStore) -> float:
     """Mean square error of the student's prediction, as a share of the base model's."""
-    errors = np.zeros(2)
+    errors, conditions = np.zeros(2), Condition.from_arrays(store.plan.conditions, base_model.device)
     for first in range(0, store.plan.pairs, BATCH):
         batch = store.read(np.arange(first, min(first + BATCH, store.plan.pairs)))
         latents = latents_tensor(batch.latents, store.plan.dtype, base_model.device)
-        inputs = [tensor_of(batch.timesteps, base_model.device), condition_of(batch, base_model.device)]
+        timesteps = tensor_of(batch.timesteps, base_model.device)
+        condition = conditions[tensor_of(batch.condition_rows, base_model.device)]
         scale = tensor_of(batch.guidance_scales, base_model.device)
         for column, denoiser in enumerate((student, base_model)):
-            error = denoiser.predict(latents[:, INPUT], *inputs, scale) - latents[:, TARGET]
+            error = denoiser.predict(latents[:, INPUT], timesteps, condition, scale) - latents[:, TARGET]
             errors[column] += float(error.square().sum())
     return float(errors[0] / errors[1])
 

@@ -11,7 +11,7 @@ import numpy as np
 from agd_core.records import CARRIERS
 from storage.markers import CommittedShard, WrittenShard, shard_key
 from storage.pairs import NotFinite, as_floats, checksums, magnitudes, shard_content
-from storage.shards import TornShard, check_chunks
+from storage.shards import TornShard, is_whole
 
 if TYPE_CHECKING:
     from storage.zarr_store import ZarrTrajectoryStore
@@ -35,7 +35,7 @@ def whole_shard(store: ZarrTrajectoryStore, number: int) -> WrittenShard:
         raise TornShard("has another size")
     crc32c, sums, absmax = 0, [], []
     for block in _blocks(store, number):
-        if check_chunks(block.reshape(-1, layout.stride)) is not None:
+        if not all(map(is_whole, block.reshape(-1, layout.stride))):
             raise TornShard("has a torn chunk")
         crc32c = google_crc32c.extend(crc32c, block.tobytes())
         for pairs in _pairs(store, block):

@@ -101,15 +101,6 @@ def crc_bytes(data: bytes | np.ndarray) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
 
 
-def check_chunks(rows: np.ndarray) -> int | None:
-    """The first row whose checksum fails, None if all hold.
-
-    Args:
-        rows: uint8 `[chunks, chunk_bytes + 4]`.
-    """
-    stored = np.ascontiguousarray(rows[:, -CRC_BYTES:]).view("<u4")[:, 0].tolist()
-    value = google_crc32c.value
-    for number, (row, crc) in enumerate(zip(rows[:, :-CRC_BYTES], stored, strict=True)):
-        if value(row) != crc:
-            return number
-    return None
+def is_whole(row: np.ndarray) -> bool:
+    """Whether a chunk and its checksum, uint8 `[chunk_bytes + 4]`, belong together."""
+    return int(google_crc32c.value(row[:-CRC_BYTES])) == int.from_bytes(row[-CRC_BYTES:].tobytes(), "little")

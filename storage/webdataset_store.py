@@ -206,7 +206,8 @@ class WebDatasetReader:
             ranges.append(ByteRange(self._tars.name(tar), sample * size, (stop - start) * size))
             rows.append(records[start:stop].reshape(-1))
         try:
-            self.objects.gather(ranges, rows)
+            for _ in self.objects.gather(ranges, rows):
+                pass  # every record is checked by the caller
         except (FileNotFoundError, EOFError) as error:
             raise TornShard(f"{self.objects.url}: a tar is missing or cut: {error}") from error
         return records

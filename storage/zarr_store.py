@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from storage.plan_file import (
 )
 from storage.sealed_parquet import TornFile
 from storage.shard_check import whole_shard
-from storage.shards import ShardLayout, TornShard, check_chunks
+from storage.shards import ShardLayout, TornShard, is_whole
 from storage.unit_writer import ZarrUnitWriter
 
 _POOL = 4
@@ -193,14 +194,18 @@ class ZarrTrajectoryStore:
         chunks = (trajectories % per_shard) * self.chunks_per_trajectory + slots // self.steps_per_chunk
         rows = self._free_rows(len(shards))
         ranges = [self._range(s, c) for s, c in zip(shards.tolist(), chunks.tolist(), strict=True)]
-        order = sorted(range(len(ranges)), key=ranges.__getitem__)
+        self._read_checked(sorted(zip(ranges, rows, strict=True), key=itemgetter(0)))
+        return self._pairs(rows, slots % self.steps_per_chunk)
+
+    def _read_checked(self, wanted: list[tuple[ByteRange, np.ndarray]]) -> None:
+        """Read every range into its row; a row is checked at once, while the processor's cache still has it."""
+        ranges, rows = [part for part, _ in wanted], [row for _, row in wanted]
         try:
-            self.objects.gather([ranges[i] for i in order], [rows[i] for i in order])
+            torn = next((i for i in self.objects.gather(ranges, rows) if not is_whole(rows[i])), None)
         except (FileNotFoundError, EOFError) as error:
             raise TornShard(f"{self.objects.url}: {error}") from error
-        if (torn := check_chunks(rows)) is not None:
+        if torn is not None:
             raise TornShard(f"{self.objects.url}/{ranges[torn].key}: checksum differs at byte {ranges[torn].start}")
-        return self._pairs(rows, slots % self.steps_per_chunk)
 
     def _pairs(self, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """Chunks as they were read to pairs; a view where a chunk is one step."""

@@ -2,7 +2,7 @@
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -50,8 +50,8 @@ class ObjectStore(ABC):
         """
 
     @abstractmethod
-    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> None:
-        """Read many ranges, range i into `rows[i]` (uint8 `[length]`).
+    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> Iterator[int]:
+        """Read many ranges, range i into `rows[i]` (uint8 `[length]`); yields i as soon as it is there, in any order.
 
         Raises:
             FileNotFoundError: no such object.

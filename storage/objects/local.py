@@ -33,15 +33,21 @@ class LocalObjects(ObjectStore):
             file.seek(start)
             return file.read() if length is None else file.read(length)
 
-    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> None:
+    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> Iterator[int]:
         """What the page cache has is read at once; the rest is asked for together, so that the disk sees it all."""
-        parts = zip(ranges, rows, strict=True)
-        cold = [(part, row) for part, row in parts if not self._opened(part.key).read_cached(part, row)]
-        for part, _ in cold:
-            self._opened(part.key).ask_for(part)
-        for part, row in cold:
+        cold = []
+        for number, (part, row) in enumerate(zip(ranges, rows, strict=True)):
+            if self._opened(part.key).read_cached(part, row):
+                yield number
+            else:
+                cold.append(number)
+        for number in cold:
+            self._opened(ranges[number].key).ask_for(ranges[number])
+        for number in cold:
+            part, row = ranges[number], rows[number]
             if self._opened(part.key).read(part, row) != part.length:
                 raise EOFError(f"{self.root / part.key} ends before byte {part.start + part.length}")
+            yield number
 
     def size(self, key: str) -> int | None:
         try:

@@ -21,12 +21,13 @@ class MemoryObjects(ObjectStore):
             raise FileNotFoundError(key)
         return self.objects[key][start : None if length is None else start + length]
 
-    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> None:
-        for part, row in zip(ranges, rows, strict=True):
+    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> Iterator[int]:
+        for number, (part, row) in enumerate(zip(ranges, rows, strict=True)):
             data = self.read(part.key, part.start, part.length)
             if len(data) != part.length:
                 raise EOFError(f"{part.key} ends before byte {part.start + part.length}")
             row[:] = np.frombuffer(data, np.uint8)
+            yield number
 
     def size(self, key: str) -> int | None:
         return len(self.objects[key]) if key in self.objects else None

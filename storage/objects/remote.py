@@ -64,15 +64,16 @@ class RemoteObjects(ObjectStore):
         data: bytes = self._ask(self._fs.cat_file, self._path(key), start=start or None, end=end)
         return data
 
-    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> None:
+    def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> Iterator[int]:
         paths = [self._path(part.key) for part in ranges]
         starts = [part.start for part in ranges]
         ends = [part.start + part.length for part in ranges]
         parts = self._ask(self._fs.cat_ranges, paths, starts, ends, max_gap=None, on_error="raise")
-        for wanted, data, row in zip(ranges, parts, rows, strict=True):
+        for number, (wanted, data, row) in enumerate(zip(ranges, parts, rows, strict=True)):
             if len(data) != wanted.length:
                 raise EOFError(f"{wanted.key} ends before byte {wanted.start + wanted.length}")
             row[:] = np.frombuffer(data, np.uint8)
+            yield number
 
     def size(self, key: str) -> int | None:
         try:

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from agd_core.condition import Condition
 from agd_core.dataset import (
     StepSampler,
     TrainingBatches,
     TrajectoryDataset,
     TrajectoryStream,
-    condition_of,
     identity,
     latents_tensor,
     tensor_of,
@@ -66,7 +66,7 @@ ORDERS = pytest.mark.parametrize("order", [MAP, STREAM], ids=["map", "stream"])
 
 
 def arrays(batch):
-    return [batch.latents, batch.timesteps, batch.guidance_scales, *batch.condition.values()]
+    return [batch.latents, batch.timesteps, batch.guidance_scales, batch.condition_rows]
 
 
 def same(a, b):
@@ -294,9 +294,8 @@ def test_a_read_only_array_is_copied_so_that_nothing_writes_to_it():
     assert array.tolist() == [0, 1, 2, 3]
 
 
-def test_a_condition_is_built_from_the_arrays_of_its_fields():
+def test_a_batch_knows_the_rows_of_its_conditions():
     batch = READER.read(np.array([0, 4, 8, 12]))
-    condition = condition_of(batch, CPU)
+    condition = Condition.from_arrays(PLAN.conditions, CPU)[tensor_of(batch.condition_rows, CPU)]
     assert condition.class_labels.tolist() == [7, 5, 2, 7]
     assert condition.class_labels.dtype == torch.int64
-    assert torch.equal(condition.encoder_hidden_states, torch.from_numpy(batch.condition["encoder_hidden_states"]))
