@@ -42,7 +42,7 @@ def collect(
         Stopped: when asked to; run again to resume.
     """
     if store_url is None:
-        _refuse_the_impossible(config, base_model, place)
+        refuse_the_impossible(config, base_model, place)
     plan = collection_plan(config, guidance, base_model)
     teacher = GuidedDenoiser(base_model, guidance.build())
 
@@ -65,7 +65,7 @@ def collection_plan(config: CollectConfig, guidance: GuidanceConfig, base_model:
     return plan_collection(config, base_model, _conditions(base_model), identity)
 
 
-def _refuse_the_impossible(config: CollectConfig, base_model: BaseModel, place: Workplace) -> None:
+def refuse_the_impossible(config: CollectConfig, base_model: BaseModel, place: Workplace) -> None:
     """What exceeds the whole disk is refused before its plan, one row per trajectory, fills the memory."""
     values = 2 * math.prod(base_model.latent_shape) * config.stored_steps * (config.trajectories or 0)
     needed = values * np.dtype(CARRIERS[config.dtype]).itemsize

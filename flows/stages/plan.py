@@ -11,7 +11,7 @@ from agd_core.condition import Condition
 from agd_core.guidance import GuidedDenoiser
 from agd_core.records import CollectionPlan
 from flows.config import PipelineConfig
-from flows.stages.collect import STAGE, collection_plan
+from flows.stages.collect import STAGE, collection_plan, refuse_the_impossible
 from flows.stages.distill import sized_collect
 from flows.stages.trajectories import new_store
 from flows.workplace import Workplace, describe_device
@@ -31,6 +31,8 @@ def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) 
     and never read.
     """
     collect = sized_collect(config, base_model)
+    if config.store.url is None:
+        refuse_the_impossible(collect, base_model, place)
     plan = collection_plan(collect, config.guidance, base_model)
     batch = min(collect.batch_size, plan.unit_trajectories)
     seconds, evaluations = _measured_step(GuidedDenoiser(base_model, config.guidance.build()), plan, batch)

@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from agd_core.errors import InputError
 from flows.cli import app
 from flows.presets import load_config
 from flows.stages.distill import collect_stage, sized_collect
@@ -77,6 +78,11 @@ def test_a_store_at_a_url_is_collected_trained_on_and_found_again(teacher, tmp_p
     assert store.content_digest() == open_trajectories(local).content_digest()
     assert artefact.digest == local.digest
     assert plan_costs(remote, teacher, Workplace(tmp_path))["units_missing"] == 0
+
+
+def test_more_than_the_disk_holds_is_refused_before_it_is_planned(teacher, tmp_path):
+    with pytest.raises(InputError, match=r"needs .* MB"):
+        plan_costs(config("collect.trajectories=1000000000000"), teacher, Workplace(tmp_path))
 
 
 def test_a_place_that_nobody_knows_is_one_line(tmp_path):
