@@ -4,6 +4,7 @@ Nothing is pickled. The learning rate is a function of the step, see `agd_core.t
 atomically, so a kill at any moment leaves the previous checkpoint.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from agd_core.digest import canonical_json
 from agd_core.errors import InputError
 
 _NOTE = "note"
@@ -69,6 +71,7 @@ class Checkpoint:
         tensors |= _random_state()
         tensors["losses"] = torch.tensor(losses, dtype=torch.float32)
         note = {"step": step, "digest": self.digest, "position": position}
+        note["sha256"] = checkpoint_sum(tensors, note)
         save_tensors(tensors, self.path, json.dumps(note, sort_keys=True))
 
     def load(
@@ -85,13 +88,11 @@ class Checkpoint:
             position_at: where in the data this run is after so many steps; must be where the saved run was.
 
         Raises:
-            InputError: the file belongs to a run with another configuration or other data.
+            InputError: the file is damaged, or belongs to a run with another configuration or other data.
         """
-        try:
-            tensors, note = load_tensors(self.path)
-        except (OSError, SafetensorError):
+        if not self.path.exists():
             return 0, []
-        run = json.loads(note)
+        tensors, run = self._read()
         if run["digest"] != self.digest:
             raise InputError(f"checkpoint {self.path} belongs to run {run['digest'][:12]}, not {self.digest[:12]}")
         if run["position"] != position_at(run["step"]):
@@ -103,9 +104,31 @@ class Checkpoint:
         _restore_random_state(tensors)
         return int(run["step"]), tensors["losses"].tolist()
 
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and note, proved to be what was saved."""
+        try:
+            tensors, note = load_tensors(self.path)
+            run: dict[str, Any] = json.loads(note)
+            whole = run.pop("sha256") == checkpoint_sum(tensors, run)
+        except (SafetensorError, ValueError, LookupError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise InputError(f"checkpoint {self.path} is damaged; delete it to train from the start")
+        return tensors, run
+
     def remove(self) -> None:
         """Delete the file, once the run's result is published."""
         self.path.unlink(missing_ok=True)
+
+
+def checkpoint_sum(tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> str:
+    """sha256 over the note, and over names, types, shapes and bytes of the tensors."""
+    hasher = hashlib.sha256(canonical_json(dict(note)).encode())
+    for name, tensor in sorted(tensors.items()):
+        data = tensor.detach().cpu().contiguous()
+        hasher.update(f"{name}{data.dtype}{tuple(data.shape)}".encode())
+        hasher.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def _random_state() -> dict[str, Tensor]:
@@ -140,5 +163,8 @@ def write_json(value: object, path: Path) -> None:
     """Write indented JSON atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)

@@ -109,7 +109,7 @@ def plan_collection(
         latent_shape=base_model.latent_shape,
         dtype=config.dtype,
         shard_trajectories=shard,
-        unit_trajectories=max(shard, config.unit_trajectories or shard),
+        unit_trajectories=shard if shard < config.shard_trajectories else config.unit_trajectories or shard,
         identity=identity,
     )
 

@@ -7,6 +7,7 @@ the run must refuse. Exit code 1 if anything is not as it should be.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import load_tensors, save_tensors
+from agd_core.checkpoint import checkpoint_sum, load_tensors, save_tensors
 from agd_core.digest import file_digest
 from agd_core.progress import Progress
 from benchmarks.killing import KILLED, append_line, kill, lines, show, start, wait
@@ -136,7 +137,10 @@ def control(training: Training, life_seconds: float, digest: str) -> dict[str, s
         shutil.copytree(training.folder, copy.folder)
         checkpoint = copy.folder / found.relative_to(training.folder)
         tensors, note = load_tensors(checkpoint)
-        save_tensors(drop(tensors), checkpoint, note)
+        changed, run = drop(tensors), json.loads(note)
+        del run["sha256"]  # sealed again, so that not the checksum but the missing state decides
+        run["sha256"] = checkpoint_sum(changed, run)
+        save_tensors(changed, checkpoint, json.dumps(run))
         outcomes[name] = outcome(copy, digest)
     return outcomes
 

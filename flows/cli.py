@@ -152,7 +152,7 @@ def pretrain(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="An output folder or one artefact.")],
+    folder: Annotated[Path, typer.Argument(help="An output folder, one artefact, a store or an export.")],
     repair: Annotated[bool, typer.Option("--repair", help="Delete what is torn; the next run makes it anew.")] = False,
     as_json: Json = False,
 ) -> None:

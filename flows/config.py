@@ -1,8 +1,9 @@
 """One configuration for the whole pipeline: a section per stage."""
 
+from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agd_core.adapters import AnyAdapterConfig, ModulatedMlpConfig
 from agd_core.base_models import BaseModelConfig, DiTConfig
@@ -18,7 +19,18 @@ class StoreConfig(Config):
     """Where trajectories are kept; no part of what they are."""
 
     url: str | None = None
-    """A place that fsspec knows, such as s3://bucket/prefix; none keeps them with the other artefacts."""
+    """A folder, or a place that fsspec knows such as s3://bucket/prefix; none keeps them with the other artefacts."""
+
+    @field_validator("url")
+    @classmethod
+    def _absolute(cls, url: str | None) -> str | None:
+        """A folder as an absolute path, so that it is the same place from everywhere."""
+        if url is None:
+            return None
+        protocol, separator, path = url.rpartition("://")
+        if separator and not path.strip("/"):
+            raise ValueError(f"{url} names no place behind {protocol}://")
+        return url if separator and protocol != "file" else str(Path(path).expanduser().resolve())
 
 
 class PipelineConfig(Config):

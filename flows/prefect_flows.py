@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from agd_core.adapters import AdapterConfig
 from agd_core.base_models import BaseModel
+from agd_core.progress import never
 from agd_core.report.rows import HEADINGS, cells
 from flows.config import PipelineConfig
 from flows.prefect_progress import ArtifactProgress
@@ -22,6 +23,7 @@ from flows.stages.comparison import Compared, compare, sample_all
 from flows.stages.pretrain import pretrain
 from flows.stages.report import read_metrics, report
 from flows.stages.train import train
+from flows.stop_signals import StopSignals
 from flows.workplace import Workplace, pick_device, writable_folder
 from storage.artefacts import Artefact
 
@@ -29,26 +31,31 @@ from storage.artefacts import Artefact
 @task(cache_policy=NO_CACHE)
 def collect_trajectories(config: PipelineConfig, output: str) -> Artefact:
     """Stage 1."""
-    return stages.collect_stage(config, _base_model(config), _workplace(output))
+    with StopSignals() as signals:
+        return stages.collect_stage(config, _base_model(config), _workplace(output, signals))
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train-{adapter.label}")
 def train_adapter(config: PipelineConfig, adapter: AdapterConfig, trajectories: Artefact, output: str) -> Artefact:
     """Stage 2, one adapter. Called directly, so that it runs in the main thread and a cancel reaches it."""
     source = config.base_model.source
-    return train(config.train, adapter, config.collect, trajectories, _base_model(config), source, _workplace(output))
+    with StopSignals() as signals:
+        place = _workplace(output, signals)
+        return train(config.train, adapter, config.collect, trajectories, _base_model(config), source, place)
 
 
 @task(cache_policy=NO_CACHE)
 def sample_images(config: PipelineConfig, adapters: stages.Trained, output: str) -> dict[str, str]:
     """Stage 3."""
-    return sample_all(config, _base_model(config), adapters, _workplace(output))
+    with StopSignals() as signals:
+        return sample_all(config, _base_model(config), adapters, _workplace(output, signals))
 
 
 @task(cache_policy=NO_CACHE)
 def evaluate_samples(config: PipelineConfig, adapters: stages.Trained, output: str) -> list[Compared]:
     """Stage 4; sample sets that are not there yet are made first."""
-    return compare(config, _base_model(config), adapters, _workplace(output))
+    with StopSignals() as signals:
+        return compare(config, _base_model(config), adapters, _workplace(output, signals))
 
 
 @task(cache_policy=NO_CACHE)
@@ -153,7 +160,8 @@ def pretrain_flow(data: str | None = None, output: str = "outputs/pretrain") -> 
         data: folder of the four Fashion-MNIST idx files; where Debian puts them by default.
         output: folder for checkpoints and the finished model.
     """
-    return pretrain(Path(data) if data else None, _workplace(output))
+    with StopSignals() as signals:
+        return pretrain(Path(data) if data else None, _workplace(output, signals))
 
 
 def _trained(config: PipelineConfig, trajectories: Artefact, output: str) -> stages.Trained:
@@ -165,9 +173,10 @@ def _base_model(config: PipelineConfig) -> BaseModel:
     return config.base_model.build(pick_device("auto"))
 
 
-def _workplace(output: str) -> Workplace:
-    logger = get_run_logger()
-    return Workplace(writable_folder(Path(output)), pick_device("auto"), logger.info, ArtifactProgress)
+def _workplace(output: str, signals: StopSignals | None = None) -> Workplace:
+    """Where a task works; SIGTERM, which Prefect sends on cancel, makes it stop at the next safe point."""
+    logger, should_stop = get_run_logger(), (lambda: signals.stopping) if signals else never
+    return Workplace(writable_folder(Path(output)), pick_device("auto"), logger.info, ArtifactProgress, should_stop)
 
 
 def _markdown(metrics: dict[str, Any], written: Artefact) -> str:

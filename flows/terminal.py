@@ -1,9 +1,7 @@
 """What a person sees while a stage works: lines on standard error and one progress bar with time left."""
 
-import signal
 import sys
 import time
-from types import FrameType
 from typing import Self
 
 from rich.console import Console
@@ -18,6 +16,7 @@ from rich.progress import (
 )
 
 from agd_core import progress as core
+from flows.stop_signals import StopSignals
 
 _PLAIN_SECONDS = 15.0
 
@@ -43,17 +42,17 @@ class Terminal:
             transient=True,
             disable=quiet or not sys.stderr.isatty(),
         )
-        self._stopping = False
+        notice = "stopping at the next safe point; press Ctrl-C again to stop at once"
+        self._signals = StopSignals(lambda: self.announce(notice))
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._signals.__enter__()
         self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._signals.__exit__(*exception)
 
     def announce(self, line: str) -> None:
         """Print one line."""
@@ -67,13 +66,7 @@ class Terminal:
 
     def should_stop(self) -> bool:
         """Whether the person asked to stop."""
-        return self._stopping
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._stopping:
-            raise KeyboardInterrupt
-        self._stopping = True
-        self.announce("stopping at the next safe point; press Ctrl-C again to stop at once")
+        return self._signals.stopping
 
 
 class _BarProgress:

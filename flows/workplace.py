@@ -59,16 +59,17 @@ class Workplace:
                 artefact.finish(identity, measured)
         return artefact
 
-    def require_space(self, needed_bytes: int, what: str) -> None:
-        """Refuse work that the disk cannot hold.
+    def require_space(self, needed_bytes: int, what: str, folder: Path | None = None) -> None:
+        """Refuse work that the disk cannot hold: the one of this folder, or of the output.
 
         Raises:
             InputError: less free space than needed.
         """
-        free = shutil.disk_usage(self.output).free
+        folder = folder or self.output
+        free = shutil.disk_usage(folder).free
         if free < needed_bytes:
             needed_mb, free_mb = needed_bytes / _MEGABYTE, free / _MEGABYTE
-            raise InputError(f"{what} needs {needed_mb:,.0f} MB in {self.output}, {free_mb:,.0f} MB are free")
+            raise InputError(f"{what} needs {needed_mb:,.0f} MB in {folder}, {free_mb:,.0f} MB are free")
 
     def _reuses(self, artefact: Artefact, check: Callable[[Artefact], list[str]]) -> bool:
         """Whether the artefact is finished and intact; a damaged one is named and reopened."""

@@ -14,9 +14,9 @@ FOLDER = "artefacts"
 """Name of the folder that holds an output folder's artefacts."""
 SELF_CHECKED = "store"
 """A folder of this name inside an artefact has checksums of its own; the manifest leaves it out."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY_DIGITS = 16
-_MANIFEST_KEYS = {"format_version", "stage", "key", "identity", "files", "measured", "digest"}
+_MANIFEST_KEYS = {"format_version", "stage", "key", "identity", "files", "measured", "digest", "seal"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Artefact:
             if path.is_file() and path.name != MANIFEST and not path.name.endswith(".partial")
             if path.relative_to(self.path).parts[0] != SELF_CHECKED
         }
-        manifest = {
+        manifest: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "stage": self.stage,
             "key": self.key,
@@ -86,6 +86,7 @@ class Artefact:
             "measured": sorted(measured),
             "digest": _content_digest(files, measured),
         }
+        manifest["seal"] = digest(manifest)
         write_bytes((json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode(), self.path / MANIFEST)
 
     def reopen(self) -> None:
@@ -100,9 +101,7 @@ class Artefact:
         """
         manifest = self._read_manifest()
         if manifest is None:
-            return [f"{self.path}: not finished (no readable {MANIFEST})"]
-        if manifest["digest"] != _content_digest(manifest["files"], manifest["measured"]):
-            return [f"{self.path / MANIFEST}: its digest does not match the files it lists"]
+            return [f"{self.path}: not finished (no intact {MANIFEST})"]
         found = [_file_problem(self.path / name, entry, checksum_bytes) for name, entry in manifest["files"].items()]
         return [problem for problem in found if problem]
 
@@ -120,7 +119,10 @@ class Artefact:
             manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return manifest if isinstance(manifest, dict) and manifest.keys() >= _MANIFEST_KEYS else None
+        if not isinstance(manifest, dict) or manifest.keys() != _MANIFEST_KEYS:
+            return None
+        sealed = {name: value for name, value in manifest.items() if name != "seal"}
+        return manifest if digest(sealed) == manifest["seal"] else None
 
 
 @dataclass(frozen=True)

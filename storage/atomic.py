@@ -16,12 +16,6 @@ def write_bytes(data: bytes, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def sync_file(path: Path) -> None:
-    """Force a finished file's bytes to disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def sync_folder(path: Path) -> None:
     """Force a folder's entries to disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -120,8 +120,18 @@ def finish_export(objects: ObjectStore, note: Mapping[str, Any], exported: Itera
     return index
 
 
-def read_index(objects: ObjectStore, kind: str) -> ExportIndex:
-    """The index of a finished export.
+def export_problems(objects: ObjectStore) -> list[str]:
+    """One line per thing that is wrong with an export of any kind; empty when it is whole."""
+    try:
+        index = read_index(objects)
+        read_carried_plan(objects, index)
+    except (NoExport, TornFile) as error:
+        return [str(error)]
+    return [problem for entry in index.objects if (problem := object_problem(objects, entry))]
+
+
+def read_index(objects: ObjectStore, kind: str | None = None) -> ExportIndex:
+    """The index of a finished export, of this kind or of any.
 
     Raises:
         NoExport: none there, or of another kind or a newer version.
@@ -134,7 +144,8 @@ def read_index(objects: ObjectStore, kind: str) -> ExportIndex:
     except TornFile as error:
         raise TornFile(f"{objects.url}/{INDEX} {error}") from None
     note = json.loads(footer.get("note", "{}"))
-    if (found := (note.get("format"), note.get("format_version"))) != (kind, FORMAT_VERSION):
+    found = (note.get("format"), note.get("format_version"))
+    if found != (kind or found[0], FORMAT_VERSION):
         raise NoExport(f"{objects.url} holds {found[0]} version {found[1]}, not {kind} version {FORMAT_VERSION}")
     return ExportIndex(note, tuple(ExportedObject(**row) for row in table.to_pylist()))
 

@@ -222,9 +222,10 @@ class ZarrTrajectoryStore:
     def _committed_offsets(self, number: int) -> np.ndarray:
         unit = number * self.plan.shard_trajectories // self.plan.unit_trajectories
         shard = next(shard for shard in self._marked(unit) if shard.number == number)
-        if problem := self.shard_problem(shard, deep=False):
-            raise TornShard(problem)
-        return self._chunk_offsets(shard)
+        try:
+            return self._chunk_offsets(shard)
+        except (FileNotFoundError, TornShard) as error:
+            raise TornShard(f"{self.objects.url}/{shard.key}: {error}") from error
 
     def _chunk_offsets(self, shard: CommittedShard) -> np.ndarray:
         start = max(0, shard.size - self.layout.tail_bytes)

@@ -16,6 +16,7 @@ from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from flows.stages.trajectories import LOCATION, STORE_SUMMARY, new_store, remember_location, trajectory_problems
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
+from storage.objects import LocalObjects
 from storage.zarr_store import OtherContent, ZarrTrajectoryStore
 
 STAGE, VERSION = "trajectories", 2
@@ -95,9 +96,9 @@ def _collect_missing(
     place: Workplace,
 ) -> None:
     plan, missing = store.plan, store.missing_units()
-    if store.objects.local:
+    if isinstance(store.objects, LocalObjects):
         needed = sum(len(plan.unit(unit)) for unit in missing) * plan.stored_steps * plan.pair_bytes
-        place.require_space(needed, "collecting these trajectories")
+        place.require_space(needed, "collecting these trajectories", store.objects.root)
     done = plan.units - len(missing)
     wanted = len(plan.trajectories)
     place.announce(f"{STAGE}: collecting {wanted} trajectories, {done} of {plan.units} units there already")

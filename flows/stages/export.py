@@ -100,7 +100,9 @@ def open_source(source: str) -> ZarrTrajectoryStore:
     objects = _open(source)
     bare = objects.size(PLAN) is not None
     store = ZarrTrajectoryStore.open(objects) if bare else open_trajectories(_only_artefact(source))
-    problems = [found[0] for unit in range(store.plan.units) if (found := store.unit_problems(unit, deep=False))]
+    problems = [
+        found[0] for unit in range(store.plan.units) if (found := store.unit_problems(unit, deep=store.objects.local))
+    ]
     if problems:
         raise InputError(f"{source} is not whole: {len(problems)} of {store.plan.units} units missing; {problems[0]}")
     return store

@@ -4,11 +4,13 @@ from agd_core.adapter_files import AdapterCard, save_adapter
 from agd_core.adapters import Adapter, AdapterConfig
 from agd_core.base_models import BaseModel
 from agd_core.checkpoint import Checkpoint, write_json
+from agd_core.errors import InputError
 from agd_core.trainer import TrainConfig, train_adapter
 from agd_core.trajectory import CollectConfig
 from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
+from storage.shards import TornShard
 
 STAGE, VERSION = "adapter", 2
 LOSSES = "losses.json"
@@ -68,6 +70,10 @@ def _train(
     checkpoint = Checkpoint(artefact.path / "checkpoint.safetensors", artefact.key)
     reader = open_trajectories(trajectories)
     progress = place.progress(f"train {adapter.config.label}")
-    losses = train_adapter(base_model, adapter, reader, config, checkpoint, progress, place.should_stop)
+    try:
+        losses = train_adapter(base_model, adapter, reader, config, checkpoint, progress, place.should_stop)
+    except TornShard as error:
+        again = f"agd verify {trajectories.path} --repair deletes what is torn, then run the same command again"
+        raise InputError(f"damaged trajectories, {error}: {again}") from error
     write_json(losses, artefact.path / LOSSES)
     checkpoint.remove()

@@ -60,13 +60,16 @@ def trajectory_problems(artefact: Artefact, deep: bool | None = None) -> list[st
     try:
         objects = _objects(artefact)
         return store_problems(objects, objects.local if deep is None else deep)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         return [f"{artefact.path}: its store cannot be read: {error}"]
 
 
 def repair_trajectories(artefact: Artefact) -> list[str]:
     """Delete what is torn in an artefact's store; returns the names."""
-    return repair_store(_objects(artefact)) if (artefact.path / LOCATION).exists() else []
+    try:
+        return repair_store(_objects(artefact))
+    except (OSError, ValueError, LookupError, TypeError):
+        return []  # nothing there, or its location is torn; the manifest's check names that
 
 
 def _objects(artefact: Artefact) -> ObjectStore:

@@ -7,13 +7,18 @@ from agd_core.digest import digest
 from agd_core.errors import InputError
 from flows.stages.trajectories import repair_trajectories, trajectory_problems
 from storage.artefacts import Artefact, find_artefacts
+from storage.exports import NOTE, export_problems, read_index
+from storage.objects import LocalObjects
+from storage.plan_file import PLAN
+from storage.verification import repair_store, store_problems
+from storage.zarr_store import ZarrTrajectoryStore
 
 
 def verify(folder: Path, repair: bool = False) -> dict[str, Any]:
     """Read every file of every artefact at or below a folder.
 
     Args:
-        folder: an output folder or one artefact.
+        folder: an output folder, one artefact, a store or an export; a torn export is mended by exporting again.
         repair: delete what is torn, and nothing else; running the stage again makes it anew.
 
     Returns:
@@ -25,9 +30,11 @@ def verify(folder: Path, repair: bool = False) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise InputError(f"folder {folder} does not exist")
+    if alone := _verify_alone(folder, repair):
+        return alone
     artefacts = find_artefacts(folder)
     if not artefacts:
-        raise InputError(f"folder {folder} holds no artefacts (nothing with a manifest.json)")
+        raise InputError(f"folder {folder} holds no artefacts (nothing with a manifest.json), no store and no export")
     found = {artefact.path: artefact.problems() + trajectory_problems(artefact, deep=True) for artefact in artefacts}
     damaged = [artefact for artefact in artefacts if found[artefact.path]]
     deleted = [name for artefact in damaged for name in _repair(artefact)] if repair else []
@@ -40,6 +47,27 @@ def verify(folder: Path, repair: bool = False) -> dict[str, Any]:
         "problems": problems,
         "deleted": deleted,
     }
+
+
+def _verify_alone(folder: Path, repair: bool) -> dict[str, Any] | None:
+    """A store or an export that is no artefact; None if the folder is neither."""
+    objects = LocalObjects(folder)
+    if objects.size(PLAN) is not None:
+        problems = store_problems(objects)
+        deleted = repair_store(objects) if repair and problems else []
+    elif objects.size(NOTE) is not None:
+        problems, deleted = export_problems(objects), []
+    else:
+        return None
+    content = digest(sorted(objects.keys(""))) if problems else _content(objects)
+    return {"ok": not problems, "digest": content, "artefacts": 1, "problems": problems, "deleted": deleted}
+
+
+def _content(objects: LocalObjects) -> str:
+    """Content digest of a whole store, or of the store that was exported."""
+    if objects.size(PLAN) is not None:
+        return ZarrTrajectoryStore.open(objects).content_digest()
+    return str(read_index(objects).note["content_digest"])
 
 
 def _repair(artefact: Artefact) -> list[str]:

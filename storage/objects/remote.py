@@ -105,7 +105,7 @@ class RemoteObjects(ObjectStore):
         """Nothing: an upload that was cut off leaves no object."""
         return []
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes | bytearray) -> bool:
         try:
             self._ask(self._fs.pipe_file, self._path(key), data, mode="create", **self._one_request(len(data)))
         except FileExistsError:
@@ -150,7 +150,7 @@ class _StagedUpload(StagedBuffer):
         self._objects, self._key = objects, key
 
     def publish(self) -> bool:
-        return self._objects.create(self._key, bytes(self.data))
+        return self._objects.create(self._key, self.data)
 
 
 def _impatient(protocol: str) -> Any:

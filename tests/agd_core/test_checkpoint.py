@@ -147,3 +147,25 @@ def test_a_checkpoint_that_stands_elsewhere_in_the_data_is_refused(tmp_path):
     assert checkpoint.load(*saved, lambda step: {"epoch": 1, "position": step + 4})[0] == 3
     with pytest.raises(InputError, match="stands elsewhere in the data"):
         checkpoint.load(*saved, lambda step: {"epoch": 1, "position": 8})
+
+
+def test_a_damaged_checkpoint_is_named_and_never_loaded(tmp_path):
+    path, saved = tmp_path / "c.safetensors", trained(0)
+    Checkpoint(path, DIGEST).save(3, [0.5], *saved)
+    whole = path.read_bytes()
+    named = 0
+    places = torch.randint(len(whole) * 8, (300,), generator=torch.Generator().manual_seed(0)).tolist()
+    for place in places:
+        torn = bytearray(whole)
+        torn[place // 8] ^= 1 << place % 8
+        path.write_bytes(torn)
+        fresh = trained(10, steps=0)
+        try:
+            assert Checkpoint(path, DIGEST).load(*fresh) == (3, [0.5])  # padding of the header means nothing
+            assert_same(flat_state(*fresh), flat_state(*saved))
+        except InputError as error:
+            named += "is damaged; delete it" in str(error)
+    assert named > 290
+    path.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match="is damaged; delete it"):
+        Checkpoint(path, DIGEST).load(*trained(10, steps=0))

@@ -215,3 +215,17 @@ def test_a_disk_that_is_too_small_is_told_first(command, output, tars, archive, 
 def test_a_finished_export_needs_no_space(output, tars, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
     assert agd("export", "webdataset", output, tars[0], "--tar-bytes", TAR_BYTES)[0] == 0
+
+
+def test_exports_and_stores_are_verified_like_anything_else(archive, tars, store_folder, digest, tmp_path):
+    for source, pattern in ((tars[0], "*.tar"), (archive[0], "latents/c.*"), (store_folder, "latents/c.*")):
+        folder = shutil.copytree(source, tmp_path / source.name)
+        code, out, _ = agd("verify", folder, "--json")
+        assert (code, json.loads(out)["digest"]) == (0, digest)
+        victim = next(folder.glob(pattern))
+        data = bytearray(victim.read_bytes())
+        data[len(data) // 2] ^= 1
+        victim.write_bytes(data)
+        code, out, _ = agd("verify", folder)
+        assert code == 1
+        assert victim.name in out

@@ -8,9 +8,10 @@ from typer.testing import CliRunner
 from agd_core.errors import InputError
 from flows.cli import app
 from flows.presets import load_config
-from flows.stages.distill import collect_stage, sized_collect
+from flows.stages.distill import collect_stage, sized_collect, train_stage
 from flows.stages.plan import plan_costs, plan_lines
 from flows.stages.trajectories import open_trajectories
+from flows.stages.verify import verify
 from flows.workplace import Workplace
 from tests.conftest import SMALL
 
@@ -90,3 +91,36 @@ def test_a_place_that_nobody_knows_is_one_line(tmp_path):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
     assert "store.url nowhere://x cannot be used: Protocol not known: nowhere" in result.stderr
+
+
+def test_a_folder_as_url_is_the_same_place_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for url in ("kept", "./kept/", f"file://{tmp_path}/kept", "~/kept"):
+        assert config(f"store.url={url}").store.url == str(tmp_path / "kept")
+    assert config("store.url=s3://bucket/kept").store.url == "s3://bucket/kept"
+
+
+@pytest.mark.parametrize("url", ["s3://", "memory:///", "gs://"])
+def test_a_url_without_a_place_is_refused(url):
+    with pytest.raises(InputError, match="names no place"):
+        config(f"store.url={url}")
+
+
+def test_a_unit_may_be_larger_than_the_collection(teacher, tmp_path):
+    small = config("collect.shard_trajectories=32", "collect.unit_trajectories=64")
+    assert plan_costs(small, teacher, Workplace(tmp_path))["units"] == 1
+
+
+def test_damaged_trajectories_end_training_with_one_line(teacher, tmp_path):
+    remote = config("store.url=memory://damaged", "train.steps=40")
+    artefact = collect_stage(remote, teacher, Workplace(tmp_path))
+    objects = open_trajectories(artefact).objects
+    for shard in range(3):
+        data = bytearray(objects.read(f"latents/c.{shard}.0.0.0.0.0"))
+        data[100] ^= 1
+        objects.put(f"latents/c.{shard}.0.0.0.0.0", bytes(data))
+    with pytest.raises(InputError, match=r"damaged trajectories.*agd verify .* --repair"):
+        train_stage(remote, artefact, teacher, Workplace(tmp_path))
+    (artefact.path / "location.json").write_text("{}")
+    assert any("its store cannot be read" in problem for problem in verify(tmp_path)["problems"])

@@ -1,5 +1,10 @@
 """The whole chain through Prefect's engine and a real (temporary) server."""
 
+import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +14,8 @@ from prefect.client.orchestration import get_client
 from prefect.flows import load_flow_from_entrypoint
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.prefect_flows import collect_flow, distill_flow
+from agd_core.checkpoint import load_tensors
+from flows.prefect_flows import collect_flow, distill_flow, train_flow
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +58,25 @@ def test_a_second_flow_reuses_everything(ran):
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")}
     assert collect_flow(overrides=list(SMALL), output=str(output)).startswith(str(output))
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")} == before
+
+
+def test_sigterm_checkpoints_the_training_and_the_next_run_goes_on_from_there(server, tmp_path):
+    overrides = [*SMALL, "train.steps=100000", "adapters=[{kind: agd-modulated-mlp}]"]
+    collect_flow(overrides=overrides, output=str(tmp_path))
+
+    def cancel_once_it_trains():
+        while not list(tmp_path.rglob("adapter-*")):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    cancel = threading.Thread(target=cancel_once_it_trains)
+    cancel.start()
+    state = train_flow(overrides=overrides, output=str(tmp_path), return_state=True)
+    cancel.join()
+    assert not state.is_completed()
+    assert "run the same command again to resume" in state.message
+    (checkpoint,) = tmp_path.rglob("checkpoint.safetensors")
+    assert json.loads(load_tensors(checkpoint)[1])["step"] > 0
 
 
 def test_a_wrong_setting_fails_with_one_line(server, tmp_path):

@@ -37,7 +37,7 @@ def finished(started):
 
 def test_without_a_manifest_it_is_not_finished(started):
     assert not started.finished
-    assert started.problems() == [f"{started.path}: not finished (no readable {MANIFEST})"]
+    assert started.problems() == [f"{started.path}: not finished (no intact {MANIFEST})"]
     for read in (started.manifest, lambda: started.digest):
         with pytest.raises(FileNotFoundError, match="not finished"):
             read()
@@ -213,3 +213,17 @@ def test_a_folder_with_nothing_of_ours_has_no_artefacts(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_bytes(b"")
     assert find_artefacts(tmp_path) == []
+
+
+def test_a_flipped_bit_anywhere_in_a_manifest_is_named(tmp_path):
+    artefact = ArtefactStore(tmp_path).artefact("stage", {"a": 1})
+    artefact.path.mkdir(parents=True)
+    (artefact.path / "data").write_bytes(b"content")
+    artefact.finish({"a": 1})
+    path = artefact.path / MANIFEST
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert artefact.problems() or json.loads(path.read_bytes()) == json.loads(whole), place
+    path.write_bytes(whole)
+    assert artefact.problems() == []

@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from storage.atomic import sync_file, sync_folder, write_bytes
+from storage.atomic import sync_folder, write_bytes
 
 
 def synced_kinds(monkeypatch):
@@ -62,16 +62,6 @@ def test_nothing_has_the_final_name_while_bytes_may_still_be_lost(tmp_path, monk
     assert seen == [False, True]
 
 
-def test_syncing_keeps_the_bytes_and_reaches_the_disk(tmp_path, monkeypatch):
-    kinds, path = synced_kinds(monkeypatch), tmp_path / "file"
-    path.write_bytes(b"data")
-    sync_file(path)
-    sync_folder(tmp_path)
-    assert kinds == ["file", "folder"]
-    assert path.read_bytes() == b"data"
-
-
-@pytest.mark.parametrize("sync", [sync_file, sync_folder])
-def test_what_is_missing_cannot_be_synced(tmp_path, sync):
+def test_what_is_missing_cannot_be_synced(tmp_path):
     with pytest.raises(FileNotFoundError):
-        sync(tmp_path / "missing")
+        sync_folder(tmp_path / "missing")
