@@ -23,6 +23,7 @@ from agd_core.guidance import GuidedDenoiser
 from agd_core.trajectory import collect_unit
 from benchmarks.kill_collect import SETTINGS
 from benchmarks.killing import KILLED, answer, kill, show, start, wait
+from benchmarks.s3_servers import moto_server, radosgw_server, rclone_server
 from flows.presets import load_config
 from flows.stages.collect import collection_plan
 from storage.markers import marker_key
@@ -30,7 +31,6 @@ from storage.objects import LocalObjects, ObjectStore, open_objects
 from storage.sealed_parquet import TornFile
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore
-from tests.s3_servers import moto_server, radosgw_server, rclone_server
 
 SERVERS = {"moto": moto_server, "radosgw": radosgw_server, "rclone": rclone_server}
 

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.s3_servers import moto_server, radosgw_server, rclone_server
 from storage.objects import open_objects
 from storage.objects.remote import StoreUnreachable
 from storage.verification import repair_store, store_problems
 from storage.zarr_store import ZarrTrajectoryStore
-from tests.s3_servers import moto_server, radosgw_server, rclone_server
 from tests.storage.contract import (
     FOR_ALL,
     SIZES,
