@@ -7,7 +7,6 @@ store, bypassing the lock that keeps runs apart, one or both killed. After every
 be whole to the byte. Exit code 1 if anything is not as it should be.
 """
 
-import argparse
 import random
 import shutil
 import sys
@@ -24,7 +23,7 @@ from agd_core.base_models import BaseModel
 from agd_core.guidance import GuidedDenoiser
 from agd_core.records import CollectionPlan
 from agd_core.trajectory import collect_unit
-from benchmarks.killing import KILLED, answer, append_line, kill, lines, show, start, wait
+from benchmarks.killing import KILLED, answer, append_line, command_line, kill, lines, show, start, wait
 from flows.config import PipelineConfig
 from flows.presets import load_config
 from flows.stages import collect as stage
@@ -202,12 +201,8 @@ MUST_BE_ZERO = (
 
 def main() -> int:
     """Exit code 0 if everything is as it should be."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
+    parser = command_line(__doc__, kills=200)
     parser.add_argument("--trajectories", type=int, default=75, help="of each collection")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         result = kill_collections(arguments.kills, arguments.trajectories, arguments.seed, Path(folder))

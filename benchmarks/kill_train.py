@@ -6,7 +6,6 @@ The negative control drops one saved state at a time from a checkpoint that a ki
 the run must refuse. Exit code 1 if anything is not as it should be.
 """
 
-import argparse
 import json
 import os
 import random
@@ -27,7 +26,7 @@ from agd_core.base_models import BaseModel
 from agd_core.checkpoint import checkpoint_sum, load_tensors, save_tensors
 from agd_core.digest import file_digest
 from agd_core.progress import Progress
-from benchmarks.killing import KILLED, append_line, kill, lines, show, start, wait
+from benchmarks.killing import KILLED, append_line, command_line, kill, lines, show, start, wait
 from flows.config import PipelineConfig
 from flows.presets import load_config
 from flows.stages.collect import collect
@@ -196,12 +195,8 @@ def as_it_should_be(result: Mapping[str, Any]) -> bool:
 
 def main() -> int:
     """Exit code 0 if everything is as it should be."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30)
+    parser = command_line(__doc__, kills=30)
     parser.add_argument("--steps", type=int, default=120, help="of the training")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         result = kill_trainings(arguments.kills, arguments.steps, arguments.seed, Path(folder))

@@ -4,6 +4,7 @@ The parent imports everything once and then only forks, so a fresh worker costs 
 must not compute itself: threads do not survive a fork.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -81,6 +82,16 @@ def append_line(path: Path, entry: Any) -> None:
 def lines(path: Path) -> list[Any]:
     """All lines of a log; none if it was not begun."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def command_line(description: str, kills: int) -> argparse.ArgumentParser:
+    """The options that every kill script has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=kills)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
+    parser.add_argument("--json", action="store_true")
+    return parser
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:
