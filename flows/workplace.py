@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,28 @@ class Workplace:
                 work(artefact)
                 artefact.finish(identity, measured)
         return artefact
+
+    @contextmanager
+    def on_device(self, what: str) -> Iterator[None]:
+        """Hold the device for a piece of work, named in words; CPU-only work does without."""
+        yield
+
+    def each_unit(self, units: Sequence[int], run: Callable[[int], None], store_url: str) -> Iterator[int]:
+        """Do units of work and yield the number of each that is done, in any order.
+
+        Args:
+            units: the numbers of the units to do.
+            run: does one of them in this process.
+            store_url: where the store is, for those who do units in other processes.
+
+        Raises:
+            Stopped: when asked to, between two units.
+        """
+        for unit in units:
+            if self.should_stop():
+                raise Stopped("stopped between two units of work; run the same command again to resume")
+            run(unit)
+            yield unit
 
     def require_space(self, needed_bytes: int, what: str, folder: Path | None = None) -> None:
         """Refuse work that the disk cannot hold: the one of this folder, or of the output.

@@ -10,7 +10,6 @@ from agd_core.checkpoint import write_json
 from agd_core.condition import Condition
 from agd_core.errors import InputError
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
-from agd_core.progress import Stopped
 from agd_core.records import CARRIERS, CollectionPlan
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from flows.stages.trajectories import LOCATION, STORE_SUMMARY, new_store, remember_location, trajectory_problems
@@ -103,12 +102,14 @@ def _collect_missing(
     wanted = len(plan.trajectories)
     place.announce(f"{STAGE}: collecting {wanted} trajectories, {done} of {plan.units} units there already")
     progress = place.progress("collect")
-    for position, unit in enumerate(missing, start=done):
-        if place.should_stop():
-            raise Stopped(f"stopped with {position} of {plan.units} units committed; run the same command to resume")
+
+    def run(unit: int) -> None:
         with store.write_unit(unit) as writer:
             collect_unit(teacher, base_model, plan, writer, config, place.should_stop)
-        progress(position + 1, plan.units, "units")
+
+    with place.on_device(f"collect {wanted} trajectories"):
+        for finished, _ in enumerate(place.each_unit(missing, run, store.objects.url), start=done + 1):
+            progress(finished, plan.units, "units")
 
 
 def _summary(store: ZarrTrajectoryStore) -> dict[str, object]:

@@ -16,7 +16,7 @@ from agd_core.base_models import BaseModel
 from agd_core.progress import never
 from agd_core.report.rows import HEADINGS, cells
 from flows.config import PipelineConfig
-from flows.prefect_progress import ArtifactProgress
+from flows.lab.progress import ArtifactProgress
 from flows.presets import load_config, repeat_command
 from flows.stages import distill as stages
 from flows.stages.comparison import Compared, compare, sample_all

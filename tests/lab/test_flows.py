@@ -15,7 +15,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.testing.utilities import prefect_test_harness
 
 from agd_core.checkpoint import load_tensors
-from flows.prefect_flows import collect_flow, distill_flow, train_flow
+from flows.lab.flows import collect_flow, distill_flow, train_flow
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
