@@ -10,6 +10,7 @@ from agd_core.checkpoint import write_json
 from agd_core.condition import Condition
 from agd_core.errors import InputError
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
+from agd_core.progress import Stopped
 from agd_core.records import CARRIERS, CollectionPlan
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from flows.stages.trajectories import LOCATION, STORE_SUMMARY, new_store, remember_location, trajectory_problems
@@ -107,9 +108,13 @@ def _collect_missing(
         with store.write_unit(unit) as writer:
             collect_unit(teacher, base_model, plan, writer, config, place.should_stop)
 
-    with place.on_device(f"collect {wanted} trajectories"):
-        for finished, _ in enumerate(place.each_unit(missing, run, store.objects.url), start=done + 1):
-            progress(finished, plan.units, "units")
+    try:
+        with place.on_device(f"collect {wanted} trajectories"):
+            for _ in place.each_unit(missing, run, store.objects.url):
+                done += 1
+                progress(done, plan.units, "units")
+    except Stopped as stop:
+        raise Stopped(f"stopped with {done} of {plan.units} units committed; run the same command to resume") from stop
 
 
 def _summary(store: ZarrTrajectoryStore) -> dict[str, object]:
