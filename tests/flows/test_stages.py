@@ -170,7 +170,7 @@ def test_another_seed_gives_other_trajectories(first_run, teacher, small_config)
         (0, 0, "0 of 3 units"),
         (7, 1, "1 of 3 units"),
         (14, 2, "2 of 3 units"),
-        (4, 0, "within a unit"),
+        (4, 0, "0 of 3 units"),
         (20, 2, "within"),
     ],
 )
