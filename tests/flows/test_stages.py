@@ -171,7 +171,7 @@ def test_another_seed_gives_other_trajectories(first_run, teacher, small_config)
         (7, 1, "1 of 3 units"),
         (14, 2, "2 of 3 units"),
         (4, 0, "0 of 3 units"),
-        (20, 2, "within"),
+        (20, 2, "2 of 3 units"),
     ],
 )
 def test_an_interrupted_collection_resumes_to_the_same_content(
