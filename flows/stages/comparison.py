@@ -106,14 +106,22 @@ def _parameters(adapter: Artefact) -> int:
     return read_card(adapter.path)[1].parameters
 
 
+def every_cell(config: PipelineConfig, adapters: Sequence[tuple[AdapterConfig, Artefact]]) -> list[tuple[Method, Cell]]:
+    """Every sample set of a configuration."""
+    return [
+        (method, make_cell(config, method, scale, steps))
+        for scale, steps in points(config)
+        for method in methods(adapters)
+    ]
+
+
 def sample_all(
     config: PipelineConfig, base_model: BaseModel, adapters: Sequence[tuple[AdapterConfig, Artefact]], place: Workplace
 ) -> dict[str, str]:
     """Sample every cell without evaluating; folders by method, scale and steps."""
     return {
-        f"{method.name}, scale {scale:g}, {steps} steps": str(
-            sample(config.sample, make_cell(config, method, scale, steps), method.name, base_model, place).path
+        f"{method.name}, scale {cell.guidance_scale:g}, {cell.steps} steps": str(
+            sample(config.sample, cell, method.name, base_model, place).path
         )
-        for scale, steps in points(config)
-        for method in methods(adapters)
+        for method, cell in every_cell(config, adapters)
     }

@@ -1,0 +1,87 @@
+"""What a person sees on a run's page: tables, image grids, loss curves, the way to the report."""
+
+import base64
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact
+
+from agd_core.report.images import grid_png
+from agd_core.report.plots import loss_plot
+from agd_core.report.rows import HEADINGS, cells
+from flows.stages.report import PAGE
+from flows.stages.sample import STAGE as SAMPLES
+from flows.stages.sample import read_samples
+from flows.stages.train import LOSSES
+from flows.stages.train import STAGE as ADAPTER
+from storage.artefacts import Artefact
+
+REPORTS_URL = "AGD_REPORTS_URL"
+"""Environment variable with the address below which `agd up` serves reports."""
+_LIMIT_BYTES = 700_000
+_GRID_IMAGES, _GRID_COLUMNS = 40, 10
+
+
+def show_artefact(artefact: Artefact) -> None:
+    """Show what a stage made, if there is a way to look at it."""
+    if show := _WAYS.get(artefact.stage):
+        show(artefact)
+
+
+def show_results(metrics: dict[str, Any], report: Artefact, output: Path) -> None:
+    """The metric table, the grids at equal noise, and the way to the report, as the artifact `results`."""
+    grids = [f"### {path.stem[3:]}\n\n{picture(path.read_bytes())}" for path in sorted(report.path.glob("*.png"))]
+    parts = [metric_table(metrics["rows"]), report_link(output), *grids]
+    create_markdown_artifact(_fitting(parts), key="results", description="Results of the distillation")
+
+
+def metric_table(rows: list[Any]) -> str:
+    """Rows of the results table in Markdown."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
+    return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in rows)])
+
+
+def report_link(output: Path) -> str:
+    """A link where `agd up` serves reports, else the file's name; browsers follow no links to files."""
+    page = (output / PAGE).resolve()
+    if address := os.environ.get(REPORTS_URL):
+        home, url = address.split(" ", 1)
+        if page.is_relative_to(home):
+            return f"[Open the report]({url}/{page.relative_to(home).as_posix()}) (`{page}`)"
+    return f"Report: `{page}`"
+
+
+def picture(png: bytes) -> str:
+    """A PNG inside Markdown."""
+    return f"![](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def _fitting(parts: list[str]) -> str:
+    """As many parts as fit; they lie in the server's database, so an artifact stays below a megabyte."""
+    kept: list[str] = []
+    for part in parts:
+        if sum(map(len, kept)) + len(part) <= _LIMIT_BYTES:
+            kept.append(part)
+    left_out = len(parts) - len(kept)
+    return "\n\n".join([*kept, *([f"{left_out} more in the report"] if left_out else [])])
+
+
+def _show_losses(artefact: Artefact) -> None:
+    losses = json.loads((artefact.path / LOSSES).read_text(encoding="utf-8"))
+    plot = picture(loss_plot({artefact.path.name: losses}))
+    create_markdown_artifact(plot, key=_key(artefact), description="Training loss")
+
+
+def _show_samples(artefact: Artefact) -> None:
+    grid = picture(grid_png(read_samples(artefact).images[:_GRID_IMAGES], _GRID_COLUMNS))
+    create_markdown_artifact(_fitting([grid]), key=_key(artefact), description="The first samples")
+
+
+def _key(artefact: Artefact) -> str:
+    return artefact.path.name.lower().replace("_", "-")
+
+
+_WAYS: dict[str, Callable[[Artefact], None]] = {SAMPLES: _show_samples, ADAPTER: _show_losses}

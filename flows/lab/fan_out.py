@@ -1,0 +1,203 @@
+"""Units of collection and cells of sampling as mapped tasks: in threads here, or in processes of Dask or Ray.
+
+What goes to other processes is plain data: they load the model themselves, and the store and the artefacts say what is
+done already, so it does not matter who did it.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import Task
+
+from agd_core.base_models import BaseModel
+from agd_core.errors import InputError, NumericError
+from agd_core.guidance import GuidedDenoiser
+from agd_core.progress import ShouldStop, Stopped
+from agd_core.trajectory import collect_unit
+from flows.config import PipelineConfig
+from flows.lab.parameters import FanOut
+from flows.stages.comparison import every_cell
+from flows.stages.distill import Trained
+from flows.stages.sample import sample
+from flows.workplace import Workplace, pick_device
+from storage.artefacts import Artefact
+from storage.objects import open_objects
+from storage.zarr_store import ZarrTrajectoryStore
+
+_RETRIES = 2
+_POLL_SECONDS = 0.2
+_HOPELESS = (InputError, NumericError, Stopped)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """All that another process needs to work on a run; plain data."""
+
+    config: str
+    """The pipeline's configuration as JSON."""
+    device: str
+    output: str
+    """Folder of the artefacts, which every process must see."""
+
+    def settings(self) -> PipelineConfig:
+        """The configuration."""
+        return PipelineConfig.model_validate_json(self.config)
+
+    def base_model(self) -> BaseModel:
+        """The base model, loaded once per process."""
+        return _base_model(self.settings(), self.device)
+
+
+def each_unit(
+    fan_out: FanOut,
+    units: Sequence[int],
+    run: Callable[[int], None],
+    store_url: str,
+    elsewhere: Elsewhere,
+    should_stop: ShouldStop,
+) -> Iterator[int]:
+    """Map a task over units of work and yield the number of each that is done.
+
+    Args:
+        fan_out: task runner and number of workers.
+        units: the numbers of the units to do.
+        run: does a unit in this process, and polls `should_stop` itself.
+        store_url: where other processes find the store.
+        elsewhere: what other processes need beside it.
+        should_stop: asked while waiting.
+
+    Raises:
+        Stopped: when asked to.
+        Exception: what a unit failed with, after its retries.
+    """
+
+    def here(unit: int) -> None:
+        if should_stop():
+            raise Stopped("stopped before a unit of work")
+        run(unit)
+
+    def there(unit: int) -> None:
+        _collect_unit(unit, store_url, elsewhere)
+
+    yield from _each(fan_out, "unit", there if fan_out.elsewhere else here, units, should_stop)
+
+
+def sample_elsewhere(fan_out: FanOut, trained: Trained, elsewhere: Elsewhere, should_stop: ShouldStop) -> None:
+    """Make every sample set of a configuration in other processes; the stages find them done.
+
+    Raises:
+        Stopped: when asked to.
+    """
+    folders = [(artefact.path, artefact.stage, artefact.key) for _, artefact in trained]
+
+    def there(cell: int) -> None:
+        _sample_cell(cell, folders, elsewhere)
+
+    for _ in _each(fan_out, "cell", there, range(len(every_cell(elsewhere.settings(), trained))), should_stop):
+        pass
+
+
+def _each(
+    fan_out: FanOut, name: str, work: Callable[[int], None], numbers: Sequence[int], should_stop: ShouldStop
+) -> Iterator[int]:
+    """Submit a task per number; yields numbers as they end, and naps in between to see a stop in the main thread."""
+
+    @task(
+        name=name,
+        task_run_name=f"{name}-{{number}}",
+        cache_policy=NO_CACHE,
+        retries=_RETRIES,
+        retry_delay_seconds=1,
+        retry_condition_fn=_worth_retrying,
+    )
+    def one(number: int) -> None:
+        work(number)
+
+    with _RUNNERS[fan_out.runner](fan_out) as runner:
+        submit = _outside_of_tasks(runner.submit)
+        waiting: dict[int, PrefectFuture[None]] = {number: submit(one, {"number": number}) for number in numbers}
+        while waiting:
+            if should_stop():
+                raise Stopped("stopped between two units of work; run the same command again to resume")
+            next(iter(waiting.values())).wait(timeout=_POLL_SECONDS)
+            for number in [number for number, future in waiting.items() if future.state.is_final()]:
+                waiting.pop(number).result()
+                yield number
+
+
+def _outside_of_tasks(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, made as if from the flow itself: what is sent to other processes holds the task that it is sent from,
+    and the task of a stage holds its whole workplace.
+    """
+    context = copy_context()
+    context.run(TaskRunContext.__var__.set, None)  # type: ignore[arg-type]
+    return partial(context.run, call)
+
+
+def _worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    try:
+        state.result()
+    except _HOPELESS:
+        return False
+    except Exception:
+        return True
+    return False
+
+
+def _collect_unit(unit: int, store_url: str, elsewhere: Elsewhere) -> None:
+    """One unit, unless somebody has committed it already."""
+    settings, store = elsewhere.settings(), ZarrTrajectoryStore.open(open_objects(store_url))
+    if unit in store.missing_units():
+        base_model = elsewhere.base_model()
+        with store.write_unit(unit) as writer:
+            teacher = GuidedDenoiser(base_model, settings.guidance.build())
+            collect_unit(teacher, base_model, store.plan, writer, settings.collect)
+
+
+def _sample_cell(cell: int, adapters: list[tuple[Path, str, str]], elsewhere: Elsewhere) -> None:
+    """One sample set, as the artefact that the stage would make."""
+    settings = elsewhere.settings()
+    trained = [(config, Artefact(*folder)) for config, folder in zip(settings.adapters, adapters, strict=True)]
+    method, wanted = every_cell(settings, trained)[cell]
+    place = Workplace(Path(elsewhere.output), pick_device(elsewhere.device))
+    sample(settings.sample, wanted, method.name, elsewhere.base_model(), place)
+
+
+@lru_cache(maxsize=1)
+def _base_model(settings: PipelineConfig, device: str) -> BaseModel:
+    return settings.base_model.build(pick_device(device))
+
+
+def _threads(fan_out: FanOut) -> Any:
+    return ThreadPoolTaskRunner(max_workers=fan_out.workers)
+
+
+def _dask(fan_out: FanOut) -> Any:
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    if fan_out.address:
+        return DaskTaskRunner(address=fan_out.address)
+    return DaskTaskRunner(cluster_kwargs={"n_workers": fan_out.workers, "threads_per_worker": 1})
+
+
+def _ray(fan_out: FanOut) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from prefect_ray.task_runners import RayTaskRunner
+
+    if fan_out.address:
+        return RayTaskRunner(address=fan_out.address)
+    return RayTaskRunner(init_kwargs={"num_cpus": fan_out.workers, "include_dashboard": False})
+
+
+_RUNNERS: dict[str, Callable[[FanOut], Any]] = {"threads": _threads, "dask": _dask, "ray": _ray}

@@ -1,0 +1,108 @@
+"""How every flow of the lab runs: one line for bad input, a checkpoint on cancel, an end when its worker ends."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Failed
+
+from agd_core.errors import InputError
+from agd_core.parent_death import die_with_parent
+from agd_core.progress import Stopped
+from flows.config import PipelineConfig
+from flows.lab.artifacts import show_artefact
+from flows.lab.gpu_slot import GpuSlot
+from flows.lab.parameters import CollectSettings, FanOut
+from flows.lab.progress import ArtifactProgress
+from flows.lab.workplace import LabWorkplace
+from flows.stop_signals import StopSignals
+from flows.workplace import pick_device, writable_folder
+
+AUTO_RESUMED = "agd: resumed after a crash"
+"""Message of the state that the automation gives to a crashed run; the limit counts it."""
+MAX_AUTO_RESUMES = 3
+_RUN_BY_A_WORKER = "PREFECT__FLOW_RUN_ID"
+_NAME_LENGTH = 120
+
+R = TypeVar("R")
+
+
+def run_stages(settings: CollectSettings, work: Callable[[PipelineConfig, LabWorkplace], R]) -> R | State[Any]:
+    """Do a flow's work with its settings, in a workplace of the lab. See `run_in_lab`."""
+
+    def configured(place: LabWorkplace) -> R:
+        return work(settings.config(), place)
+
+    return run_in_lab(settings.output, configured, settings)
+
+
+def run_in_lab(
+    output: str, work: Callable[[LabWorkplace], R], settings: CollectSettings | None = None
+) -> R | State[Any]:
+    """Do a flow's work in a workplace of the lab; bad input ends the run as Failed, with one line.
+
+    Raises:
+        TerminationSignal: asked to stop, and did so after a checkpoint; Prefect knows whether it was a cancel.
+    """
+    if os.environ.get(_RUN_BY_A_WORKER):
+        die_with_parent(signal.SIGTERM)
+    with StopSignals() as signals, GpuSlot() as slot:
+        try:
+            _refuse_another_resume()
+            return work(_workplace(output, signals, slot, settings))
+        except InputError as error:
+            return Failed(message=str(error))
+        except Stopped as stop:
+            get_run_logger().warning(str(stop))
+            raise TerminationSignal(signal=signal.SIGTERM) from stop
+
+
+def run_name() -> str:
+    """What a run does, for its name: the flow, the preset and what was changed."""
+    given = flow_run.parameters.get("settings") or {}
+    filled: dict[str, Any] = given.model_dump(mode="json") if isinstance(given, CollectSettings) else given
+    source = filled.get("config_file") or filled.get("preset") or CollectSettings().source
+    boxes = {name: filled.get(name) or {} for name in PipelineConfig.model_fields if name != "adapters"}
+    changes = [f"{name}.{key}={value}" for name, box in boxes.items() for key, value in box.items()]
+    words = [str(flow_run.flow_name), str(source), *changes, *filled.get("overrides", [])]
+    return " ".join(words)[:_NAME_LENGTH]
+
+
+def _workplace(output: str, signals: StopSignals, slot: GpuSlot, settings: CollectSettings | None) -> LabWorkplace:
+    return LabWorkplace(
+        writable_folder(Path(output)),
+        pick_device("auto"),
+        get_run_logger().info,
+        ArtifactProgress,
+        lambda: signals.stopping,
+        slot,
+        settings.fan_out if settings else FanOut(),
+        settings.config().model_dump_json() if settings else "",
+        show_artefact,
+    )
+
+
+def _refuse_another_resume() -> None:
+    """A run that crashes again and again is not resumed for ever.
+
+    Raises:
+        InputError: it has been resumed by itself too often, and nobody has pressed Retry since.
+    """
+    run_id = flow_run.id
+    if not run_id or not os.environ.get(_RUN_BY_A_WORKER):
+        return
+    with get_client(sync_client=True) as client:
+        states = sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
+    resumes = [state for state in states if state.name == "AwaitingRetry"]
+    by_itself = 0
+    for state in resumes:
+        by_itself = by_itself + 1 if state.message == AUTO_RESUMED else 0
+    if by_itself > MAX_AUTO_RESUMES:
+        raise InputError(f"crashed and resumed {MAX_AUTO_RESUMES} times; read the logs, then press Retry to go on")

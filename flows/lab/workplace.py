@@ -1,0 +1,88 @@
+"""Where a stage works inside a flow run: every artefact is a cached task, the device a slot that the UI shows."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import task
+from prefect.client.schemas.objects import State
+
+from flows.lab.fan_out import Elsewhere, each_unit, sample_elsewhere
+from flows.lab.gpu_slot import GpuSlot
+from flows.lab.parameters import FanOut
+from flows.lab.stage_key import StageKey
+from flows.stages.distill import Trained
+from flows.workplace import Workplace
+from storage.artefacts import FOLDER, Artefact, ArtefactStore
+
+
+@dataclass(frozen=True)
+class LabWorkplace(Workplace):
+    """A workplace whose stages are Prefect tasks. What is true about caching and resuming stays in the stages."""
+
+    slot: GpuSlot = field(default_factory=GpuSlot)
+    fan_out: FanOut = field(default_factory=FanOut)
+    config: str = ""
+    """The run's configuration as JSON, for other processes."""
+    show: Callable[[Artefact], None] = lambda artefact: None
+    """Told of every artefact that was made, to show it on the run's page."""
+
+    def produce(
+        self,
+        stage: str,
+        identity: dict[str, Any],
+        work: Callable[[Artefact], None],
+        measured: Collection[str] = (),
+        check: Callable[[Artefact], list[str]] = lambda artefact: [],
+    ) -> Artefact:
+        """The artefact, through a task that Prefect caches by content; a hit is believed once the artefact is whole."""
+        artefact = ArtefactStore(self.output / FOLDER).artefact(stage, identity)
+
+        @task(
+            name=stage,
+            task_run_name=artefact.path.name,
+            cache_policy=StageKey(),
+            result_serializer="json",
+            persist_result=True,
+        )
+        def run(spec: dict[str, Any]) -> dict[str, str]:
+            made = super(LabWorkplace, self).produce(stage, identity, work, measured, check)
+            return {"artefact": made.path.name, "digest": made.digest}
+
+        spec = {"stage": stage, "identity": identity}
+        state: State[dict[str, str]] = run(spec, return_state=True)
+        cached = state.name == "Cached"
+        if cached and not self._holds(artefact, state.result(raise_on_failure=False), check):
+            state, cached = run.with_options(refresh_cache=True)(spec, return_state=True), False
+        state.result()
+        if not cached:
+            self.show(artefact)
+        return artefact
+
+    @contextmanager
+    def on_device(self, what: str) -> Iterator[None]:
+        """Hold the device, and show it in the UI."""
+        with super().on_device(what), self.slot.shown():
+            yield
+
+    def each_unit(self, units: Sequence[int], run: Callable[[int], None], store_url: str) -> Iterator[int]:
+        """Units as mapped tasks, on the task runner of the run's settings."""
+        return each_unit(self.fan_out, units, run, store_url, self.elsewhere(), self.should_stop)
+
+    def sample_ahead(self, trained: Trained) -> None:
+        """Where other processes do the sampling, let them make every sample set before the stages ask for it."""
+        if self.fan_out.elsewhere:
+            sample_elsewhere(self.fan_out, trained, self.elsewhere(), self.should_stop)
+
+    def elsewhere(self) -> Elsewhere:
+        """This workplace for other processes."""
+        return Elsewhere(self.config, str(self.device), str(self.output.resolve()))
+
+    def _holds(self, artefact: Artefact, found: Any, check: Callable[[Artefact], list[str]]) -> bool:
+        """Whether what a cache record names is in this output folder, finished and whole."""
+        with self._alone_with(artefact):
+            return self._reuses(artefact, check) and found == {
+                "artefact": artefact.path.name,
+                "digest": artefact.digest,
+            }
