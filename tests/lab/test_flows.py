@@ -1,96 +1,231 @@
-"""The whole chain through Prefect's engine and a real (temporary) server."""
+"""The flows through Prefect's engine and a real (temporary) server, in this process."""
 
 import json
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
-from prefect.flows import load_flow_from_entrypoint
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from agd_core.checkpoint import load_tensors
-from flows.lab.flows import collect_flow, distill_flow, train_flow
+from flows.lab.flows import collect_flow, distill_flow, evaluate_flow, sample_flow
+from flows.lab.parameters import CollectSettings, DistillSettings, FanOut, SampleSettings, TrainSettings
+from flows.stages.verify import verify
 from tests.conftest import SMALL
 
-ROOT = Path(__file__).resolve().parents[2]
-STAGE_TASKS = ("collect_trajectories", "sample_images", "evaluate_samples", "write_report")
+ONE_ADAPTER = "adapters=[{kind: agd-modulated-mlp}]"
 
 
 @pytest.fixture(scope="module")
-def server():
-    with prefect_test_harness(server_startup_timeout=180):
+def server(tmp_path_factory):
+    results = {PREFECT_LOCAL_STORAGE_PATH: str(tmp_path_factory.mktemp("results"))}
+    with prefect_test_harness(server_startup_timeout=180), temporary_settings(results):
         yield
 
 
 @pytest.fixture(scope="module")
-def ran(server, tmp_path_factory):
-    output = tmp_path_factory.mktemp("prefect")
-    return output, distill_flow(overrides=list(SMALL), output=str(output), return_state=True)
+def output(tmp_path_factory):
+    return tmp_path_factory.mktemp("outputs")
 
 
-def test_the_chain_runs_and_leaves_its_report(ran):
-    output, state = ran
+@pytest.fixture(scope="module")
+def ran(server, output):
+    return distill_flow(settings(output), return_state=True)
+
+
+def settings(output, *changes, model=DistillSettings, **sections):
+    return model(overrides=[*SMALL, ONE_ADAPTER, *changes], output=str(output), **sections)
+
+
+def run_and_count(flow, given):
+    """The state of a run, and the names of its task runs by how they ended."""
+    state = flow(given, return_state=True)
     assert state.is_completed(), state.message
-    metrics = state.result()
-    assert [row["nfe"] for row in metrics["rows"]] == [4, 8, 4, 4, 4]
+    with get_client(sync_client=True) as client:
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        runs = client.read_task_runs(flow_run_filter=wanted)
+    ended = {}
+    for run in runs:
+        ended.setdefault(run.state_name, set()).add(run.name.partition("-")[0])
+    return {name: sorted(stages) for name, stages in ended.items()}
+
+
+def test_the_chain_runs_and_leaves_its_report(ran, output):
+    assert ran.is_completed(), ran.message
+    assert [row["nfe"] for row in ran.result()["rows"]] == [4, 8, 4]
     assert (output / "report.html").is_file()
 
 
-def test_every_stage_was_a_task_run(ran):
+def test_the_table_the_grids_and_the_way_to_the_report_are_an_artifact(ran, output):
+    shown = Artifact.get("results").data
+    assert "| CFG |" in shown
+    assert shown.count("data:image/png;base64,") >= 3
+    assert str(output / "report.html") in shown
+    assert len(shown) < 1_000_000
+
+
+def test_samples_and_losses_are_artifacts(ran):
     with get_client(sync_client=True) as client:
-        names = [run.name for run in client.read_task_runs()]
-    assert {"train-agd-modulated-mlp", "train-agd-offset-shared"} <= set(names)
-    assert sum(name.startswith(STAGE_TASKS) for name in names) == len(STAGE_TASKS)
+        keys = {artifact.key or "" for artifact in client.read_artifacts()}
+    assert any(key.startswith("samples-") for key in keys)
+    assert any(key.startswith("adapter-") for key in keys)
 
 
-def test_the_results_table_is_an_artifact(ran):
-    assert "| CFG |" in Artifact.get("results").data
+def test_a_second_run_recomputes_nothing(ran, output):
+    assert run_and_count(distill_flow, settings(output)) == {
+        "Cached": ["adapter", "evaluation", "report", "samples", "trajectories"]
+    }
 
 
-def test_a_second_flow_reuses_everything(ran):
-    output, _ = ran
-    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")}
-    assert collect_flow(overrides=list(SMALL), output=str(output)).startswith(str(output))
-    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")} == before
+def test_another_evaluation_runs_the_evaluation_and_what_follows_it(ran, output):
+    ended = run_and_count(distill_flow, settings(output, "evaluate.bootstrap_resamples=7"))
+    assert ended == {"Cached": ["adapter", "samples", "trajectories"], "Completed": ["evaluation", "report"]}
 
 
-def test_sigterm_checkpoints_the_training_and_the_next_run_goes_on_from_there(server, tmp_path):
-    overrides = [*SMALL, "train.steps=100000", "adapters=[{kind: agd-modulated-mlp}]"]
-    collect_flow(overrides=overrides, output=str(tmp_path))
+def test_another_folder_is_not_served_from_the_first(ran, tmp_path):
+    """The key holds no path, so the record is found; that the artefact is not here is found too."""
+    collect_flow(settings(tmp_path, model=CollectSettings), return_state=True)
+    assert verify(tmp_path)["ok"]
 
-    def cancel_once_it_trains():
-        while not list(tmp_path.rglob("adapter-*")):
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGTERM)
 
-    cancel = threading.Thread(target=cancel_once_it_trains)
-    cancel.start()
-    state = train_flow(overrides=overrides, output=str(tmp_path), return_state=True)
-    cancel.join()
-    assert not state.is_completed()
-    assert "run the same command again to resume" in state.message
+def shards(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("latents/c.*")}
+
+
+def damage_by_truncation(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def damage_by_one_byte(path):
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, damage_by_truncation, damage_by_one_byte])
+def test_a_deleted_or_torn_shard_is_made_anew_and_no_other(server, tmp_path, damage):
+    given = settings(tmp_path, model=CollectSettings)
+    run_and_count(collect_flow, given)
+    whole = verify(tmp_path)["digest"]
+    before = shards(tmp_path)
+    torn = sorted(before)[1]
+    damage(torn)
+    ended = run_and_count(collect_flow, given)
+    assert ended["Completed"] == ["trajectories", "unit"]
+    after = shards(tmp_path)
+    assert {path for path in after if after[path] != before[path]} == {torn}
+    assert verify(tmp_path)["digest"] == whole
+
+
+CHANGES = [
+    ("collect.seed=1", "trajectories"),
+    ("collect.trajectories=16", "trajectories"),
+    ("collect.kept_steps=2", "trajectories"),
+    ("collect.guidance_scale_max=4", "trajectories"),
+    ("guidance.guided_channels=2", "trajectories"),
+    ("train.steps=7", "adapter"),
+    ("train.learning_rate=0.001", "adapter"),
+    ("adapters.0.hidden_width=16", "adapter"),
+    ("sample.seed=2", "samples"),
+    ("sample.steps=3", "samples"),
+    ("sample.guidance_scales=[1.5]", "samples"),
+    ("evaluate.bootstrap_resamples=6", "evaluation"),
+]
+CHAIN = ["trajectories", "adapter", "samples", "evaluation", "report"]
+
+
+@pytest.mark.parametrize(("change", "first"), CHANGES)
+def test_no_stage_is_served_from_before_a_change(ran, output, change, first):
+    """Of the stage that a change touches, and of all after it, no run may come from the cache, but for those
+    sample sets that the change leaves alone (without guidance, with CFG)."""
+    ended = run_and_count(distill_flow, settings(output, change))
+    before, after = CHAIN[: CHAIN.index(first)], CHAIN[CHAIN.index(first) :]
+    assert set(before) <= set(ended.get("Cached", []))
+    assert set(after) <= set(ended["Completed"])
+    assert first not in ended.get("Cached", []) or first == "samples"
+
+
+def test_names_say_what_a_run_does(ran):
+    with get_client(sync_client=True) as client:
+        names = {run.name for run in client.read_flow_runs()}
+    assert any(name.startswith("distill fashion-dit collect.trajectories=12") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["collect.guidance_scale_min=9"], "collect: guidance_scale_min 9 must be below guidance_scale_max 5"),
+        (["train.no_such=1"], "train.no_such"),
+        (["sample.guidance_scales=[2, 2]"], "sample"),
+        (["evaluate.extractor=inception"], "evaluate.extractor"),
+        (["guidance.guided_channels=99"], "guidance.guided_channels 99"),
+        (["nonsense"], "override 'nonsense'"),
+    ],
+)
+def test_what_the_form_cannot_check_fails_with_one_line(server, tmp_path, changes, named):
+    state = distill_flow(settings(tmp_path, *changes), return_state=True)
+    assert state.is_failed()
+    assert named in state.message
+    assert "\n" not in state.message
+
+
+def test_the_log_of_a_run_says_what_was_reused(ran, output):
+    state = collect_flow(settings(output, model=CollectSettings), return_state=True)
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+    deadline = time.monotonic() + 20
+    with get_client(sync_client=True) as client:
+        while not (lines := [log.message for log in client.read_logs(wanted)]) and time.monotonic() < deadline:
+            time.sleep(0.5)
+    assert any(line.startswith("trajectories: cached") for line in lines)
+
+
+def stop_a_process_once(there_is, flow, given):
+    """Run a flow in a process of its own, as a worker does, and send it SIGTERM; Prefect ends with the same signal."""
+    code = f"from flows.lab.flows import {flow} as run; run({given.model_dump(mode='json')!r})"
+    environment = os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value(), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL) as process:
+        while not there_is() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == -signal.SIGTERM
+
+
+def test_a_stop_within_a_mapped_unit_keeps_the_committed_ones(server, tmp_path):
+    """The signal reaches the main thread; the units, in threads, see it through the shared wish to stop."""
+    given = settings(tmp_path, "collect.trajectories=80", "collect.steps=50", model=CollectSettings)
+    stop_a_process_once(lambda: list(tmp_path.rglob("index/*.parquet")), "collect_flow", given)
+    assert 1 <= len(list(tmp_path.rglob("index/*.parquet"))) < 20
+    assert run_and_count(collect_flow, given)["Completed"] == ["trajectories", "unit"]
+    assert verify(tmp_path)["ok"]
+
+
+def test_sigterm_checkpoints_the_training(server, tmp_path):
+    given = settings(tmp_path, "train.steps=100000", model=TrainSettings)
+    stop_a_process_once(lambda: list(tmp_path.rglob("adapter-*")), "train_flow", given)
     (checkpoint,) = tmp_path.rglob("checkpoint.safetensors")
     assert json.loads(load_tensors(checkpoint)[1])["step"] > 0
 
 
-def test_a_wrong_setting_fails_with_one_line(server, tmp_path):
-    state = collect_flow(overrides=["collect.steps=0"], output=str(tmp_path), return_state=True)
-    assert state.is_failed()
-    assert "collect.steps: Input should be greater than or equal to 1" in state.message
+def test_the_stages_before_sampling_are_enough_for_its_flow(ran, output):
+    ended = run_and_count(sample_flow, settings(output, model=SampleSettings))
+    assert ended == {"Cached": ["adapter", "samples", "trajectories"]}
+    ended = run_and_count(evaluate_flow, settings(output))
+    assert ended == {"Cached": ["adapter", "evaluation", "samples", "trajectories"]}
 
 
-@pytest.mark.parametrize(
-    "deployment", yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"], ids=lambda d: d["name"]
-)
-def test_deployments_name_real_flows_and_parameters(deployment, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    flow = load_flow_from_entrypoint(deployment["entrypoint"])
-    assert flow.description
-    flow.validate_parameters(deployment.get("parameters", {}))
-    assert set(deployment.get("parameters", {})) <= set(flow.parameters.properties)
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_other_processes_collect_the_same(server, tmp_path, runner):
+    folders = {"threads": tmp_path / "threads", runner: tmp_path / runner}
+    for name, folder in folders.items():
+        given = settings(folder, model=CollectSettings, fan_out=FanOut(runner=name, workers=2))
+        assert collect_flow(given, return_state=True).is_completed()
+    here, there = (verify(folder)["digest"] for folder in folders.values())
+    assert here == there
