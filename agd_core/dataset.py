@@ -4,6 +4,7 @@ A step's pairs follow from its number alone (`agd_core.order`). So resuming is s
 whatever the number of workers or ranks was before, and what was prefetched but never used leaves no trace.
 """
 
+import signal
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 
 from agd_core.errors import InputError
 from agd_core.order import Order, StreamOrder
+from agd_core.parent_death import die_with_parent
 from agd_core.records import StepBatch, StoredType, TrajectoryReader
 
 TORCH_TYPES: dict[StoredType, torch.dtype] = {
@@ -146,6 +148,7 @@ def _read_in_processes(
         collate_fn=identity,
         prefetch_factor=prefetch,
         multiprocessing_context=start_method,
+        worker_init_fn=_die_with_trainer,
         generator=torch.Generator(),
     )
     try:
@@ -153,6 +156,11 @@ def _read_in_processes(
     except Exception as error:
         # The loader's frames would keep its processes alive; the worker's own traceback is in the message.
         raise error.with_traceback(None) from None
+
+
+def _die_with_trainer(worker: int) -> None:
+    """No reader outlives a killed training: a forked one would keep what it inherited, the device's lease included."""
+    die_with_parent(signal.SIGKILL)
 
 
 def identity(batch: Any) -> Any:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -51,27 +51,41 @@ class Evaluation:
         return dict(vars(self))
 
 
+@dataclass(frozen=True)
+class SampleFeatures:
+    """What an extractor makes of a sample set, and of the real data."""
+
+    features: Float[Tensor, "images features"]
+    classes: Int[Tensor, " images"]
+    """The most likely class of every image."""
+    reference: FeatureStatistics
+
+    @classmethod
+    def of(cls, samples: SampleSet, extractor: FeatureExtractor) -> "SampleFeatures":
+        """Compute them: the only part of an evaluation that uses the extractor's device."""
+        return cls(*extractor.extract(samples.images), extractor.reference())
+
+
 def evaluate_samples(
     samples: SampleSet,
     guided_latents: Float[Tensor, "images channels height width"] | None,
-    extractor: FeatureExtractor | None,
+    seen: SampleFeatures | None,
     config: EvaluateConfig,
 ) -> Evaluation:
-    """Measure one sample set.
+    """Measure one sample set, on the CPU.
 
     Args:
         samples: the images.
         guided_latents: final latents of the guided teacher, row by row from the same noise; None to leave
             the paired error out.
-        extractor: None to leave distance and accuracy out.
+        seen: features of the samples; None to leave distance and accuracy out.
         config: resamples and their seed.
     """
     paired = None if guided_latents is None else float((samples.latents - guided_latents).square().mean())
-    if extractor is None:
+    if seen is None:
         return Evaluation(None, None, None, None, paired)
-    features, classes = extractor.extract(samples.images)
-    reference = extractor.reference()
-    distance = frechet_distance(reference, FeatureStatistics.of(features))
-    margin = _NORMAL_95 * bootstrap_standard_error(features, reference, config.bootstrap_resamples, config.seed)
-    accuracy = float((classes == samples.labels).float().mean())
+    distance = frechet_distance(seen.reference, FeatureStatistics.of(seen.features))
+    error = bootstrap_standard_error(seen.features, seen.reference, config.bootstrap_resamples, config.seed)
+    accuracy = float((seen.classes == samples.labels).float().mean())
+    margin = _NORMAL_95 * error
     return Evaluation(distance, distance - margin, distance + margin, accuracy, paired)

@@ -15,17 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agd_core.parent_death import die_with_parent
+
 TIMEOUT_SECONDS = 300.0
 KILLED = -signal.SIGKILL
 
 
 def start(work: Callable[[], Any]) -> int:
-    """Do this in a process of its own; returns its id."""
+    """Do this in a process of its own, which does not outlive this one; returns its id."""
     sys.stdout.flush()
+    parent = os.getpid()
     child = os.fork()
     if child:
         return child
     try:
+        die_with_parent(signal.SIGKILL, parent)
         work()
         os._exit(0)
     except BaseException:

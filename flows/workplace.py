@@ -1,9 +1,7 @@
 """Where a stage works and whom it tells: output folder, device, progress, the wish to stop."""
 
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,10 +12,11 @@ import torch
 
 from agd_core.errors import InputError
 from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
+from flows.device_lease import hold_device
+from flows.file_lock import try_lock, wait_until
 from storage.artefacts import FOLDER, Artefact, ArtefactStore
 
 _CHECKSUM_BYTES = 64 << 20
-_LOCK_SECONDS = 0.2
 _MEGABYTE = 1e6
 
 
@@ -40,6 +39,7 @@ class Workplace:
         work: Callable[[Artefact], None],
         measured: Collection[str] = (),
         check: Callable[[Artefact], list[str]] = lambda artefact: [],
+        title: str = "",
     ) -> Artefact:
         """The artefact of this stage and identity: the finished one if it is intact, else what `work` makes of it.
 
@@ -51,6 +51,7 @@ class Workplace:
             work: fills the artefact's folder, taking over what an interrupted run left there.
             measured: files that hold measured times, see `Artefact.finish`.
             check: names what is wrong with a finished artefact beyond its manifest.
+            title: what is done, in words, for those who show it.
         """
         artefact = ArtefactStore(self.output / FOLDER).artefact(stage, identity)
         with self._alone_with(artefact):
@@ -61,8 +62,17 @@ class Workplace:
 
     @contextmanager
     def on_device(self, what: str) -> Iterator[None]:
-        """Hold the device for a piece of work, named in words; CPU-only work does without."""
-        yield
+        """Hold the device for a piece of work, named in words, as the only process on this machine.
+
+        Lock order: first the artefact (`produce`), then the device. Nothing inside may wait for an artefact, and work
+        that needs no device, such as statistics or a report, stays outside.
+
+        Raises:
+            InputError: the lease cannot be used, see `flows.device_lease`.
+            Stopped: asked to, while waiting.
+        """
+        with hold_device(self.device, what, self.announce, self.should_stop):
+            yield
 
     def each_unit(self, units: Sequence[int], run: Callable[[int], None], store_url: str) -> Iterator[int]:
         """Do units of work and yield the number of each that is done, in any order.
@@ -110,14 +120,12 @@ class Workplace:
         """Hold the artefact's file lock; the kernel frees it when its holder dies."""
         artefact.path.mkdir(parents=True, exist_ok=True)
         with (artefact.path.parent / f".{artefact.path.name}.lock").open("w") as lock:
-            waiting = False
-            while not _locked(lock.fileno()):
-                if not waiting:
-                    self.announce(f"{artefact.stage}: waiting for another run on {artefact.path}")
-                waiting = True
-                if self.should_stop():
-                    raise Stopped("stopped while waiting for another run; run the same command again")
-                time.sleep(_LOCK_SECONDS)
+            wait_until(
+                lambda: try_lock(lock.fileno()),
+                lambda: f"another run on {artefact.path}",
+                self.announce,
+                self.should_stop,
+            )
             for abandoned in artefact.path.glob("*.partial"):  # by a run that was killed: nobody else works here now
                 abandoned.unlink()
             yield
@@ -159,11 +167,3 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU {os.uname().machine}, {torch.get_num_threads()} threads"
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

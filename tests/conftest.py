@@ -3,6 +3,8 @@ import os
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
+import tempfile
+
 import pytest
 import torch
 
@@ -23,6 +25,16 @@ SMALL = (
     "evaluate.bootstrap_resamples=5",
 )
 """Overrides that make the demo's preset a matter of seconds."""
+
+
+def pytest_configure(config):
+    """Leases of its own: a test session waits for no other one and for no real run.
+
+    Not a fixture, since test modules copy the environment for their processes when they are imported.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="agd-leases-")
+    config.add_cleanup(folder.cleanup)
+    os.environ |= {"AGD_LEASE_FOLDER": folder.name, "AGD_LEASE": "on"}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -84,7 +84,8 @@ def _compare_one(
 ) -> Compared:
     cell = make_cell(config, method, scale, steps)
     samples = guided if cell.guidance else sample(config.sample, cell, method.name, base_model, place)
-    evaluation = evaluate(config.evaluate, samples, guided, place)
+    what = f"{method.name}, scale {scale:g}, {steps} steps"
+    evaluation = evaluate(config.evaluate, samples, guided, place, what)
     cost = json.loads((samples.path / COST).read_text(encoding="utf-8"))
     nfe = float(load_tensors(samples.path / SAMPLES)[0]["nfe"])
     row: Row = {

@@ -6,8 +6,9 @@ from typing import Any
 from agd_core.base_models import BaseModel
 from agd_core.checkpoint import write_json
 from agd_core.errors import InputError
-from agd_core.evaluator import EvaluateConfig, evaluate_samples
+from agd_core.evaluator import EvaluateConfig, SampleFeatures, evaluate_samples
 from agd_core.metrics import EXTRACTORS, FeatureExtractor
+from agd_core.sampling import SampleSet
 from flows.stages.sample import read_samples
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
@@ -16,8 +17,18 @@ STAGE, VERSION = "evaluation", 1
 EVALUATION = "evaluation.json"
 
 
-def evaluate(config: EvaluateConfig, samples: Artefact, guided: Artefact, place: Workplace) -> Artefact:
-    """Measure one sample set against the real data and against the guided teacher's samples of the same noise."""
+def evaluate(
+    config: EvaluateConfig, samples: Artefact, guided: Artefact, place: Workplace, what: str = "samples"
+) -> Artefact:
+    """Measure one sample set against the real data and against the guided teacher's samples of the same noise.
+
+    Args:
+        config: what is measured.
+        samples: the sample set.
+        guided: the guided teacher's.
+        place: where to work.
+        what: the sample set in words.
+    """
     extractor = _extractor(config, place)
     identity = {
         "version": VERSION,
@@ -28,10 +39,12 @@ def evaluate(config: EvaluateConfig, samples: Artefact, guided: Artefact, place:
     }
 
     def work(artefact: Artefact) -> None:
-        evaluation = evaluate_samples(read_samples(samples), read_samples(guided).latents, extractor, config)
+        sampled, guided_latents = read_samples(samples), read_samples(guided).latents
+        seen = _seen_by(extractor, sampled, place) if extractor else None
+        evaluation = evaluate_samples(sampled, guided_latents, seen, config)
         write_json(evaluation.as_dict(), artefact.path / EVALUATION)
 
-    return place.produce(STAGE, identity, work)
+    return place.produce(STAGE, identity, work, title=f"evaluate {what}")
 
 
 def read_evaluation(artefact: Artefact) -> dict[str, Any]:
@@ -57,3 +70,8 @@ def check_extractor(config: EvaluateConfig, base_model: BaseModel) -> None:
 def _extractor(config: EvaluateConfig, place: Workplace) -> FeatureExtractor | None:
     extractor = EXTRACTORS.get(config.extractor)
     return extractor(place.device) if extractor else None
+
+
+def _seen_by(extractor: FeatureExtractor, samples: SampleSet, place: Workplace) -> SampleFeatures:
+    with place.on_device(f"features of {len(samples.images)} images"):
+        return SampleFeatures.of(samples, extractor)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def pretrain(data: Path | None, place: Workplace, config: PretrainConfig | None 
         InputError: the images are missing.
         Stopped: after a checkpoint, when asked to; run again to resume.
     """
-    config = config or PretrainConfig()
+    config, place = config or PretrainConfig(), replace(place, device=torch.device("cpu"))
     pixels, labels = load_fashion_mnist("train", data or DEFAULT_FOLDER)
     signed = to_signed(pixels)
     seen = hashlib.sha256(pixels.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
@@ -115,9 +116,11 @@ def _trained(
     def work(artefact: Artefact) -> None:
         place.announce(f"{stage}: training")
         checkpoint = Checkpoint(artefact.path / "checkpoint.safetensors", artefact.key)
-        torch.manual_seed(derive_seed(seed, stage))
-        loop, model = start(checkpoint)
-        write_json(loop.run(place.progress(stage), place.should_stop), artefact.path / LOSSES)
+        with place.on_device(f"train the {stage}"):
+            torch.manual_seed(derive_seed(seed, stage))
+            loop, model = start(checkpoint)
+            losses = loop.run(place.progress(stage), place.should_stop)
+        write_json(losses, artefact.path / LOSSES)
         save_tensors(model.state_dict(), artefact.path / WEIGHTS)
         checkpoint.remove()
 
@@ -143,11 +146,14 @@ def _assemble_classifier(artefact: Artefact, pixels: Tensor, data: Path, place: 
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_tensors(halved, folder / CLASSIFIER)
     extractor = FashionFeatures(torch.device("cpu"), folder)
-    statistics = FeatureStatistics.of(extractor.extract(pixels.permute(0, 2, 3, 1))[0])
+    test_images, test_labels = load_fashion_mnist("test", data)
+    with place.on_device("measure the classifier"):
+        features, _ = extractor.extract(pixels.permute(0, 2, 3, 1))
+        measured = {"classifier_test_accuracy": accuracy(extractor.model, to_signed(test_images), test_labels)}
+    statistics = FeatureStatistics.of(features)
     tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
     save_tensors(tensors, folder / STATISTICS, str(statistics.samples))
-    test_images, test_labels = load_fashion_mnist("test", data)
-    return {"classifier_test_accuracy": accuracy(extractor.model, to_signed(test_images), test_labels)}
+    return measured
 
 
 def _assemble_pipeline(
@@ -156,10 +162,11 @@ def _assemble_pipeline(
     """Write the stock diffusers folder in float16 and measure what the VAE alone costs."""
     vae = _load_autoencoder(autoencoder)
     signed = to_signed(pixels)
-    vae.register_to_config(scaling_factor=float(1 / encode_means(vae, signed).std()))
     extractor = FashionFeatures(torch.device("cpu"), place.output / "fashion-classifier")
-    reconstructed = reconstruct(vae, signed[:10_000])
-    features, _ = extractor.extract(to_bytes(reconstructed))
+    with place.on_device("measure the autoencoder"):
+        vae.register_to_config(scaling_factor=float(1 / encode_means(vae, signed).std()))
+        reconstructed = reconstruct(vae, signed[:10_000])
+        features, _ = extractor.extract(to_bytes(reconstructed))
     pipeline = DiTPipeline(_load_transformer(transformer).half(), vae.half(), build_scheduler())
     pipeline.register_to_config(id2label={str(label): name for label, name in enumerate(CLASS_NAMES)})
     pipeline.save_pretrained(place.output / "fashion-dit")

@@ -50,6 +50,7 @@ def report(
         identity,
         lambda artefact: _write(config, command, trajectories, adapters, compared, artefact, place),
         measured=[PAGE, METRICS],
+        title="write the report",
     )
     for name in (PAGE, METRICS):
         write_bytes((artefact.path / name).read_bytes(), place.output / name)

@@ -64,16 +64,18 @@ def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, 
         "cell": cell.identity(),
     }
 
+    what = f"{label}, scale {cell.guidance_scale:g}, {cell.steps} steps"
+
     def work(artefact: Artefact) -> None:
-        place.announce(f"{STAGE}: {config.images} images, {label}, scale {cell.guidance_scale:g}, {cell.steps} steps")
+        place.announce(f"{STAGE}: {config.images} images, {what}")
         progress = place.progress(f"sample {label}")
-        with cell.denoiser(base_model) as denoiser:
+        with place.on_device(f"sample {label}"), cell.denoiser(base_model) as denoiser:
             samples = sample_images(
                 denoiser, base_model, config, cell.guidance_scale, cell.steps, progress, place.should_stop
             )
         _write(samples, place, artefact)
 
-    return place.produce(STAGE, identity, work, measured=[COST])
+    return place.produce(STAGE, identity, work, measured=[COST], title=f"sample {what}")
 
 
 def _write(samples: SampleSet, place: Workplace, artefact: Artefact) -> None:

@@ -46,7 +46,7 @@ def train(
         )
         save_adapter(adapter, card, artefact.path)
 
-    return place.produce(STAGE, identity, work)
+    return place.produce(STAGE, identity, work, title=f"train {adapter_config.label}")
 
 
 def _new_adapter(
@@ -71,7 +71,8 @@ def _train(
     reader = open_trajectories(trajectories)
     progress = place.progress(f"train {adapter.config.label}")
     try:
-        losses = train_adapter(base_model, adapter, reader, config, checkpoint, progress, place.should_stop)
+        with place.on_device(f"train {adapter.config.label}"):
+            losses = train_adapter(base_model, adapter, reader, config, checkpoint, progress, place.should_stop)
     except TornShard as error:
         again = f"agd verify {trajectories.path} --repair deletes what is torn, then run the same command again"
         raise InputError(f"damaged trajectories, {error}: {again}") from error

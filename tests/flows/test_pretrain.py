@@ -14,6 +14,7 @@ from agd_core.pretraining.autoencoder import AutoencoderRecipe
 from agd_core.pretraining.classifier import ClassifierRecipe
 from agd_core.pretraining.transformer import TransformerRecipe
 from agd_core.progress import Stopped
+from flows.device_lease import acquisitions
 from flows.stages.pretrain import PretrainConfig, pretrain
 from flows.workplace import Workplace
 
@@ -80,6 +81,15 @@ def test_running_again_trains_nothing(straight, data):
     assert [line.partition(",")[0] for line in lines] == [
         f"{s}: cached" for s in ("classifier", "autoencoder", "transformer")
     ]
+
+
+def test_it_computes_on_the_cpu_whatever_device_is_offered(straight, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("AGD_LEASE_FOLDER", str(tmp_path / "leases"))
+    offered = torch.device("cuda")
+    pretrain(data, Workplace(straight[0], offered), CONFIG)
+    assert [path.name for path in (tmp_path / "leases").iterdir()] == ["cpu.jsonl"]
+    held = [entry["what"] for entry in acquisitions(torch.device("cpu")) if entry["event"] == "acquired"]
+    assert held == ["measure the classifier", "measure the autoencoder"]
 
 
 def test_other_images_are_another_run(straight, data, tmp_path):
