@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ _LIMIT_BYTES = 700_000
 _GRID_IMAGES, _GRID_COLUMNS = 40, 10
 
 
-def show_artefact(artefact: Artefact) -> None:
+def show_artefact(artefact: Artefact, title: str) -> None:
     """Show what a stage made, if there is a way to look at it."""
-    if show := _WAYS.get(artefact.stage):
-        show(artefact)
+    if way := _WAYS.get(artefact.stage):
+        png = way(artefact, title)
+        create_markdown_artifact(_fitting([picture(png)]), key=_key(title or artefact.path.name), description=title)
 
 
 def show_results(metrics: dict[str, Any], report: Artefact, output: Path) -> None:
@@ -69,19 +71,17 @@ def _fitting(parts: list[str]) -> str:
     return "\n\n".join([*kept, *([f"{left_out} more in the report"] if left_out else [])])
 
 
-def _show_losses(artefact: Artefact) -> None:
-    losses = json.loads((artefact.path / LOSSES).read_text(encoding="utf-8"))
-    plot = picture(loss_plot({artefact.path.name: losses}))
-    create_markdown_artifact(plot, key=_key(artefact), description="Training loss")
+def _losses(artefact: Artefact, title: str) -> bytes:
+    return loss_plot({title: json.loads((artefact.path / LOSSES).read_text(encoding="utf-8"))})
 
 
-def _show_samples(artefact: Artefact) -> None:
-    grid = picture(grid_png(read_samples(artefact).images[:_GRID_IMAGES], _GRID_COLUMNS))
-    create_markdown_artifact(_fitting([grid]), key=_key(artefact), description="The first samples")
+def _samples(artefact: Artefact, title: str) -> bytes:
+    return grid_png(read_samples(artefact).images[:_GRID_IMAGES], _GRID_COLUMNS)
 
 
-def _key(artefact: Artefact) -> str:
-    return artefact.path.name.lower().replace("_", "-")
+def _key(title: str) -> str:
+    """Prefect's keys are lower-case letters, digits and dashes."""
+    return "-".join(re.findall("[a-z0-9]+", title.lower()))
 
 
-_WAYS: dict[str, Callable[[Artefact], None]] = {SAMPLES: _show_samples, ADAPTER: _show_losses}
+_WAYS: dict[str, Callable[[Artefact, str], bytes]] = {SAMPLES: _samples, ADAPTER: _losses}

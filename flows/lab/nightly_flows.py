@@ -4,11 +4,11 @@ An interactive run waits for one adapter at most, never for the whole night: its
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.states import Completed, Failed
@@ -79,7 +79,7 @@ def _queue(name: str, night: str, output: str) -> str:
         timeout=0,
         as_subflow=False,
     )
-    return str(run.id)
+    return str(cast(FlowRun, run).id)
 
 
 def _raise_alarm(done: Night, output: str) -> None:

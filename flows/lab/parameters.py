@@ -57,25 +57,37 @@ def section_of(config: type[BaseModel]) -> type[Section]:
 class CollectSection(section_of(CollectConfig)):  # type: ignore[misc]
     """Stage 1, guided trajectories. Blank: as in the preset."""
 
+    model_config = ConfigDict(title="Collect")
+
 
 class StoreSection(section_of(StoreConfig)):  # type: ignore[misc]
     """Where trajectories are kept. Blank: as in the preset."""
+
+    model_config = ConfigDict(title="Store")
 
 
 class TrainSection(section_of(TrainConfig)):  # type: ignore[misc]
     """Stage 2, the same for every adapter. Blank: as in the preset."""
 
+    model_config = ConfigDict(title="Train")
+
 
 class SampleSection(section_of(SampleConfig)):  # type: ignore[misc]
     """Stage 3, the images. Blank: as in the preset."""
+
+    model_config = ConfigDict(title="Sample")
 
 
 class EvaluateSection(section_of(EvaluateConfig)):  # type: ignore[misc]
     """Stage 4, what is measured on them. Blank: as in the preset."""
 
+    model_config = ConfigDict(title="Evaluate")
+
 
 class FanOut(Section):
     """Who does units of collection and cells of sampling. Results do not depend on it."""
+
+    model_config = ConfigDict(title="Fan out")
 
     runner: Literal["threads", "dask", "ray"] = "threads"
     """threads: this process; dask, ray: other processes, each with its own copy of the model."""

@@ -25,8 +25,8 @@ class LabWorkplace(Workplace):
     fan_out: FanOut = field(default_factory=FanOut)
     config: str = ""
     """The run's configuration as JSON, for other processes."""
-    show: Callable[[Artefact], None] = lambda artefact: None
-    """Told of every artefact that was made, to show it on the run's page."""
+    show: Callable[[Artefact, str], None] = lambda artefact, title: None
+    """Told of every artefact that was made, and of its title, to show it on the run's page."""
 
     def produce(
         self,
@@ -35,19 +35,20 @@ class LabWorkplace(Workplace):
         work: Callable[[Artefact], None],
         measured: Collection[str] = (),
         check: Callable[[Artefact], list[str]] = lambda artefact: [],
+        title: str = "",
     ) -> Artefact:
         """The artefact, through a task that Prefect caches by content; a hit is believed once the artefact is whole."""
         artefact = ArtefactStore(self.output / FOLDER).artefact(stage, identity)
 
         @task(
             name=stage,
-            task_run_name=artefact.path.name,
+            task_run_name=title or artefact.path.name,
             cache_policy=StageKey(),
             result_serializer="json",
             persist_result=True,
         )
         def run(spec: dict[str, Any]) -> dict[str, str]:
-            made = super(LabWorkplace, self).produce(stage, identity, work, measured, check)
+            made = super(LabWorkplace, self).produce(stage, identity, work, measured, check, title)
             return {"artefact": made.path.name, "digest": made.digest}
 
         spec = {"stage": stage, "identity": identity}
@@ -57,7 +58,7 @@ class LabWorkplace(Workplace):
             state, cached = run.with_options(refresh_cache=True)(spec, return_state=True), False
         state.result()
         if not cached:
-            self.show(artefact)
+            self.show(artefact, title)
         return artefact
 
     @contextmanager
