@@ -5,7 +5,7 @@ The core reads and writes trajectories through the protocols at the end, so it n
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -61,7 +61,10 @@ class CollectionPlan:
     shard_trajectories: int
     unit_trajectories: int
     identity: Mapping[str, Any]
-    """Plain data: the settings and digests that shape the content. A store of another identity is refused."""
+    """Plain data: the settings and digests that shape every unit's content, however many there are.
+
+    A store of another identity is refused.
+    """
 
     def __post_init__(self) -> None:
         if self.unit_trajectories % self.shard_trajectories:
@@ -120,25 +123,41 @@ class CollectionPlan:
         """How many trajectories one shard holds; the last may hold fewer."""
         return min(self.shard_trajectories, len(self.trajectories) - shard * self.shard_trajectories)
 
-    @cached_property
-    def dataset_id(self) -> str:
-        """sha256 of the whole plan, the conditions' bytes included: the same for equal plans, wherever they are.
+    def unit_of(self, shard: int) -> int:
+        """The unit that a shard belongs to."""
+        return shard * self.shard_trajectories // self.unit_trajectories
 
-        Scales and timesteps count as what is stored of them, float32.
+    @cached_property
+    def settings_id(self) -> str:
+        """sha256 of what all units have in common: identity, layout, timesteps and the conditions' bytes.
+
+        Timesteps count as what is stored of them, float32.
         """
-        scales = self.guidance_scales.tolist()
         return digest(
             {
                 "identity": dict(self.identity),
-                "trajectories": [
-                    asdict(trajectory) | {"guidance_scale": scale}
-                    for trajectory, scale in zip(self.trajectories, scales, strict=True)
-                ],
                 "timesteps": np.asarray(self.timesteps, dtype=np.float32).tolist(),
                 "conditions": {name: array_digest(array) for name, array in self.conditions.items()},
                 "layout": [*self.latent_shape, self.dtype, self.shard_trajectories, self.unit_trajectories],
             }
         )
+
+    @cached_property
+    def unit_ids(self) -> tuple[str, ...]:
+        """sha256 of what each unit holds: `settings_id` and its trajectories, scales as float32.
+
+        Plans of the same settings share the ids of the full units that they have in common, whatever their lengths.
+        """
+        scales = self.guidance_scales.tolist()
+        rows = [vars(row) | {"guidance_scale": scales[place]} for place, row in enumerate(self.trajectories)]
+        starts = range(0, len(rows), self.unit_trajectories)
+        units = [rows[start : start + self.unit_trajectories] for start in starts]
+        return tuple(digest({"settings": self.settings_id, "trajectories": unit}) for unit in units)
+
+    @cached_property
+    def dataset_id(self) -> str:
+        """sha256 of the whole plan, the conditions' bytes included: the same for equal plans, wherever they are."""
+        return digest({"settings": self.settings_id, "units": list(self.unit_ids)})
 
     @cached_property
     def step_table(self) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 python benchmarks/kill_collect.py [--kills 200] [--trajectories 75] [--seed 0] [--folder DIR] [--json]
 
-Rounds alternate: `agd collect`'s stage, killed and started again until it is done; and two collectors that race on one
-store, bypassing the lock that keeps runs apart, one or both killed. After every kill each unit that has a marker must
-be whole to the byte. Exit code 1 if anything is not as it should be.
+Rounds alternate: `agd collect`'s stage, killed and started again until it is done; and two collectors that share one
+store, as on two machines, without the locks that keep runs apart on one, one or both killed. After every kill each unit
+that has a marker must be whole to the byte. Exit code 1 if anything is not as it should be.
 """
 
+import os
 import random
 import shutil
 import sys
@@ -67,11 +68,10 @@ class Collection:
 
     def run_store(self) -> None:
         """Collect straight into the store, without the artefact and its lock."""
+        stage.collect_unit = self.logged_unit
         store = ZarrTrajectoryStore.prepare(LocalObjects(self.store), self.plan)
-        teacher = GuidedDenoiser(self.base_model, self.config.guidance.build())
-        for unit in store.missing_units():
-            with store.write_unit(unit) as writer:
-                self.logged_unit(teacher, self.base_model, self.plan, writer, self.config.collect)
+        teacher, place = GuidedDenoiser(self.base_model, self.config.guidance.build()), Workplace(self.folder)
+        stage.collect_missing(self.config.collect, teacher, self.base_model, store, store.missing_units(), place)
 
     def logged_unit(self, teacher: Any, base_model: Any, plan: Any, writer: Any, *rest: Any) -> None:
         """`collect_unit`, noting first what is computed and whether it was finished already."""
@@ -161,7 +161,7 @@ def new_collection(config: PipelineConfig, base_model: BaseModel, folder: Path) 
     """An empty place to collect into."""
     folder.mkdir()
     plan = stage.collection_plan(config.collect, config.guidance, base_model)
-    artefact = ArtefactStore(folder / FOLDER).artefact(stage.STAGE, dict(plan.identity))
+    artefact = ArtefactStore(folder / FOLDER).artefact(stage.STAGE, stage.artefact_identity(plan))
     return Collection(config, base_model, plan, folder, Path(new_store(artefact, None).url))
 
 
@@ -176,6 +176,7 @@ def unbroken(collection: Collection) -> tuple[float, str]:
 def kill_collections(kills: int, trajectories: int, seed: int, folder: Path) -> dict[str, Any]:
     """Kill until so many kills are reached; returns the measured numbers."""
     torch.set_num_threads(1)
+    os.environ["AGD_LEASE"] = "off"
     config = load_config("fashion-dit", [*SETTINGS, f"collect.trajectories={trajectories}"])
     base_model = config.base_model.build(torch.device("cpu"))
     life, digest = unbroken(new_collection(config, base_model, folder / "unbroken"))

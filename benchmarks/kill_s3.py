@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from agd_core.guidance import GuidedDenoiser
-from agd_core.trajectory import collect_unit
 from benchmarks.kill_collect import SETTINGS
 from benchmarks.killing import KILLED, answer, kill, show, start, wait
 from benchmarks.s3_servers import moto_server, radosgw_server, rclone_server
 from flows.presets import load_config
-from flows.stages.collect import collection_plan
+from flows.stages.collect import collect_missing, collection_plan
+from flows.workplace import Workplace
 from storage.markers import marker_key
 from storage.objects import LocalObjects, ObjectStore, open_objects
 from storage.sealed_parquet import TornFile
@@ -47,9 +47,8 @@ class Collector:
         with warnings.catch_warnings(action="ignore"):
             store = ZarrTrajectoryStore.prepare(objects, self.plan)
         teacher = GuidedDenoiser(self.base_model, self.config.guidance.build())
-        for unit in store.missing_units():
-            with store.write_unit(unit) as writer:
-                collect_unit(teacher, self.base_model, self.plan, writer, self.config.collect)
+        place = Workplace(Path(tempfile.gettempdir()))
+        collect_missing(self.config.collect, teacher, self.base_model, store, store.missing_units(), place)
 
     def visible(self, objects: ObjectStore) -> list[int]:
         """(units with a marker, torn ones among them)."""
@@ -120,7 +119,7 @@ def main() -> int:
     collector = Collector(arguments.trajectories)
     with tempfile.TemporaryDirectory() as folder, SERVERS[arguments.server](folder) as server:
         os.environ |= {"AWS_ACCESS_KEY_ID": server.key, "AWS_SECRET_ACCESS_KEY": server.secret}
-        os.environ |= {"AWS_ENDPOINT_URL": server.endpoint_url, "AWS_DEFAULT_REGION": "us-east-1"}
+        os.environ |= {"AWS_ENDPOINT_URL": server.endpoint_url, "AWS_DEFAULT_REGION": "us-east-1", "AGD_LEASE": "off"}
         url = f"s3://{server.bucket}/kills"
         result = kill_collections(collector, url, arguments.kills, arguments.seed, Path(folder))
     show({"server": server.name, **result}, as_json=False)

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from agd_core.records import CollectionPlan
 from storage.objects import ObjectStore
-from storage.plan_file import PLAN, ListedFile, listed_files, plan_dataset_id, read_plan
+from storage.plan_file import PLAN, ListedFile, OtherFormat, listed_files, plan_dataset_id, read_plan
 from storage.sealed_parquet import TornFile, seal, unseal
 from storage.shards import TornShard
 from storage.zarr_store import ZarrTrajectoryStore
@@ -154,13 +154,13 @@ def read_carried_plan(objects: ObjectStore, index: ExportIndex) -> CollectionPla
     """The plan that an export carries.
 
     Raises:
-        TornFile: missing, damaged, or of another dataset.
+        TornFile: missing, damaged, of another dataset, or in the format of another version.
     """
     try:
         data = objects.read(f"{CARRIED}/{PLAN}")
         listed = listed_files(data)
         files = {key: objects.read(f"{CARRIED}/{key}") for key in listed}
-    except (FileNotFoundError, TornFile) as error:
+    except (FileNotFoundError, TornFile, OtherFormat) as error:
         raise TornFile(f"{objects.url}/{CARRIED}: the carried plan cannot be read: {error}") from None
     torn = [key for key, expected in listed.items() if ListedFile.of(files[key]) != expected]
     if torn or plan_dataset_id(data) != index.note["dataset_id"]:

@@ -51,7 +51,7 @@ class CommittedShard:
     content: str
     """`storage.pairs.shard_content` of its pairs."""
     provenance: str
-    """"new", or "adopted" where a killed writer had finished it."""
+    """"new", or "adopted" where it was found finished: by a killed writer, or in a store of the same settings."""
 
 
 def shard_key(shard: int) -> str:
@@ -87,25 +87,27 @@ def write_marker(
         "device": device,
     }
     rows = [row | attempt for shard in written for row in _shard_rows(plan, shard)]
-    return seal(pa.Table.from_pylist(rows, schema=_SCHEMA), {"dataset_id": plan.dataset_id})
+    return seal(pa.Table.from_pylist(rows, schema=_SCHEMA), {"unit_id": plan.unit_ids[unit]})
 
 
 def read_marker(data: bytes, plan: CollectionPlan, unit: int) -> list[CommittedShard]:
     """The shards that a marker vouches for.
 
+    A marker names what its unit holds, so it says the same in a store of the same settings and any length.
+
     Raises:
-        TornFile: damaged, of another dataset, or of another unit.
+        TornFile: damaged, or of a unit that holds something else.
     """
     table, footer = unseal(data)
-    if footer.get("dataset_id") != plan.dataset_id:
-        raise TornFile("belongs to another dataset")
-    if table.column_names != _SCHEMA.names:
-        raise TornFile("is another kind of file")
-    first = unit * plan.unit_trajectories
-    if not np.array_equal(table["trajectory"].to_numpy(), np.arange(first, first + len(plan.unit(unit)))):
-        raise TornFile("belongs to another unit")
+    if footer.get("unit_id") != plan.unit_ids[unit]:
+        raise TornFile("belongs to another unit or dataset")
     heads = table.select(_SHARD_COLUMNS).take(np.arange(0, len(table), plan.shard_trajectories)).to_pylist()
     return [CommittedShard(number, **head) for number, head in zip(plan.unit_shards(unit), heads, strict=True)]
+
+
+def marker_device(data: bytes) -> str:
+    """What computed the unit of an intact marker, in words."""
+    return str(unseal(data)[0]["device"][0].as_py())
 
 
 def _shard_rows(plan: CollectionPlan, written: WrittenShard) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from zarr.core.buffer.cpu import Buffer
 from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory, StoredType
 from storage.sealed_parquet import TornFile, seal, unseal
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 PLAN = "plan.parquet"
 LATENTS = "latents"
 _K_NAMES = ["input", "guided_prediction"]
@@ -47,6 +47,10 @@ _SCHEMA = pa.schema(
         ("steps", pa.list_(pa.int32())),
     ]
 )
+
+
+class OtherFormat(ValueError):
+    """A store that was written by a version with another format."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def write_plan(plan: CollectionPlan, files: Mapping[str, bytes]) -> bytes:
     listed = {key: vars(ListedFile.of(data)) for key, data in sorted(files.items())}
     footer = {
         "dataset_id": plan.dataset_id,
+        "settings_id": plan.settings_id,
         "format_version": str(FORMAT_VERSION),
         "identity": json.dumps(plan.identity, sort_keys=True),
         "layout": json.dumps(_layout(plan)),
@@ -106,6 +111,7 @@ def plan_identity(data: bytes) -> dict[str, Any]:
 
     Raises:
         TornFile: the plan is damaged.
+        OtherFormat: another version wrote it; so for all functions that read a plan.
     """
     identity: dict[str, Any] = json.loads(_unseal_plan(data)[1]["identity"])
     return identity
@@ -114,6 +120,11 @@ def plan_identity(data: bytes) -> dict[str, Any]:
 def plan_dataset_id(data: bytes) -> str:
     """`CollectionPlan.dataset_id` of a plan file."""
     return _unseal_plan(data)[1]["dataset_id"]
+
+
+def plan_settings_id(data: bytes) -> str:
+    """`CollectionPlan.settings_id` of a plan file."""
+    return _unseal_plan(data)[1]["settings_id"]
 
 
 def listed_files(data: bytes) -> dict[str, ListedFile]:
@@ -127,11 +138,8 @@ def read_plan(data: bytes, files: Mapping[str, bytes]) -> CollectionPlan:
 
     Raises:
         TornFile: the plan is damaged.
-        ValueError: written by a newer version.
     """
     table, footer = _unseal_plan(data)
-    if int(footer["format_version"]) != FORMAT_VERSION:
-        raise ValueError(f"store format {footer['format_version']}; this version reads format {FORMAT_VERSION}")
     group = _open_prepared(files)
     layout = json.loads(footer["layout"])
     return CollectionPlan(
@@ -150,6 +158,8 @@ def _unseal_plan(data: bytes) -> tuple[pa.Table, dict[str, str]]:
     table, footer = unseal(data)
     if "files" not in footer:
         raise TornFile("is another kind of file")
+    if footer["format_version"] != str(FORMAT_VERSION):
+        raise OtherFormat(f"is of store format {footer['format_version']}; this version reads format {FORMAT_VERSION}")
     return table, footer
 
 

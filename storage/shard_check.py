@@ -42,7 +42,7 @@ def whole_shard(store: ZarrTrajectoryStore, number: int) -> WrittenShard:
             sums += checksums(pairs)
             absmax.append(_absmax(store, pairs))
     tail = store.objects.read(key, chunks * layout.stride)
-    if tail != layout.tail(chunks, plan.dataset_id, number):
+    if tail != layout.tail(chunks, plan.unit_ids[plan.unit_of(number)], number):
         raise TornShard("has another label or index")
     crc32c = google_crc32c.extend(crc32c, tail)
     return WrittenShard(CommittedShard(number, key, size, crc32c, shard_content(sums), "adopted"), tuple(absmax))

@@ -4,7 +4,8 @@
 
 The format is the `sharding_indexed` codec with the index at the end and inner codecs `bytes` (little endian) and
 `crc32c` (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html). The specification lets a
-shard hold bytes that no index entry names; the label lies there and says which shard of which dataset this is.
+shard hold bytes that no index entry names; the label lies there and says which shard this is, and of which unit of
+work (`CollectionPlan.unit_ids`). A full unit has the same id, and so the same bytes, in a collection of any length.
 Every chunk has its place before anything is written, so equal content gives equal bytes in whatever order it comes.
 """
 
@@ -53,17 +54,17 @@ class ShardLayout:
         """Bytes of a shard that holds its first `chunks` chunks."""
         return chunks * self.stride + self.tail_bytes
 
-    def tail(self, chunks: int, dataset_id: str, number: int) -> bytes:
+    def tail(self, chunks: int, unit_id: str, number: int) -> bytes:
         """Label and index of a shard that holds its first `chunks` chunks."""
-        head = struct.pack("<4s32sQ", _MAGIC, bytes.fromhex(dataset_id), number)
+        head = struct.pack("<4s32sQ", _MAGIC, bytes.fromhex(unit_id), number)
         index = np.full((self.grid, 2), _MISSING, dtype="<u8")
         index[:chunks, 0] = np.arange(chunks, dtype=np.uint64) * np.uint64(self.stride)
         index[:chunks, 1] = self.stride
         body = index.tobytes()
         return head + crc_bytes(head) + body + crc_bytes(body)
 
-    def check_label(self, tail: bytes, dataset_id: str, number: int) -> None:
-        """Refuse the shard of another dataset or place.
+    def check_label(self, tail: bytes, unit_id: str, number: int) -> None:
+        """Refuse the shard of another unit or place.
 
         Raises:
             TornShard: what is wrong.
@@ -73,8 +74,8 @@ class ShardLayout:
         head, crc = tail[: _LABEL.size - CRC_BYTES], tail[_LABEL.size - CRC_BYTES : _LABEL.size]
         if crc_bytes(head) != crc or head[:4] != _MAGIC:
             raise TornShard("has no readable label")
-        if head != struct.pack("<4s32sQ", _MAGIC, bytes.fromhex(dataset_id), number):
-            raise TornShard("belongs to another place or dataset")
+        if head != struct.pack("<4s32sQ", _MAGIC, bytes.fromhex(unit_id), number):
+            raise TornShard("belongs to another place or unit")
 
     def chunk_offsets(self, tail: bytes) -> np.ndarray:
         """First byte of every chunk, int64 `[grid]`, -1 where there is none; read from the index, whoever wrote it.

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agd_core.records import PlannedTrajectory
-from storage.markers import CommittedShard, WrittenShard, marker_key, read_marker, shard_key, write_marker
-from storage.objects import StagedObject
+from storage.markers import (
+    CommittedShard,
+    WrittenShard,
+    marker_device,
+    marker_key,
+    read_marker,
+    shard_key,
+    write_marker,
+)
+from storage.objects import ObjectStore, StagedObject
 from storage.pairs import as_floats, check_pair, checksums, pair_magnitudes, shard_content
 from storage.sealed_parquet import TornFile
 from storage.shard_check import whole_shard
@@ -22,24 +30,39 @@ if TYPE_CHECKING:
 
 
 class ZarrUnitWriter:
-    """A `UnitWriter` of a `ZarrTrajectoryStore`; finished shards of a killed writer are adopted, not written again."""
+    """A `UnitWriter` of a `ZarrTrajectoryStore`; finished shards that are there are adopted, not written again."""
 
     def __init__(self, store: ZarrTrajectoryStore, unit: int) -> None:
         self._store, self._unit = store, unit
         self._planned = store.plan.unit(unit)
-        self._started_at = datetime.now(UTC)
+        self._started_at, self._device = datetime.now(UTC), store.device
         self._stack = ExitStack()
         self._shards: dict[int, _OpenShard] = {}
         vouched = {shard.number: shard.content for shard in self._found_marker()}
         adopted = ((shard, adopt(store, shard, vouched.get(shard))) for shard in store.plan.unit_shards(unit))
         self._finished = {shard: committed for shard, committed in adopted if committed}
-        self._adopted = frozenset(self._finished)
+        self._adopted = set(self._finished)
 
     @property
     def wanted(self) -> Sequence[PlannedTrajectory]:
         """Trajectories of the unit that are still to be computed."""
         per_shard = self._store.plan.shard_trajectories
         return [trajectory for trajectory in self._planned if trajectory.index // per_shard not in self._finished]
+
+    def take(self, source: ObjectStore) -> None:
+        """Bring over what is wanted of this unit from a store that has committed it; a damaged shard stays wanted.
+
+        Raises:
+            FileNotFoundError, TornFile: the unit is not committed there, or not any more.
+        """
+        store, marker = self._store, source.read(marker_key(self._unit))
+        theirs = read_marker(marker, store.plan, self._unit)
+        self._device = marker_device(marker)
+        for shard in [shard for shard in theirs if shard.number not in self._finished]:
+            brought = store.objects.take(shard.key, source)
+            if found := adopt(store, shard.number, shard.content if brought else None):
+                self._finished[shard.number] = found
+                self._adopted.add(shard.number)
 
     def put(self, trajectory: int, slot: int, pair: np.ndarray) -> None:
         """Add one pair; its shard is published when this was the last one of it. A pair that is not wanted is ignored.
@@ -72,7 +95,7 @@ class ZarrUnitWriter:
             raise ValueError(f"unit {self._unit} is not complete: shard {missing[0]} lacks pairs")
         finished = [self._finished[shard] for shard in shards]
         store, key = self._store, marker_key(self._unit)
-        marker = write_marker(store.plan, self._unit, finished, self._started_at, store.device)
+        marker = write_marker(store.plan, self._unit, finished, self._started_at, self._device)
         if not store.objects.create(key, marker) and not self._same_marker(finished):
             store.objects.put(key, marker)
 
@@ -131,7 +154,7 @@ class _OpenShard:
     def publish(self) -> WrittenShard:
         """Make the shard visible; one that is there already is kept if it is whole, else replaced."""
         store, key = self._store, shard_key(self._number)
-        tail = store.layout.tail(self._chunks, self._plan.dataset_id, self._number)
+        tail = store.layout.tail(self._chunks, self._plan.unit_ids[self._plan.unit_of(self._number)], self._number)
         with self._closing:
             self._staged.write(self._chunks * store.layout.stride, tail)
             crc32c = self._staged.checksum()
@@ -156,7 +179,7 @@ class _OpenShard:
 
 
 def adopt(store: ZarrTrajectoryStore, number: int, vouched: str | None = None) -> WrittenShard | None:
-    """The finished shard that somebody left, proved whole and finite; a damaged one is deleted.
+    """The finished shard that is there, left by somebody or brought over, if all of it is proved; else it is deleted.
 
     Args:
         store: where it is.

@@ -4,7 +4,7 @@ import re
 
 from storage.markers import marker_key, read_marker, shard_key
 from storage.objects import ObjectStore
-from storage.plan_file import PLAN, ListedFile, listed_files
+from storage.plan_file import PLAN, ListedFile, OtherFormat, listed_files
 from storage.sealed_parquet import TornFile
 from storage.zarr_store import ZarrTrajectoryStore
 
@@ -18,7 +18,11 @@ def store_problems(objects: ObjectStore, deep: bool = True) -> list[str]:
         objects: where the store is.
         deep: sum every byte of every shard, not only sizes and labels.
     """
-    if torn := _torn_preparation(objects):
+    try:
+        torn = _torn_preparation(objects)
+    except OtherFormat as error:
+        return [f"{objects.url}/{PLAN}: {error}"]
+    if torn:
         return [f"{objects.url}/{key}: {what}" for key, what in torn.items()]
     store = ZarrTrajectoryStore.open(objects)
     found = [problem for unit in range(store.plan.units) for problem in store.unit_problems(unit, deep)]
@@ -29,10 +33,14 @@ def repair_store(objects: ObjectStore) -> list[str]:
     """Delete what is torn, and what killed writers left; intact units are not touched.
 
     Returns:
-        The deleted keys. A store that lost its plan's files gets them back when its collection is run again.
+        The deleted keys. A store that lost its plan's files gets them back when its collection is run again; of a
+        store in another format nothing is judged.
     """
     deleted = objects.remove_abandoned()
-    torn = list(_torn_preparation(objects))
+    try:
+        torn = list(_torn_preparation(objects))
+    except OtherFormat:
+        return deleted
     if not torn:
         store = ZarrTrajectoryStore.open(objects)
         torn = [key for unit in range(store.plan.units) for key in _torn_keys(store, unit)] + _strangers(store)

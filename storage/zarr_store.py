@@ -28,6 +28,7 @@ from storage.pairs import content_digest, require_pairs
 from storage.plan_file import (
     PLAN,
     ListedFile,
+    OtherFormat,
     listed_files,
     plan_dataset_id,
     plan_identity,
@@ -45,7 +46,7 @@ _POOL = 4
 
 
 class OtherContent(ValueError):
-    """A store holds trajectories of another identity than the one asked for."""
+    """A store holds trajectories of another identity than the one asked for, or in another format."""
 
 
 class ZarrTrajectoryStore:
@@ -78,11 +79,12 @@ class ZarrTrajectoryStore:
         Raises:
             OtherContent: the place holds a store of another plan; the message names the settings that differ.
         """
-        found = _intact_plan(objects)
-        if found is None:
-            _write_preparation(objects, plan)
-        else:
-            _require_same(objects, plan, found)
+        with _our_format(objects):
+            found = _intact_plan(objects)
+            if found is None:
+                _write_preparation(objects, plan)
+            else:
+                _require_same(objects, plan, found)
         objects.remove_abandoned()
         return cls(objects, plan, device)
 
@@ -93,9 +95,11 @@ class ZarrTrajectoryStore:
         Raises:
             FileNotFoundError: no plan there.
             TornFile: the plan or what it vouches for is damaged.
+            OtherContent: another version wrote it.
         """
         data = objects.read(PLAN)
-        listed = listed_files(data)
+        with _our_format(objects):
+            listed = listed_files(data)
         files = {key: objects.read(key) for key in listed}
         if torn := [key for key in listed if ListedFile.of(files[key]) != listed[key]]:
             raise TornFile(f"{objects.url}/{torn[0]}: not what was written")
@@ -103,7 +107,11 @@ class ZarrTrajectoryStore:
 
     def missing_units(self) -> list[int]:
         """Units without a marker or whose shards are damaged; reads every committed byte of a local store."""
-        return [unit for unit in range(self.plan.units) if self.unit_problems(unit, deep=self.objects.local)]
+        return [unit for unit in range(self.plan.units) if self.misses(unit)]
+
+    def misses(self, unit: int) -> bool:
+        """Whether `missing_units` would name this unit now: other collectors may have committed it meanwhile."""
+        return bool(self.unit_problems(unit, deep=self.objects.local))
 
     def unit_problems(self, unit: int, deep: bool = True) -> list[str]:
         """Why a unit does not count as committed, empty if it does.
@@ -147,10 +155,16 @@ class ZarrTrajectoryStore:
     @contextmanager
     def write_unit(self, unit: int) -> Iterator[UnitWriter]:
         """Write what is missing of a unit; committed, durably, when the block ends without an error."""
+        with self.open_unit(unit) as writer:
+            yield writer
+            writer.commit()
+
+    @contextmanager
+    def open_unit(self, unit: int) -> Iterator[ZarrUnitWriter]:
+        """As `write_unit`, but only the writer's `commit` commits."""
         try:
             with ZarrUnitWriter(self, unit) as writer:
                 yield writer
-                writer.commit()
         finally:
             for shard in self.plan.unit_shards(unit):
                 self._offsets.pop(shard, None)
@@ -220,8 +234,7 @@ class ZarrTrajectoryStore:
         return ByteRange(shard_key(shard), int(offsets[chunk]), self.layout.stride)
 
     def _committed_offsets(self, number: int) -> np.ndarray:
-        unit = number * self.plan.shard_trajectories // self.plan.unit_trajectories
-        shard = next(shard for shard in self._marked(unit) if shard.number == number)
+        shard = next(shard for shard in self._marked(self.plan.unit_of(number)) if shard.number == number)
         try:
             return self._chunk_offsets(shard)
         except (FileNotFoundError, TornShard) as error:
@@ -230,7 +243,7 @@ class ZarrTrajectoryStore:
     def _chunk_offsets(self, shard: CommittedShard) -> np.ndarray:
         start = max(0, shard.size - self.layout.tail_bytes)
         tail = self.objects.read(shard.key, start, self.layout.tail_bytes)
-        self.layout.check_label(tail, self.plan.dataset_id, shard.number)
+        self.layout.check_label(tail, self.plan.unit_ids[self.plan.unit_of(shard.number)], shard.number)
         offsets = self.layout.chunk_offsets(tail)
         if (offsets[: self.plan.shard_size(shard.number) * self.chunks_per_trajectory] < 0).any():
             raise TornShard("lacks chunks")
@@ -263,6 +276,14 @@ def _unused_references() -> int:
 
 
 _UNUSED = _unused_references()
+
+
+@contextmanager
+def _our_format(objects: ObjectStore) -> Iterator[None]:
+    try:
+        yield
+    except OtherFormat as error:
+        raise OtherContent(f"{objects.url} {error}") from error
 
 
 def _intact_plan(objects: ObjectStore) -> bytes | None:

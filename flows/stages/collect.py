@@ -1,7 +1,12 @@
-"""Stage 1: guided trajectories into a store, resumable by unit of work."""
+"""Stage 1: guided trajectories into a store, resumable by unit of work.
+
+A longer collection takes over what a shorter one of the same settings has, and several collectors may share one store.
+"""
 
 import math
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +18,15 @@ from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.progress import Stopped
 from agd_core.records import CARRIERS, CollectionPlan
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
+from flows.stages.sharing import bring_over
 from flows.stages.trajectories import LOCATION, STORE_SUMMARY, new_store, remember_location, trajectory_problems
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
+from storage.claims import claimed, clear_claims
 from storage.objects import LocalObjects
 from storage.zarr_store import OtherContent, ZarrTrajectoryStore
 
-STAGE, VERSION = "trajectories", 2
+STAGE, VERSION = "trajectories", 3
 
 
 def collect(
@@ -29,7 +36,7 @@ def collect(
     place: Workplace,
     store_url: str | None = None,
 ) -> Artefact:
-    """Record the planned trajectories; units that are already committed are kept.
+    """Record the planned trajectories; units that are committed already, here or in a sibling artefact, are kept.
 
     Args:
         config: with its number of trajectories decided.
@@ -49,21 +56,33 @@ def collect(
 
     def work(artefact: Artefact) -> None:
         store = _prepared(artefact, plan, place, store_url)
-        _collect_missing(config, teacher, base_model, store, place)
+        missing = bring_over(artefact, store, store.missing_units(), place)
+        collect_missing(config, teacher, base_model, store, missing, place)
+        clear_claims(store.objects)
         write_json(_summary(store), artefact.path / STORE_SUMMARY)
 
-    return place.produce(STAGE, dict(plan.identity), work, measured=[LOCATION], check=trajectory_problems)
+    return place.produce(STAGE, artefact_identity(plan), work, measured=[LOCATION], check=trajectory_problems)
 
 
 def collection_plan(config: CollectConfig, guidance: GuidanceConfig, base_model: BaseModel) -> CollectionPlan:
-    """What `collect` will record."""
+    """What `collect` will record.
+
+    Its identity tells one trajectory from another, so it leaves out how many there are.
+    """
+    settings = config.identity()
+    del settings["trajectories"]
     identity = {
         "version": VERSION,
         "base_model": base_model.pipeline_digest(),
         "guidance": guidance.identity(),
-        "collect": config.identity(),
+        "collect": settings,
     }
     return plan_collection(config, base_model, _conditions(base_model), identity)
+
+
+def artefact_identity(plan: CollectionPlan) -> dict[str, Any]:
+    """What the artefact's key is made of: the plan's identity, and how many trajectories."""
+    return {**plan.identity, "trajectories": len(plan.trajectories)}
 
 
 def refuse_the_impossible(config: CollectConfig, base_model: BaseModel, place: Workplace) -> None:
@@ -88,21 +107,26 @@ def _prepared(artefact: Artefact, plan: CollectionPlan, place: Workplace, url: s
     return store
 
 
-def _collect_missing(
+def collect_missing(
     config: CollectConfig,
     teacher: GuidedDenoiser,
     base_model: BaseModel,
     store: ZarrTrajectoryStore,
+    missing: Sequence[int],
     place: Workplace,
 ) -> None:
-    plan, missing = store.plan, store.missing_units()
-    if isinstance(store.objects, LocalObjects):
-        needed = sum(len(plan.unit(unit)) for unit in missing) * plan.stored_steps * plan.pair_bytes
-        place.require_space(needed, "collecting these trajectories", store.objects.root)
-    done = plan.units - len(missing)
-    wanted = len(plan.trajectories)
+    """Collect these units of a store that other collectors may be working on at the same time.
+
+    Raises:
+        InputError: not enough disk space.
+        Stopped: when asked to; what is committed stays.
+    """
+    _require_room(store, missing, place)
+    plan, progress = store.plan, place.progress("collect")
+    done, wanted = plan.units - len(missing), len(plan.trajectories)
     place.announce(f"{STAGE}: collecting {wanted} trajectories, {done} of {plan.units} units there already")
-    progress = place.progress("collect")
+    if not missing:
+        return
 
     def run(unit: int) -> None:
         with store.write_unit(unit) as writer:
@@ -110,11 +134,46 @@ def _collect_missing(
 
     try:
         with place.on_device(f"collect {wanted} trajectories"):
-            for _ in place.each_unit(missing, run, store.objects.url):
+            for _ in _shared_out(missing, run, store, place):
                 done += 1
                 progress(done, plan.units, "units")
     except Stopped as stop:
         raise Stopped(f"stopped with {done} of {plan.units} units committed; run the same command to resume") from stop
+
+
+def _require_room(store: ZarrTrajectoryStore, missing: Sequence[int], place: Workplace) -> None:
+    if isinstance(store.objects, LocalObjects):
+        plan = store.plan
+        needed = sum(len(plan.unit(unit)) for unit in missing) * plan.stored_steps * plan.pair_bytes
+        place.require_space(needed, "collecting these trajectories", store.objects.root)
+
+
+def _shared_out(
+    units: Sequence[int], run: Callable[[int], None], store: ZarrTrajectoryStore, place: Workplace
+) -> Iterator[int]:
+    """Do the units that nobody else has committed; those that somebody is busy with come last.
+
+    So two collectors of one store compute at most one unit twice, the last, and none waits for one that died.
+    """
+    claimed_by_others: list[int] = []
+
+    def run_unclaimed(unit: int) -> None:
+        if store.misses(unit):
+            with claimed(store.objects, unit) as free:
+                if free:
+                    run(unit)
+                else:
+                    claimed_by_others.append(unit)
+
+    def run_missing(unit: int) -> None:
+        if store.misses(unit):
+            run(unit)
+
+    for unit in place.each_unit(units, run_unclaimed, store.objects.url):
+        if unit not in claimed_by_others:
+            yield unit
+    if claimed_by_others:
+        yield from place.each_unit(claimed_by_others, run_missing, store.objects.url)
 
 
 def _summary(store: ZarrTrajectoryStore) -> dict[str, object]:

@@ -11,8 +11,9 @@ from agd_core.condition import Condition
 from agd_core.guidance import GuidedDenoiser
 from agd_core.records import CollectionPlan
 from flows.config import PipelineConfig
-from flows.stages.collect import STAGE, collection_plan, refuse_the_impossible
+from flows.stages.collect import STAGE, artefact_identity, collection_plan, refuse_the_impossible
 from flows.stages.distill import sized_collect
+from flows.stages.sharing import units_elsewhere
 from flows.stages.trajectories import new_store
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import FOLDER, ArtefactStore
@@ -27,8 +28,9 @@ def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) 
     """The plan in numbers: trajectories, network evaluations, gigabytes, and hours from a step measured here.
 
     `gigabytes` counts latents and predictions with their checksums and index; `hours` is for the units that are
-    still missing. `reads_per_pair` is how often training reads each stored pair: below 1, pairs would be collected
-    and never read.
+    still missing; `units_elsewhere` are not among them, they will be taken over from other collections of this output
+    folder. `reads_per_pair` is how often training reads each stored pair: below 1, pairs would be collected and never
+    read.
     """
     collect = sized_collect(config, base_model)
     if config.store.url is None:
@@ -36,7 +38,7 @@ def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) 
     plan = collection_plan(collect, config.guidance, base_model)
     batch = min(collect.batch_size, plan.unit_trajectories)
     seconds, evaluations = _measured_step(GuidedDenoiser(base_model, config.guidance.build()), plan, batch)
-    missing = _missing_units(config, plan, place)
+    missing, elsewhere = _missing_units(config, plan, place)
     left = sum(len(plan.unit(unit)) for unit in missing)
     return {
         "trajectories": len(plan.trajectories),
@@ -49,6 +51,7 @@ def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) 
         "gigabytes": _stored_bytes(plan) / _GIGABYTE,
         "units": plan.units,
         "units_missing": len(missing),
+        "units_elsewhere": len(elsewhere),
         "seconds_per_step": seconds,
         "batch_size": batch,
         "hours": left / batch * collect.steps * seconds / _HOUR,
@@ -59,12 +62,13 @@ def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) 
 def plan_lines(costs: dict[str, Any]) -> list[str]:
     """The same for people, with a warning where pairs would be collected and never read."""
     pairs, reads = costs["pairs"], costs["reads_per_pair"]
+    shared = f"{costs['units_elsewhere']:,} more are taken over, " if costs["units_elsewhere"] else ""
     lines = [
         f"{costs['trajectories']:,} trajectories of {costs['sampler_steps']} steps, {costs['stored_steps']} stored: "
         f"{pairs:,} pairs, {costs['gigabytes']:.3g} GB in {costs['units']:,} units",
         f"training reads {costs['pairs_read_by_training']:,} pairs: each stored pair {reads:.2f} times",
-        f"{costs['network_evaluations']:,} network evaluations; {costs['units_missing']:,} units still missing, about "
-        f"{costs['hours']:.2g} hours ({costs['seconds_per_step'] * 1e3:.3g} ms for a step of "
+        f"{costs['network_evaluations']:,} network evaluations; {costs['units_missing']:,} units still missing, "
+        f"{shared}about {costs['hours']:.2g} hours ({costs['seconds_per_step'] * 1e3:.3g} ms for a step of "
         f"{costs['batch_size']} on {costs['device']}, measured now)",
     ]
     if reads < 1:
@@ -90,10 +94,13 @@ def _measured_step(teacher: GuidedDenoiser, plan: CollectionPlan, batch: int) ->
     return statistics.median(seconds[1:]), (teacher.network_evaluations - before) // (1 + _TIMED_STEPS)
 
 
-def _missing_units(config: PipelineConfig, plan: CollectionPlan, place: Workplace) -> list[int]:
-    artefact = ArtefactStore(place.output / FOLDER).artefact(STAGE, dict(plan.identity))
+def _missing_units(config: PipelineConfig, plan: CollectionPlan, place: Workplace) -> tuple[list[int], set[int]]:
+    """Units that must be computed, and units that can be taken over."""
+    artefact = ArtefactStore(place.output / FOLDER).artefact(STAGE, artefact_identity(plan))
     store = ZarrTrajectoryStore(new_store(artefact, config.store.url), plan)
-    return [unit for unit in range(plan.units) if store.unit_problems(unit, deep=False)]
+    missing = [unit for unit in range(plan.units) if store.unit_problems(unit, deep=False)]
+    elsewhere = units_elsewhere(artefact, plan, missing)
+    return [unit for unit in missing if unit not in elsewhere], elsewhere
 
 
 def _stored_bytes(plan: CollectionPlan) -> int:

@@ -69,6 +69,8 @@ def _train(
 ) -> None:
     checkpoint = Checkpoint(artefact.path / "checkpoint.safetensors", artefact.key)
     reader = open_trajectories(trajectories)
+    if checkpoint.path.exists():
+        place.announce(f"{STAGE}: going on from {checkpoint.path}")
     progress = place.progress(f"train {adapter.config.label}")
     try:
         with place.on_device(f"train {adapter.config.label}"):

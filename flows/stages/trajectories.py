@@ -36,6 +36,16 @@ def remember_location(artefact: Artefact, url: str | None) -> None:
     write_json({"url": url and new_store(artefact, url).url}, artefact.path / LOCATION)
 
 
+def objects_of(artefact: Artefact) -> ObjectStore:
+    """The place that a trajectories artefact's store is in, by its note of that.
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError: the note is missing or torn.
+    """
+    url = json.loads((artefact.path / LOCATION).read_text(encoding="utf-8"))["url"]
+    return open_objects(url or str(artefact.path / SELF_CHECKED))
+
+
 def open_trajectories(artefact: Artefact) -> ZarrTrajectoryStore:
     """The store of a trajectories artefact.
 
@@ -43,7 +53,7 @@ def open_trajectories(artefact: Artefact) -> ZarrTrajectoryStore:
         InputError: it is not there, or damaged.
     """
     try:
-        return ZarrTrajectoryStore.open(_objects(artefact))
+        return ZarrTrajectoryStore.open(objects_of(artefact))
     except (OSError, ValueError) as error:
         raise InputError(f"trajectories {artefact.path} cannot be read: {error}") from error
 
@@ -58,7 +68,7 @@ def trajectory_problems(artefact: Artefact, deep: bool | None = None) -> list[st
     if not (artefact.path / LOCATION).exists():
         return []
     try:
-        objects = _objects(artefact)
+        objects = objects_of(artefact)
         return store_problems(objects, objects.local if deep is None else deep)
     except (OSError, ValueError, LookupError, TypeError) as error:
         return [f"{artefact.path}: its store cannot be read: {error}"]
@@ -67,11 +77,6 @@ def trajectory_problems(artefact: Artefact, deep: bool | None = None) -> list[st
 def repair_trajectories(artefact: Artefact) -> list[str]:
     """Delete what is torn in an artefact's store; returns the names."""
     try:
-        return repair_store(_objects(artefact))
+        return repair_store(objects_of(artefact))
     except (OSError, ValueError, LookupError, TypeError):
         return []  # nothing there, or its location is torn; the manifest's check names that
-
-
-def _objects(artefact: Artefact) -> ObjectStore:
-    url = json.loads((artefact.path / LOCATION).read_text(encoding="utf-8"))["url"]
-    return open_objects(url or str(artefact.path / SELF_CHECKED))

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_BLOCK_BYTES = 16 << 20
+
 
 class ByteRange(NamedTuple):
     """A part of one object."""
@@ -86,6 +88,20 @@ class ObjectStore(ABC):
         """Write an object that must not exist yet; False if it does."""
         with self.stage(key, len(data)) as staged:
             staged.write(0, data)
+            return staged.publish()
+
+    def take(self, key: str, source: "ObjectStore") -> bool:
+        """Bring an object over from another place under the same key; False if the key exists here already.
+
+        Raises:
+            FileNotFoundError: no such object there.
+        """
+        size = source.size(key)
+        if size is None:
+            raise FileNotFoundError(f"{source.url}/{key}")
+        with self.stage(key, size) as staged:
+            for start in range(0, size, _BLOCK_BYTES):
+                staged.write(start, source.read(key, start, min(_BLOCK_BYTES, size - start)))
             return staged.publish()
 
     def creates_exclusively(self) -> bool:

@@ -1,4 +1,9 @@
-"""A local folder. An object is written beside its place and linked there: whole, durable, never over another."""
+"""A local folder. An object is written beside its place and linked there: whole, durable, never over another.
+
+A file is written to only while its sole name ends in `.partial`, by the one descriptor that created it. From the moment
+it has its own name it is read, unlinked or replaced by another file, and nothing else: so two folders may hold the same
+object as hard links to one file (`take`), and whatever one of them does leaves the other's alone.
+"""
 
 import errno
 import fcntl
@@ -84,6 +89,23 @@ class LocalObjects(ObjectStore):
             yield staged
         finally:
             staged.discard()
+
+    def take(self, key: str, source: ObjectStore) -> bool:
+        """From another folder an object comes as a second name of the same file, where the file system has that."""
+        if not isinstance(source, LocalObjects):
+            return super().take(key, source)
+        path = self.root / key
+        make_folders(path.parent)
+        try:
+            os.link(source.root / key, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in {*_NO_LINKS, errno.EXDEV}:
+                raise
+            return super().take(key, source)
+        sync_folder(path.parent)
+        return True
 
     def remove_abandoned(self) -> list[str]:
         """A writer holds a lock on its partial file, which the kernel frees when the writer dies."""

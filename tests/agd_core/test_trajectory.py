@@ -48,6 +48,8 @@ def collected(guided, teacher, config=CONFIG):
 def test_a_longer_plan_begins_with_the_shorter_one(teacher):
     longer = planned(teacher, changed(trajectories=30))
     assert longer.trajectories[:9] == planned(teacher).trajectories
+    assert longer.unit_ids[:1] == planned(teacher).unit_ids
+    assert longer.dataset_id != planned(teacher).dataset_id
 
 
 def test_the_plan_is_balanced_and_in_range(teacher):

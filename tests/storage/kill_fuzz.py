@@ -3,6 +3,7 @@
     kill_fuzz.py ROOT MODE[=COUNT]...
 
     operations    one store per file operation that changes something, its writer killed right before that operation
+    growth        the same for stores that take units over from another one
     moments=6     one store, written over and over by two racing writers, killed so many times at random moments
     race=5        stores that are prepared and written by two processes at once
     rivals=5      stores that are prepared by two processes with different settings at once
@@ -24,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from storage.objects import LocalObjects
+from storage.sharing import shared_units, take_over
 from storage.zarr_store import OtherContent, ZarrTrajectoryStore
 from tests.storage.contract import make_plan, write, write_missing
 
@@ -35,13 +37,20 @@ REFUSED = 7
 LARGE = make_plan(5, 8, latent_shape=(4, 24, 24))
 
 
-def small_plan():
-    plan = make_plan(3, 8, shard=1, unit=2)
+def small_plan(trajectories=3):
+    plan = make_plan(trajectories, 8, shard=1, unit=2)
     return replace(plan, conditions={"class_labels": plan.conditions["class_labels"]})
 
 
 def write_store(root, plan=LARGE):
     return write_missing(ZarrTrajectoryStore.prepare(LocalObjects(root), plan))
+
+
+def grow_store(root, source):
+    store = ZarrTrajectoryStore.prepare(LocalObjects(root), small_plan(5))
+    for unit in shared_units(LocalObjects(source), store.plan, store.missing_units()):
+        take_over(store, LocalObjects(source), unit)
+    return write_missing(store)
 
 
 def kill_before_operation(root, number):
@@ -92,13 +101,22 @@ def at_once(*works):
 
 
 def operations(root):
+    kill_before_every_operation("operations", root, lambda store: write_store(store, small_plan()))
+
+
+def growth(root):
+    assert ended(forked(write_store, root / "source", small_plan(4))) == [0]
+    kill_before_every_operation("growth", root, lambda store: grow_store(store, root / "source"))
+
+
+def kill_before_every_operation(mode, root, make_store):
     def work(store, number):
         kill_before_operation(store, number)
-        write_store(store, small_plan())
+        make_store(store)
 
     for number in itertools.count():
         statuses = ended(forked(work, root / str(number), number))
-        report("operations", root / str(number), statuses)
+        report(mode, root / str(number), statuses)
         if statuses == [0]:
             return
 

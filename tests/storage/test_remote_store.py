@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.s3_servers import moto_server, radosgw_server, rclone_server
+from storage.claims import claimed, clear_claims
 from storage.objects import open_objects
 from storage.objects.remote import StoreUnreachable
+from storage.sharing import shared_units, take_over
 from storage.verification import repair_store, store_problems
 from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import (
@@ -62,6 +64,28 @@ class RemoteStoreContract(TrajectoryStoreContract):
         assert repair_store(store.objects) == ["index/u-000000.parquet", key]
         assert write_missing(self.reopened(store)).content_digest() == before
         assert store_problems(store.objects) == []
+
+    def test_units_come_from_another_store_and_go_to_one(self, new_store, tmp_path):
+        far, local = write_missing(new_store(make_plan(8))), open_objects(str(tmp_path))
+        near = ZarrTrajectoryStore.prepare(local, make_plan(12))
+        assert shared_units(far.objects, near.plan, near.missing_units()) == [0, 1]
+        assert [take_over(near, far.objects, unit) for unit in (0, 1)] == [True, True]
+        back = new_store(make_plan(12))
+        far.objects.put("latents/c.1.0.0.0.0.0", far.objects.read("latents/c.1.0.0.0.0.0")[:-7])
+        assert shared_units(far.objects, back.plan, [0, 1, 2]) == [1]
+        assert [take_over(back, source, unit) for source, unit in ((local, 0), (far.objects, 1))] == [True, True]
+        assert write_missing(back).content_digest() == write_missing(near).content_digest()
+
+    def test_a_claim_is_seen_by_others_and_goes_away(self, new_store):
+        objects = new_store(make_plan()).objects
+        with claimed(objects, 0) as free:
+            assert free
+            assert open_objects(objects.url).keys("claims") == ["claims/u-000000"]
+        objects.put("claims/u-000000", b"another-host 1")
+        with claimed(objects, 0) as free, claimed(objects, 1) as other:
+            assert (free, other) == (False, True)
+        clear_claims(objects)
+        assert objects.keys("claims") == []
 
 
 class TestFsspecMemory(RemoteStoreContract):

@@ -30,19 +30,13 @@ from tests.storage.zarr_tools import (
     in_folder,
     opened,
     swap,
+    swap_chunks,
     unmarked,
 )
 
 
 def other_dataset(root):
     return write_missing(in_folder(root, make_plan(identity={"collect": {"seed": 1}}))).objects.root
-
-
-def swap_chunks(path):
-    """Two chunks with their checksums change places: every checksum in the shard still holds."""
-    data, stride = bytearray(path.read_bytes()), 3 * 2 * 18 * 2 + 4
-    data[:stride], data[stride : 2 * stride] = data[stride : 2 * stride], data[:stride]
-    path.write_bytes(data)
 
 
 DAMAGE = {

@@ -102,7 +102,7 @@ def accidents(tmp_path_factory):
     command = [sys.executable, kill_fuzz.__file__, str(root), "full", "forbidden", "rivals", "race", "moments"]
     environment = os.environ | {"PYTHONPATH": str(Path(zarr_store.__file__).parents[1])}
     done = subprocess.run(
-        [*command, "operations"], capture_output=True, text=True, timeout=300, env=environment, check=False
+        [*command, "growth", "operations"], capture_output=True, text=True, timeout=300, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -148,6 +148,19 @@ def test_a_writer_killed_before_any_file_operation_is_continued_to_the_same_byte
         assert attempts == [(root / marker_key(unit)).read_bytes() for unit in marked]
         adopted += sum(shard == "adopted" for unit in provenance(store) for shard in unit)
     assert adopted > 3
+
+
+def test_a_store_killed_while_it_grows_ends_with_the_same_bytes_and_leaves_the_other_alone(accidents):
+    *killed, last = accidents["growth"]
+    plan, source = kill_fuzz.small_plan(5), last[0].parent / "source"
+    assert len(killed) > 50
+    assert [statuses for _, statuses in [*killed, last]] == [[-9]] * len(killed) + [[0]]
+    assert provenance(ZarrTrajectoryStore.open(LocalObjects(last[0]))) == [["adopted"] * 2] * 2 + [["new"]]
+    for root, _ in [*killed, last]:
+        store = kill_fuzz.grow_store(root, source)
+        assert_intact(root, plan)
+        assert provenance(store)[:2] == [["adopted"] * 2] * 2
+    assert_intact(source, kill_fuzz.small_plan(4))
 
 
 def test_writers_killed_at_any_moment_leave_nothing_torn(accidents):

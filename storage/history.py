@@ -1,0 +1,142 @@
+"""What was measured night after night, append-only: one small sealed Parquet file per adapter and night.
+
+    <folder>/<adapter name>/<night>.parquet
+
+A file appears whole or not at all and is never changed; one that no longer is what was written is named and left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.atomic import write_bytes
+from storage.sealed_parquet import TornFile, seal, unseal
+
+FOLDER = "history"
+"""Name of the folder that holds an output folder's history."""
+FORMAT_VERSION = "1"
+_SUFFIX = ".parquet"
+_SCHEMA = pa.schema(
+    [
+        ("night", pa.string()),
+        ("name", pa.string()),
+        ("adapter_digest", pa.string()),
+        ("base_fingerprint", pa.string()),
+        ("protocol_digest", pa.string()),
+        ("seed", pa.int64()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("standard_error", pa.float64()),
+        ("better", pa.string()),
+        ("images", pa.int64()),
+        ("nfe", pa.float64()),
+        ("seconds", pa.float64()),
+        ("device", pa.string()),
+        ("versions", pa.string()),
+        ("finished_at", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class MetricRecord:
+    """One metric of one adapter in one night."""
+
+    night: str
+    """Begins with the ISO date, so that nights sort by their names."""
+    name: str
+    """Of the adapter, as it was registered."""
+    adapter_digest: str
+    """sha256 of the adapter's weights file that night."""
+    base_fingerprint: str
+    protocol_digest: str
+    """Identity of how it was sampled and scored; only nights of one protocol compare."""
+    seed: int
+    """Seeds the night's images."""
+    metric: str
+    value: float
+    standard_error: float
+    better: str
+    """ "lower" or "higher"."""
+    images: int
+    nfe: float
+    """Network evaluations per image of the samples behind the value."""
+    seconds: float
+    """Denoising those samples."""
+    device: str
+    versions: str
+    """JSON: library versions by name."""
+    finished_at: str
+    """ISO date and time, UTC."""
+
+
+@dataclass(frozen=True)
+class Nights:
+    """What a history holds."""
+
+    table: pa.Table
+    """One row per record, sorted by night, then name."""
+    problems: list[str]
+    """One line per file that is not what was written."""
+
+    @property
+    def records(self) -> list[MetricRecord]:
+        """The rows."""
+        return [MetricRecord(**row) for row in self.table.to_pylist()]
+
+
+@dataclass(frozen=True)
+class History:
+    """All nights below one folder."""
+
+    folder: Path
+
+    def append(self, records: Sequence[MetricRecord]) -> Path:
+        """Add the records of one adapter and night; a night that is there already stays as it is.
+
+        Raises:
+            ValueError: no records, or records of several adapters or nights.
+        """
+        if len(keys := {(record.name, record.night) for record in records}) != 1:
+            raise ValueError(f"one adapter and night at a time, got {sorted(keys)}")
+        ((name, night),) = keys
+        if not self.night(name, night):
+            table = pa.Table.from_pylist([asdict(record) for record in records], schema=_SCHEMA)
+            write_bytes(seal(table, {"format_version": FORMAT_VERSION}), self._path(name, night))
+        return self._path(name, night)
+
+    def night(self, name: str, night: str) -> list[MetricRecord]:
+        """The records of one adapter and night; none where there is no intact file of it."""
+        path = self._path(name, night)
+        return _read([path]).records if path.is_file() else []
+
+    def read(self, name: str = "*") -> Nights:
+        """All nights of all adapters, or of one."""
+        paths = sorted(self.folder.glob(f"{name}/*{_SUFFIX}"), key=lambda path: (path.stem, path.parent.name))
+        return _read(paths)
+
+    def _path(self, name: str, night: str) -> Path:
+        return self.folder / name / f"{night}{_SUFFIX}"
+
+
+def _read(paths: Sequence[Path]) -> Nights:
+    tables, problems = [_SCHEMA.empty_table()], []
+    for path in paths:
+        try:
+            tables.append(_read_file(path))
+        except (TornFile, OSError) as error:
+            problems.append(f"{path}: {error}")
+    return Nights(pa.concat_tables(tables), problems)
+
+
+def _read_file(path: Path) -> pa.Table:
+    table, footer = unseal(path.read_bytes())
+    if (found := footer.get("format_version")) != FORMAT_VERSION:
+        raise TornFile(f"has format version {found}, this is version {FORMAT_VERSION}")
+    rows: list[dict[str, Any]] = table.select(["name", "night"]).to_pylist()
+    if any((row["name"], row["night"]) != (path.parent.name, path.stem) for row in rows):
+        raise TornFile("holds another adapter or night than its name says")
+    return table

@@ -1,0 +1,59 @@
+"""A store that another version wrote: refused with one line, and left alone."""
+
+import pytest
+
+from storage.exports import export_problems
+from storage.objects import MemoryObjects
+from storage.plan_file import FORMAT_VERSION, PLAN
+from storage.sealed_parquet import seal, unseal
+from storage.sharing import shared_units
+from storage.verification import repair_store, store_problems
+from storage.webdataset_store import WebDatasetReader, export_webdataset
+from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from tests.storage.contract import make_plan, write_missing
+
+TOLD = f"is of store format {FORMAT_VERSION - 1}; this version reads format {FORMAT_VERSION}"
+
+
+def aged(objects, key=PLAN):
+    """As the version before would have written it."""
+    table, footer = unseal(objects.read(key))
+    objects.put(key, seal(table, footer | {"format_version": str(FORMAT_VERSION - 1)}))
+    return objects
+
+
+@pytest.fixture
+def old():
+    return aged(write_missing(ZarrTrajectoryStore.prepare(MemoryObjects(), make_plan())).objects)
+
+
+@pytest.mark.parametrize(
+    "use", [ZarrTrajectoryStore.open, lambda objects: ZarrTrajectoryStore.prepare(objects, make_plan())]
+)
+def test_it_is_neither_read_nor_continued(old, use):
+    before = dict(old.objects)
+    with pytest.raises(OtherContent) as refused:
+        use(old)
+    assert str(refused.value) == f"memory {TOLD}"
+    assert old.objects == before
+
+
+def test_checking_names_it_and_repairing_deletes_nothing(old):
+    before = dict(old.objects)
+    assert store_problems(old) == [f"memory/{PLAN}: {TOLD}"]
+    assert repair_store(old) == []
+    assert old.objects == before
+
+
+def test_it_offers_no_units(old):
+    assert shared_units(old, make_plan(), range(2)) == []
+
+
+def test_an_export_of_it_is_refused_too():
+    store, objects = write_missing(ZarrTrajectoryStore.prepare(MemoryObjects(), make_plan())), MemoryObjects()
+    export_webdataset(store, objects)
+    aged(objects, f"store/{PLAN}")
+    problem = f"memory/store: the carried plan cannot be read: {TOLD}"
+    assert export_problems(objects) == [problem]
+    with pytest.raises(ValueError, match=TOLD):
+        WebDatasetReader(objects)
