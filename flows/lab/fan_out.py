@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
+from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
@@ -37,7 +38,7 @@ from storage.zarr_store import ZarrTrajectoryStore
 
 _RETRIES = 2
 _POLL_SECONDS = 0.2
-_HOPELESS = (InputError, NumericError, Stopped)
+_HOPELESS = (InputError, NumericError)
 
 
 @dataclass(frozen=True)
@@ -121,18 +122,25 @@ def _each(
         retry_delay_seconds=1,
         retry_condition_fn=_worth_retrying,
     )
-    def one(number: int) -> None:
-        work(number)
+    def one(number: int) -> State[Any] | None:
+        try:
+            work(number)
+        except Stopped as stop:  # expected, so its page shows a line and no traceback
+            return Cancelled(message=str(stop))
+        return None
 
     with _RUNNERS[fan_out.runner](fan_out) as runner:
         submit = _outside_of_tasks(runner.submit)
-        waiting: dict[int, PrefectFuture[None]] = {number: submit(one, {"number": number}) for number in numbers}
+        waiting: dict[int, PrefectFuture[Any]] = {number: submit(one, {"number": number}) for number in numbers}
         while waiting:
             if should_stop():
                 raise Stopped("stopped between two units of work; run the same command again to resume")
             next(iter(waiting.values())).wait(timeout=_POLL_SECONDS)
             for number in [number for number, future in waiting.items() if future.state.is_final()]:
-                waiting.pop(number).result()
+                ended = waiting.pop(number)
+                if ended.state.is_cancelled():
+                    raise Stopped(ended.state.message)
+                ended.result()
                 yield number
 
 
@@ -158,7 +166,7 @@ def _worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) 
 def _collect_unit(unit: int, store_url: str, elsewhere: Elsewhere) -> None:
     """One unit, unless somebody has committed it already."""
     settings, store = elsewhere.settings(), ZarrTrajectoryStore.open(open_objects(store_url))
-    if unit in store.missing_units():
+    if store.misses(unit):
         base_model = elsewhere.base_model()
         with store.write_unit(unit) as writer:
             teacher = GuidedDenoiser(base_model, settings.guidance.build())

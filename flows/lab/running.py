@@ -3,15 +3,17 @@
 import os
 import signal
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 
 from agd_core.errors import InputError
 from agd_core.parent_death import die_with_parent
@@ -28,6 +30,7 @@ from flows.workplace import pick_device, writable_folder
 AUTO_RESUMED = "agd: resumed after a crash"
 """Message of the state that the automation gives to a crashed run; the limit counts it."""
 MAX_AUTO_RESUMES = 3
+_RETRIED = "AwaitingRetry"
 _RUN_BY_A_WORKER = "PREFECT__FLOW_RUN_ID"
 _NAME_LENGTH = 120
 
@@ -49,7 +52,7 @@ def run_in_lab(
     """Do a flow's work in a workplace of the lab; bad input ends the run as Failed, with one line.
 
     Raises:
-        TerminationSignal: asked to stop, and did so after a checkpoint; Prefect knows whether it was a cancel.
+        TerminationSignal: told to end, and stopped at a checkpoint; Prefect calls the run Crashed, and a retry goes on.
     """
     if os.environ.get(_RUN_BY_A_WORKER):
         die_with_parent(signal.SIGTERM)
@@ -60,6 +63,8 @@ def run_in_lab(
         except InputError as error:
             return Failed(message=str(error))
         except Stopped as stop:
+            if _is_cancelled():
+                return Cancelled(message=str(stop))
             get_run_logger().warning(str(stop))
             raise TerminationSignal(signal=signal.SIGTERM) from stop
 
@@ -89,6 +94,15 @@ def _workplace(output: str, signals: StopSignals, slot: GpuSlot, settings: Colle
     )
 
 
+def _is_cancelled() -> bool:
+    """Whether a person cancelled this run; else its worker is going down, or its machine."""
+    if not flow_run.id:
+        return False
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(flow_run.id)).state
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
 def _refuse_another_resume() -> None:
     """A run that crashes again and again is not resumed for ever.
 
@@ -99,10 +113,12 @@ def _refuse_another_resume() -> None:
     if not run_id or not os.environ.get(_RUN_BY_A_WORKER):
         return
     with get_client(sync_client=True) as client:
-        states = sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
-    resumes = [state for state in states if state.name == "AwaitingRetry"]
-    by_itself = 0
-    for state in resumes:
-        by_itself = by_itself + 1 if state.message == AUTO_RESUMED else 0
-    if by_itself > MAX_AUTO_RESUMES:
+        states = client.read_flow_run_states(UUID(run_id))
+    if auto_resumes(states) > MAX_AUTO_RESUMES:
         raise InputError(f"crashed and resumed {MAX_AUTO_RESUMES} times; read the logs, then press Retry to go on")
+
+
+def auto_resumes(states: list[State[Any]]) -> int:
+    """How often a run was resumed by itself since a person last retried it, from all its states."""
+    retries = [state for state in sorted(states, key=lambda state: state.timestamp) if state.name == _RETRIED]
+    return sum(1 for _ in takewhile(lambda state: state.message == AUTO_RESUMED, reversed(retries)))

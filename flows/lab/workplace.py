@@ -7,7 +7,10 @@ from typing import Any
 
 from prefect import task
 from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Failed
 
+from agd_core.errors import InputError
+from agd_core.progress import Stopped
 from flows.lab.fan_out import Elsewhere, each_unit, sample_elsewhere
 from flows.lab.gpu_slot import GpuSlot
 from flows.lab.parameters import FanOut
@@ -47,15 +50,22 @@ class LabWorkplace(Workplace):
             result_serializer="json",
             persist_result=True,
         )
-        def run(spec: dict[str, Any]) -> dict[str, str]:
-            made = super(LabWorkplace, self).produce(stage, identity, work, measured, check, title)
+        def run(spec: dict[str, Any]) -> dict[str, str] | State[Any]:
+            try:
+                made = super(LabWorkplace, self).produce(stage, identity, work, measured, check, title)
+            except (Stopped, InputError) as error:  # expected, so its page shows a line and no traceback
+                raised.append(error)
+                return (Cancelled if isinstance(error, Stopped) else Failed)(message=str(error))
             return {"artefact": made.path.name, "digest": made.digest}
 
+        raised: list[Exception] = []
         spec = {"stage": stage, "identity": identity}
-        state: State[dict[str, str]] = run(spec, return_state=True)
+        state: State[Any] = run(spec, return_state=True)
         cached = state.name == "Cached"
         if cached and not self._holds(artefact, state.result(raise_on_failure=False), check):
             state, cached = run.with_options(refresh_cache=True)(spec, return_state=True), False
+        if raised:
+            raise raised[0]
         state.result()
         if not cached:
             self.show(artefact, title)

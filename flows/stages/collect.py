@@ -61,7 +61,9 @@ def collect(
         clear_claims(store.objects)
         write_json(_summary(store), artefact.path / STORE_SUMMARY)
 
-    return place.produce(STAGE, artefact_identity(plan), work, measured=[LOCATION], check=trajectory_problems)
+    title = f"collect {config.trajectories} trajectories"
+    identity = artefact_identity(plan)
+    return place.produce(STAGE, identity, work, measured=[LOCATION], check=trajectory_problems, title=title)
 
 
 def collection_plan(config: CollectConfig, guidance: GuidanceConfig, base_model: BaseModel) -> CollectionPlan:

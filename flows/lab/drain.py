@@ -1,0 +1,74 @@
+"""Stopping without losing work: no new runs, the running ones checkpoint, and the next start goes on with them."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+
+from flows.lab.flow_processes import flow_processes, kill_all
+from flows.lab.lab import Lab
+from flows.lab.pool import POOL, pause_pool
+from flows.lab.reconcile import active_runs, crash, go_on
+
+DRAIN_SECONDS = 120.0
+_POLL_SECONDS = 0.5
+
+
+def drain(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], None]) -> None:
+    """Pause the pool and end its runs at their next checkpoint; a second Ctrl-C or two minutes end them at once."""
+    ours = not client.read_work_pool(POOL).is_paused
+    runs = [run.id for run in active_runs(client, lab)]
+    _note(lab).write_text(json.dumps({"paused_by_us": ours, "runs": [str(run) for run in runs]}), encoding="utf-8")
+    pause_pool(client, True)
+    try:
+        _await_end(client, lab, announce)
+    except KeyboardInterrupt:
+        announce("not waiting any longer")
+    _end_at_once(client, lab, announce)
+    for run in runs:
+        ended = client.read_flow_run(run)
+        announce(f"run {ended.name!r} is {ended.state_name} now")
+
+
+def undo_drain(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], None]) -> None:
+    """After a start: what the last drain paused and interrupted goes on; a person's own pause is kept."""
+    note = _note(lab)
+    if not note.exists():
+        return
+    drained = json.loads(note.read_text(encoding="utf-8"))
+    if drained["paused_by_us"]:
+        pause_pool(client, False)
+    if count := go_on(client, [UUID(run) for run in drained["runs"]]):
+        announce(f"{count} interrupted run goes on" if count == 1 else f"{count} interrupted runs go on")
+    note.unlink()
+
+
+def _await_end(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], None]) -> None:
+    asked: set[UUID] = set()
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while time.monotonic() < deadline and (runs := active_runs(client, lab)):
+        for process in flow_processes(lab):
+            if process.flow_run not in asked:
+                announce(f"waiting for {_name(runs, process.flow_run)} to checkpoint; press Ctrl-C again to end it now")
+                process.ask_to_stop()
+                asked.add(process.flow_run)
+        time.sleep(_POLL_SECONDS)
+
+
+def _end_at_once(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], None]) -> None:
+    kill_all(lab)
+    for run in active_runs(client, lab):
+        announce(f"run {run.name!r} did not end by itself and was killed")
+        crash(client, run, "agd up: stopped before it had reached a checkpoint")
+
+
+def _name(runs: list[FlowRun], wanted: UUID) -> str:
+    return next((f"run {run.name!r}" for run in runs if run.id == wanted), f"run {wanted}")
+
+
+def _note(lab: Lab) -> Path:
+    return lab.folder / "drained.json"

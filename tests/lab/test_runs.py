@@ -1,0 +1,186 @@
+"""Runs on a real lab: cancelled and retried in the browser, killed, crowded, and asked for nonsense."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from playwright.sync_api import expect
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import State, StateType
+
+from flows.device_lease import acquisitions
+from flows.lab.flow_processes import flow_processes
+from flows.lab.running import AUTO_RESUMED, auto_resumes
+from flows.stages.verify import verify
+from tests.lab.browser import browse
+from tests.lab.lab_process import wait_for
+from tests.leases import overlaps
+
+TRAIN, COLLECT, DISTILL = "train-adapter/train-adapter", "collect-trajectories/collect-trajectories", "distill/distill"
+LONG = ["collect.trajectories=80", "collect.steps=40", "collect.shard_trajectories=4", "collect.batch_size=4"]
+UNITS = 20
+
+
+def units(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("index/u-*.parquet")}
+
+
+def log_lines(lab, run):
+    with lab.client() as client:
+        return [log.message for log in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))]
+
+
+def cancel_in_the_browser(lab, run):
+    """Seconds until the run is Cancelled."""
+    with browse(lab) as browser:
+        browser.open_run(str(run.id))
+        browser.run_menu("Cancel", "Cancel Flow Run")
+        asked = time.monotonic()
+        lab.wait_for_state(run.id, "Cancelled", seconds=60)
+        return time.monotonic() - asked
+
+
+def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on_from_it(lab, tmp_path):
+    given = {"preset": "fashion-dit-quick", "output": str(tmp_path), "train": {"steps": 100_000}}
+    run = lab.trigger(TRAIN, settings=given)
+    wait_for(lambda: any("training agd" in line for line in log_lines(lab, run)), 120)
+    assert cancel_in_the_browser(lab, run) < 15
+    assert len(list(tmp_path.rglob("checkpoint.safetensors"))) == 1
+    following = lab.trigger(TRAIN, settings=given)
+    wait_for(lambda: any("going on from" in line for line in log_lines(lab, following)), 120)
+    with lab.client() as client:
+        client.set_flow_run_state(following.id, State(type=StateType.CANCELLING, name="Cancelling"))
+    lab.wait_for_state(following.id, "Cancelled", seconds=60)
+
+
+def test_a_cancelled_collection_keeps_its_units_and_a_retry_in_the_browser_does_the_others(lab, tmp_path):
+    given = {"preset": "fashion-dit-quick", "output": str(tmp_path), "overrides": LONG}
+    run = lab.trigger(COLLECT, settings=given)
+    wait_for(lambda: len(units(tmp_path)) >= 3, 120)
+    assert cancel_in_the_browser(lab, run) < 15
+    committed = units(tmp_path)
+    assert 3 <= len(committed) < UNITS
+    with browse(lab) as browser:
+        browser.open_run(str(run.id))
+        expect(browser.page.get_by_text("Cancelled", exact=True).first).to_be_visible(timeout=60_000)
+        browser.run_menu("Retry", "Retry")
+        lab.wait_for_state(run.id, "Completed")
+    after = units(tmp_path)
+    assert len(after) == UNITS
+    assert committed.items() <= after.items()
+    assert verify(tmp_path)["ok"]
+
+
+def collected_unbroken(folder, overrides):
+    """The digest that a run in process, without any server, gives."""
+    changes = [part for override in overrides for part in ("--set", override)]
+    command = [sys.executable, "-m", "flows.cli", "collect", "fashion-dit-quick", *changes, "--output", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return verify(folder)["digest"]
+
+
+def test_worker_and_flow_killed_are_noticed_by_the_heartbeat_and_go_on_by_themselves(lab, tmp_path):
+    """`agd up` is frozen meanwhile, so that nothing but the server's automations can notice and act."""
+    overrides = [*LONG, "collect.seed=7"]
+    given = {"preset": "fashion-dit-quick", "output": str(tmp_path / "lab"), "overrides": overrides}
+    run = lab.trigger(COLLECT, settings=given)
+    wait_for(lambda: len(units(tmp_path / "lab")) >= 3, 120)
+    lab.process.send_signal(signal.SIGSTOP)
+    try:
+        for pid in [lab_worker(lab), *flow_processes(lab.lab)]:
+            os.kill(pid, signal.SIGKILL)
+        committed = units(tmp_path / "lab")
+        assert len(committed) < UNITS
+        lab.wait_for_state(run.id, "AwaitingRetry", seconds=200)
+    finally:
+        lab.process.send_signal(signal.SIGCONT)
+    lab.wait_for_state(run.id, "Completed")
+    states = lab.state_names(run.id)
+    assert states.index("Crashed") < states.index("AwaitingRetry") < states.index("Completed")
+    after = units(tmp_path / "lab")
+    assert committed.items() <= after.items()
+    assert len(after) == UNITS
+    assert verify(tmp_path / "lab")["digest"] == collected_unbroken(tmp_path / "unbroken", overrides)
+
+
+def lab_worker(lab):
+    """The worker's process id: the child of `agd up` that is not the server."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        command = (folder / "cmdline").read_bytes().decode().split("\0")
+        parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+        if "worker" in command and int(parent) == lab.process.pid:
+            return int(folder.name)
+    raise AssertionError("no worker")
+
+
+def states(*messages):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    return [
+        State(type=StateType.SCHEDULED, name="AwaitingRetry", message=message, timestamp=start + timedelta(minutes=n))
+        for n, message in enumerate(messages)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("retried", "count"),
+    [
+        ([], 0),
+        ([AUTO_RESUMED], 1),
+        ([AUTO_RESUMED] * 4, 4),
+        ([AUTO_RESUMED] * 4 + ["Retry from the UI"], 0),
+        ([AUTO_RESUMED, None, AUTO_RESUMED, AUTO_RESUMED], 2),
+    ],
+)
+def test_resumes_are_counted_since_a_person_last_retried(retried, count):
+    assert auto_resumes(states(*retried)[::-1]) == count
+
+
+def test_six_runs_and_a_local_training_share_one_device(lab, tmp_path):
+    before = len(acquisitions(torch.device("cpu")))
+    runs = [
+        lab.trigger(COLLECT, settings={"preset": "fashion-dit-quick", "output": str(tmp_path), "collect": {"seed": n}})
+        for n in range(6)
+    ]
+    local = [sys.executable, "-m", "flows.cli", "train", "fashion-dit-quick", "--output", str(tmp_path / "local")]
+    subprocess.run(local, check=True, capture_output=True)
+    for run in runs:
+        lab.wait_for_state(run.id, "Completed", seconds=300)
+    log = acquisitions(torch.device("cpu"))[before:]
+    assert len({entry["pid"] for entry in log}) == 7
+    assert overlaps(log) == []
+
+
+WRONG = [
+    ({"preset": "no-such"}, "settings.preset"),
+    ({"bogus": 1}, "bogus"),
+    ({"collect": {"bogus": 1}}, "bogus"),
+    ({"collect": {"trajectories": 0}}, "settings.collect.trajectories"),
+    ({"collect": {"steps": 1001}}, "settings.collect.steps"),
+    ({"collect": {"steps": "many"}}, "settings.collect.steps"),
+    ({"collect": {"scheduler": "heun"}}, "settings.collect.scheduler"),
+    ({"collect": {"dtype": "int8"}}, "settings.collect.dtype"),
+    ({"train": {"learning_rate": 2.0}}, "settings.train.learning_rate"),
+    ({"train": {"warmup_fraction": 1.0}}, "settings.train.warmup_fraction"),
+    ({"sample": {"images": 1}}, "settings.sample.images"),
+    ({"sample": {"guidance_scales": "2"}}, "settings.sample.guidance_scales"),
+    ({"adapters": ["lora"]}, "settings.adapters"),
+    ({"fan_out": {"workers": 0}}, "settings.fan_out.workers"),
+    ({"fan_out": {"runner": "slurm"}}, "settings.fan_out.runner"),
+]
+
+
+@pytest.mark.parametrize(("settings", "named"), WRONG)
+def test_wrong_settings_are_refused_before_a_run_exists(lab, settings, named):
+    with lab.client() as client:
+        deployment = client.read_deployment_by_name(DISTILL)
+    url = f"{lab.api_url}/deployments/{deployment.id}/create_flow_run"
+    answer = httpx.post(url, json={"parameters": {"settings": settings}})
+    assert answer.status_code == 409
+    assert named in answer.json()["detail"]
