@@ -14,7 +14,9 @@ from agd_core.errors import InputError, NumericError
 from agd_core.progress import Stopped
 from agd_core.report.rows import HEADINGS, Row, cells
 from flows.cli_export import add_commands
+from flows.cli_nightly import add_commands as add_nightly_commands
 from flows.config import PipelineConfig
+from flows.lab.cli import add_commands as add_lab_commands
 from flows.presets import load_config, preset_names, repeat_command
 from flows.terminal import Terminal
 from flows.workplace import Workplace, pick_device, writable_folder
@@ -242,6 +244,8 @@ def _show_metrics(metrics: dict[str, Any], output: Path, as_json: bool) -> None:
 
 
 add_commands(app, _guarded)
+add_nightly_commands(app, _guarded)
+add_lab_commands(app)
 
 
 def main() -> None:

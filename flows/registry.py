@@ -1,0 +1,189 @@
+"""The adapters that are evaluated every night: one JSON file per adapter below OUTPUT/registry/."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, ValidationError
+
+from agd_core.adapter_files import add_adapter, read_card
+from agd_core.base_models import BaseModel, BaseModelConfig
+from agd_core.config import Config
+from agd_core.errors import InputError, first_line
+from agd_core.evaluator import EvaluateConfig
+from agd_core.guidance import GuidanceConfig
+from agd_core.metrics import EXTRACTORS
+from agd_core.sampling import SampleConfig
+from agd_core.student import Student
+from flows.config import PipelineConfig
+from flows.presets import load_config
+from flows.stages.distill import open_base_model
+from flows.stages.sample import VERSION as SAMPLE_VERSION
+from flows.workplace import Workplace
+from storage.atomic import write_bytes
+
+FOLDER = "registry"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9-]{0,63}"
+_SUFFIX = ".json"
+
+
+class Entry(Config):
+    """A registered adapter and how it is sampled and scored, every night in the same way."""
+
+    name: Annotated[str, Field(pattern=f"^{_NAME}$")]
+    """What its nights are listed under."""
+    folder: str
+    """Absolute path of the folder with adapter.safetensors and adapter.json, read anew every night."""
+    preset: str
+    """Where the settings below come from, for people to read."""
+    overrides: tuple[str, ...]
+    """What was changed in the preset, for people to read."""
+    base_model: BaseModelConfig
+    guidance: GuidanceConfig
+    sample: SampleConfig
+    """With one guidance scale, the preset's headline; the seed of a night is derived from the seed here."""
+    evaluate: EvaluateConfig
+    pipeline_digest: str
+    """Identity of the base model with its decoder and noise schedule."""
+    registered_at: str
+    """ISO date and time, UTC."""
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of the student, and of the teacher that it is compared with."""
+        return self.sample.guidance_scales[0]
+
+    def protocol(self) -> dict[str, Any]:
+        """Everything that shapes a score beside the adapter and the night, as plain data."""
+        extractor = EXTRACTORS.get(self.evaluate.extractor)
+        return {
+            "version": SAMPLE_VERSION,
+            "pipeline": self.pipeline_digest,
+            "guidance": self.guidance.identity(),
+            "sample": self.sample.identity(),
+            "evaluate": self.evaluate.identity(),
+            "extractor": extractor(torch.device("cpu")).identity() if extractor else None,
+        }
+
+    def load_base_model(self, place: Workplace) -> BaseModel:
+        """The base model, after making sure that the adapter can be evaluated on it.
+
+        Raises:
+            InputError: it is not the registered one, or see `check_adapter`.
+        """
+        sections = {"base_model": self.base_model, "guidance": self.guidance}
+        config = PipelineConfig(**sections, sample=self.sample, evaluate=self.evaluate)
+        base_model = open_base_model(config, place)
+        if base_model.pipeline_digest() != self.pipeline_digest:
+            raise InputError(f"base model {self.base_model.source} is not the one that {self.name!r} was registered on")
+        check_adapter(Path(self.folder), self.guidance_scale, base_model)
+        return base_model
+
+
+def check_adapter(folder: Path, guidance_scale: float, base_model: BaseModel) -> None:
+    """Refuse an adapter that cannot be sampled with.
+
+    Raises:
+        InputError: no adapter there, one of another base model, or a guidance scale that it was not trained for.
+    """
+    try:
+        with Student(base_model) as student:
+            add_adapter(student, folder)
+        low, high = (float(end) for end in read_card(folder)[1].guidance_range)
+    except TypeError as error:
+        raise InputError(f"{folder} holds no readable adapter: {first_line(error)}") from error
+    if not low <= guidance_scale <= high:
+        raise InputError(
+            f"guidance scale {guidance_scale:g} is outside the range {low:g} to {high:g} that adapter {folder} was "
+            "trained on; choose another one with --set sample.guidance_scales=[...]"
+        )
+
+
+def register(folder: Path, name: str, preset: str, overrides: Sequence[str], place: Workplace) -> Entry:
+    """Add an adapter to those that are evaluated every night.
+
+    Raises:
+        InputError: the name cannot be used, the settings are no configuration, or see `check_adapter`.
+    """
+    path = _path(place.output, name)
+    if path.exists():
+        raise InputError(f"adapter {name!r} is registered already; agd adapters --remove {name} takes it out")
+    config = load_config(preset, ["sample.curve_steps=[]", *overrides])
+    base_model = open_base_model(config, place)
+    check_adapter(folder, config.sample.guidance_scales[0], base_model)
+    headline = {"guidance_scales": config.sample.guidance_scales[:1], "curve_steps": ()}
+    entry = Entry(
+        name=name,
+        folder=str(folder.resolve()),
+        preset=preset,
+        overrides=tuple(overrides),
+        base_model=_from_everywhere(config.base_model),
+        guidance=config.guidance,
+        sample=config.sample.model_copy(update=headline),
+        evaluate=config.evaluate,
+        pipeline_digest=base_model.pipeline_digest(),
+        registered_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_bytes((entry.model_dump_json(indent=2) + "\n").encode(), path)
+    return entry
+
+
+def registered(output: Path) -> tuple[list[Entry], list[str]]:
+    """Every registered adapter by name, and one line per file that is none."""
+    entries, problems = [], []
+    for path in sorted((output / FOLDER).glob(f"*{_SUFFIX}")):
+        try:
+            entries.append(_read(path))
+        except InputError as error:
+            problems.append(str(error))
+    return entries, problems
+
+
+def find(output: Path, name: str) -> Entry:
+    """One registered adapter.
+
+    Raises:
+        InputError: none of that name, or its file is damaged.
+    """
+    return _read(_existing(output, name))
+
+
+def remove(output: Path, name: str) -> None:
+    """Take an adapter out; its history stays.
+
+    Raises:
+        InputError: none of that name.
+    """
+    _existing(output, name).unlink()
+
+
+def _read(path: Path) -> Entry:
+    try:
+        entry = Entry.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path} is no registered adapter: {first_line(error)}") from error
+    if entry.name != path.stem:
+        raise InputError(f"{path} is no registered adapter: it names {entry.name!r}")
+    return entry
+
+
+def _existing(output: Path, name: str) -> Path:
+    if not (path := _path(output, name)).is_file():
+        known = sorted(path.stem for path in (output / FOLDER).glob(f"*{_SUFFIX}"))
+        raise InputError(f"no adapter {name!r} in {output / FOLDER}; registered: {', '.join(known) or 'none'}")
+    return path
+
+
+def _path(output: Path, name: str) -> Path:
+    if not re.fullmatch(_NAME, name):
+        raise InputError(f"adapter name {name!r} must be 1 to 64 letters, digits and dashes, no dash first")
+    return output / FOLDER / f"{name}{_SUFFIX}"
+
+
+def _from_everywhere(base_model: BaseModelConfig) -> BaseModelConfig:
+    """A local folder as an absolute path: nights may start in another folder."""
+    folder = Path(base_model.source).expanduser()
+    return base_model.model_copy(update={"source": str(folder.resolve())}) if folder.is_dir() else base_model

@@ -1,0 +1,168 @@
+"""One night of one registered adapter: sampled and scored afresh, then compared with its earlier nights.
+
+    OUTPUT/nights/<night>/<name>/work/     what the stages make; deleted once the night is in the history
+    OUTPUT/nights/<night>/<name>/          grid.png with the first images, evaluation.json with the scores
+    OUTPUT/history/<name>/<night>.parquet  the scores, see `storage.history`
+    OUTPUT/trends/<name>.png               every metric over all nights
+
+A night that was interrupted goes on with what it finished; one that is in the history is never measured again.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from agd_core.adapter_files import WEIGHTS
+from agd_core.base_models import BaseModel
+from agd_core.checkpoint import write_json
+from agd_core.digest import canonical_json, digest, file_digest
+from agd_core.errors import InputError
+from agd_core.metrics import Verdict
+from agd_core.report.images import grid_png
+from agd_core.seeding import derive_seed
+from flows.registry import Entry
+from flows.stages.night_scores import sample_tonight, scores
+from flows.stages.sample import read_samples
+from flows.stages.verdicts import open_history, verdicts_of_night, write_trend
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+from storage.atomic import write_bytes
+from storage.history import MetricRecord
+
+STAGE, VERSION = "night", 1
+NIGHTS, WORK = "nights", "work"
+EVALUATION, GRID = "evaluation.json", "grid.png"
+_AGAIN = "-again"
+_GRID_IMAGES, _GRID_COLUMNS = 40, 10
+_LIBRARIES = ("agd-pipeline", "torch", "diffusers", "numpy")
+_OF_ALL_METRICS = ("adapter_digest", "base_fingerprint", "protocol_digest", "seed", "finished_at")
+
+
+@dataclass(frozen=True)
+class Night:
+    """What one night of one adapter gave."""
+
+    name: str
+    night: str
+    """A date, or a date measured `again`."""
+    records: tuple[MetricRecord, ...]
+    """As they are in the history."""
+    verdicts: dict[str, Verdict]
+    """By metric."""
+    grid: Path
+    """PNG of the student's first images."""
+    trend: Path
+    """PNG of every metric over all nights."""
+
+    @property
+    def regressed(self) -> list[str]:
+        """The metrics that left their band for the worse."""
+        return [metric for metric, verdict in self.verdicts.items() if verdict.regressed]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        first = asdict(self.records[0])
+        return {
+            "name": self.name,
+            "night": self.night,
+            "regressed": self.regressed,
+            "metrics": {metric: verdict.as_dict() for metric, verdict in self.verdicts.items()},
+            **{key: first[key] for key in _OF_ALL_METRICS},
+            "grid": str(self.grid),
+            "trend": str(self.trend),
+        }
+
+
+def tonight() -> str:
+    """Today's date here."""
+    return date.today().isoformat()
+
+
+def again(night: str) -> str:
+    """The same night measured a second time, with other noise: tells chance from change.
+
+    Raises:
+        InputError: it is no date.
+    """
+    return check_night(night).removesuffix(_AGAIN) + _AGAIN
+
+
+def check_night(night: str) -> str:
+    """The night as the history writes it: a date, or what `again` makes of it.
+
+    Raises:
+        InputError: it is no date.
+    """
+    try:
+        day = date.fromisoformat(night.removesuffix(_AGAIN)).isoformat()
+    except ValueError as error:
+        raise InputError(f"night {night!r} is no date of the form 2026-11-21") from error
+    return f"{day}{_AGAIN}" if night.endswith(_AGAIN) else day
+
+
+def evaluate_registered(entry: Entry, night: str, place: Workplace) -> Night:
+    """Measure a registered adapter as it is now, unless that night is in its history, and judge it.
+
+    Args:
+        entry: from `flows.registry`.
+        night: a date such as 2026-11-21, or `again`; it seeds the images, so every night has its own.
+        place: its output folder holds the history.
+
+    Raises:
+        InputError: the adapter or its base model cannot be evaluated, or `night` is no date.
+        Stopped: when asked to; run the same night again to go on.
+    """
+    night = check_night(night)
+    history = open_history(place.output)
+    folder = place.output / NIGHTS / night / entry.name
+    if history.night(entry.name, night):
+        place.announce(f"{STAGE}: {entry.name} {night} is in the history already")
+    else:
+        history.append(_measured(entry, night, replace(place, output=folder)))
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    return _judged(entry.name, night, place.output)
+
+
+def _judged(name: str, night: str, output: Path) -> Night:
+    records = open_history(output).read(name).records
+    of_night = tuple(record for record in records if record.night == night)
+    grid, trend = output / NIGHTS / night / name / GRID, write_trend(name, records, output)
+    return Night(name, night, of_night, verdicts_of_night(records, night), grid, trend)
+
+
+def _measured(entry: Entry, night: str, place: Workplace) -> list[MetricRecord]:
+    """The scores of a night, which is an artefact itself: a second run waits for the first and then reads it."""
+    base_model = entry.load_base_model(place)
+    seed = derive_seed(entry.sample.seed, "night", night)
+    identity = {"version": VERSION, "name": entry.name, "night": night, "seed": seed, "protocol": entry.protocol()}
+
+    def work(artefact: Artefact) -> None:
+        _measure(entry, night, seed, base_model, artefact, replace(place, output=place.output / WORK))
+
+    artefact = place.produce(STAGE, identity, work, [EVALUATION])
+    for name in (EVALUATION, GRID):
+        write_bytes((artefact.path / name).read_bytes(), place.output / name)
+    return [MetricRecord(**row) for row in json.loads((artefact.path / EVALUATION).read_text(encoding="utf-8"))]
+
+
+def _measure(entry: Entry, night: str, seed: int, base_model: BaseModel, artefact: Artefact, place: Workplace) -> None:
+    sampled = sample_tonight(entry, seed, base_model, place)
+    grid = grid_png(read_samples(sampled.student).images[:_GRID_IMAGES], _GRID_COLUMNS)
+    (artefact.path / GRID).write_bytes(grid)
+    common = {
+        "night": night,
+        "name": entry.name,
+        "adapter_digest": file_digest(sampled.adapter.path / WEIGHTS),
+        "base_fingerprint": base_model.fingerprint,
+        "protocol_digest": digest({"night": VERSION, "protocol": entry.protocol()}),
+        "seed": seed,
+        "images": entry.sample.images,
+        "versions": canonical_json({library: version(library) for library in _LIBRARIES}),
+    }
+    rows = [common | score for score in scores(entry, sampled, place)]
+    finished = {"finished_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_json([row | finished for row in rows], artefact.path / EVALUATION)

@@ -1,0 +1,55 @@
+"""What the history says about an adapter: a verdict per metric and night, and the trend plot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from agd_core.metrics.regression import Better, Measurement, Verdict, judge_nights
+from agd_core.report.plots import trend_plot
+from storage.atomic import write_bytes
+from storage.history import FOLDER, History, MetricRecord
+
+TRENDS = "trends"
+"""Name of the folder that holds an output folder's trend plots."""
+LABELS = {
+    "fd": "Fréchet distance",
+    "accuracy": "class accuracy",
+    "paired_mse": "paired error to CFG",
+    "teacher_fd": "Fréchet distance, CFG",
+    "teacher_accuracy": "class accuracy, CFG",
+}
+"""Every metric by the name that the history knows it by."""
+
+
+def open_history(output: Path) -> History:
+    """The history of an output folder."""
+    return History(output / FOLDER)
+
+
+def judge_history(records: Sequence[MetricRecord]) -> dict[str, list[Verdict]]:
+    """Verdicts by metric, each by night; a night is compared with earlier ones of its own protocol.
+
+    Args:
+        records: of one adapter, by night.
+    """
+    verdicts: dict[str, list[Verdict]] = {}
+    for metric, protocol in dict.fromkeys((record.metric, record.protocol_digest) for record in records):
+        chosen = [r for r in records if (r.metric, r.protocol_digest) == (metric, protocol)]
+        measurements = [Measurement(r.night, r.value, r.standard_error) for r in chosen]
+        verdicts.setdefault(metric, []).extend(judge_nights(measurements, cast(Better, chosen[0].better)))
+    return {metric: sorted(judged, key=lambda verdict: verdict.measured.night) for metric, judged in verdicts.items()}
+
+
+def verdicts_of_night(records: Sequence[MetricRecord], night: str | None) -> dict[str, Verdict]:
+    """Verdicts of one night by metric; arguments as in `judge_history`."""
+    judged = [(metric, verdict) for metric, verdicts in judge_history(records).items() for verdict in verdicts]
+    return {metric: verdict for metric, verdict in judged if verdict.measured.night == night}
+
+
+def write_trend(name: str, records: Sequence[MetricRecord], output: Path) -> Path:
+    """Draw every metric of one adapter over its nights; `records` as in `judge_history`."""
+    path = output / TRENDS / f"{name}.png"
+    write_bytes(
+        trend_plot({LABELS[metric]: verdicts for metric, verdicts in judge_history(records).items()}, name), path
+    )
+    return path

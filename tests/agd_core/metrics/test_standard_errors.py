@@ -1,0 +1,62 @@
+"""Claimed standard errors against the real spread of many sample sets."""
+
+import math
+import statistics
+
+import pytest
+import torch
+
+from agd_core.metrics.frechet import FeatureStatistics, bootstrap_standard_error, frechet_distance
+from agd_core.metrics.standard_errors import accuracy_standard_error, distance_standard_error, paired_error
+from agd_core.seeding import generator
+
+CLASSES, WIDTH = 5, 6
+CENTRES = 3 * torch.randn(CLASSES, WIDTH, generator=generator("centres"))
+REFERENCE = FeatureStatistics.of(CENTRES.repeat(2000, 1) + torch.randn(2000 * CLASSES, WIDTH, generator=generator(0)))
+
+
+def sample_set(seed, per_class):
+    labels = torch.arange(CLASSES).repeat(per_class)
+    noise = torch.randn(len(labels), WIDTH, generator=generator(seed, "set"))
+    return 0.3 + CENTRES[labels] + 1.2 * noise, labels
+
+
+@pytest.mark.parametrize("per_class", [20, 40])
+def test_the_distances_error_is_the_spread_of_balanced_sets(per_class):
+    sets = [sample_set(seed, per_class) for seed in range(100)]
+    spread = statistics.stdev(frechet_distance(REFERENCE, FeatureStatistics.of(features)) for features, _ in sets)
+    claimed = [distance_standard_error(features, labels, REFERENCE, 50, 0) for features, labels in sets[:10]]
+    plain = [bootstrap_standard_error(features, REFERENCE, 50, 0) for features, _ in sets[:10]]
+    assert 0.8 < statistics.fmean(claimed) / spread < 1.35
+    assert statistics.fmean(plain) / spread > 1.5
+
+
+def test_one_image_per_class_is_resampled_as_a_whole():
+    features, labels = sample_set(0, 1)
+    claimed = distance_standard_error(features, labels, REFERENCE, 10, 0)
+    assert claimed == bootstrap_standard_error(features, REFERENCE, 10, 0) > 0
+
+
+def test_the_same_seed_gives_the_same_error():
+    features, labels = sample_set(0, 4)
+    first, again, other = (distance_standard_error(features, labels, REFERENCE, 10, seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@pytest.mark.parametrize(("accuracy", "images"), [(0.5, 1000), (0.9, 1000), (0.98, 5000)])
+def test_the_accuracys_error_is_the_binomial_one(accuracy, images):
+    plain = math.sqrt(accuracy * (1 - accuracy) / images)
+    assert accuracy_standard_error(accuracy, images) == pytest.approx(plain, rel=0.05)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_it_never_claims_certainty(accuracy):
+    assert 0.01 < accuracy_standard_error(accuracy, 60) < 0.05
+
+
+def test_the_paired_error_is_the_mean_over_images_and_its_error_the_spread():
+    sets = [torch.randn(100, 2, 3, 3, generator=generator(seed, "paired")) for seed in range(200)]
+    measured = [paired_error(latents, torch.zeros_like(latents)) for latents in sets]
+    assert measured[0][0] == pytest.approx(float(sets[0].square().mean()), rel=1e-6)
+    spread = statistics.stdev(value for value, _ in measured)
+    assert statistics.fmean(error for _, error in measured) == pytest.approx(spread, rel=0.15)

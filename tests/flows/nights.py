@@ -1,0 +1,62 @@
+"""Small real adapters that are registered, and what is done to them."""
+
+from pathlib import Path
+
+import torch
+
+from agd_core.adapter_files import WEIGHTS, AdapterCard, read_card, save_adapter
+from agd_core.adapters import Adapter, ModulatedMlpConfig
+from agd_core.checkpoint import load_tensors
+from agd_core.seeding import generator
+from flows.presets import load_config
+from flows.registry import Entry, register
+from flows.stages.distill import collect_stage, train_stage
+from flows.workplace import Workplace
+
+TRAINED = (
+    "collect.trajectories=40",
+    "collect.steps=10",
+    "collect.kept_steps=5",
+    "collect.shard_trajectories=20",
+    "train.steps=60",
+    "train.batch_size=64",
+)
+QUICK = ("sample.images=60", "sample.steps=5", "evaluate.bootstrap_resamples=20")
+"""Overrides that make a night a matter of a second."""
+
+
+def train_small(teacher, folder: Path) -> Path:
+    """The folder of an adapter that is worth something."""
+    config = load_config("fashion-dit", TRAINED)
+    config = config.model_copy(update={"adapters": config.adapters[:1]})
+    place = Workplace(folder)
+    ((_, adapter),) = train_stage(config, collect_stage(config, teacher, place), teacher, place)
+    return adapter.path
+
+
+def save_untrained(teacher, folder: Path) -> Path:
+    """An adapter that loads and does nothing: its folder."""
+    adapter = Adapter(
+        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4), teacher.adapter_sites(), teacher.embedding_widths
+    )
+    card = AdapterCard("builtin:fashion-dit", teacher.fingerprint, (1.0, 5.0), "d" * 64, adapter.parameter_count())
+    save_adapter(adapter, card, folder)
+    return folder
+
+
+def add(adapter: Path, output: Path, overrides=QUICK, name="mine") -> Entry:
+    """Register it."""
+    return register(adapter, name, "fashion-dit", overrides, Workplace(output))
+
+
+def change_weights(folder: Path, teacher, change) -> None:
+    """Replace every weight by `change(name, weight)` and save the adapter as ever."""
+    config, card = read_card(folder)
+    adapter = Adapter(config, teacher.adapter_sites(), teacher.embedding_widths)
+    adapter.load_state_dict({name: change(name, old) for name, old in load_tensors(folder / WEIGHTS)[0].items()})
+    save_adapter(adapter, card, folder)
+
+
+def with_noise(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """Noise of twice the weight's own standard deviation."""
+    return weight + 2 * weight.std() * torch.randn(weight.shape, generator=generator(0, name))

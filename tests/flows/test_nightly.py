@@ -1,0 +1,325 @@
+"""Nights of a real small adapter: what is an alarm and what is not, fresh images, and what a kill leaves."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from agd_core.adapter_files import WEIGHTS
+from agd_core.digest import file_digest
+from agd_core.errors import InputError
+from flows.cli import app
+from flows.stages.evaluate import evaluate, read_evaluation
+from flows.stages.night_scores import sample_tonight, scores
+from flows.stages.nightly import again, check_night, evaluate_registered
+from flows.stages.verdicts import open_history
+from flows.stages.verify import verify
+from flows.workplace import Workplace
+from tests.flows.nights import QUICK, add, change_weights, save_untrained, train_small, with_noise
+
+METRICS = ["fd", "accuracy", "paired_mse", "teacher_fd", "teacher_accuracy"]
+UNCHANGED_NIGHTS = 20
+FIRST, SECOND, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
+
+
+@pytest.fixture(scope="module")
+def trained(teacher, tmp_path_factory):
+    return train_small(teacher, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def adapter(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "adapter")
+
+
+@pytest.fixture(scope="module")
+def unchanged(trained, tmp_path_factory):
+    """One night and then twenty more of the same adapter."""
+    output = tmp_path_factory.mktemp("unchanged")
+    entry, place = add(trained, output), Workplace(output)
+    days = [(date(2026, 1, 1) + timedelta(days=day)).isoformat() for day in range(1 + UNCHANGED_NIGHTS)]
+    return output, [evaluate_registered(entry, day, place) for day in days]
+
+
+def values(night):
+    return {metric: verdict.measured.value for metric, verdict in night.verdicts.items()}
+
+
+def recording(output):
+    lines = []
+    return Workplace(output, announce=lines.append), lines
+
+
+def sampled(lines):
+    return [line for line in lines if line.startswith("samples:") and "cached" not in line]
+
+
+def test_an_unchanged_adapter_raises_no_alarm(unchanged):
+    output, (first, *further) = unchanged
+    assert [list(night.verdicts) for night in (first, *further)] == [METRICS] * (1 + UNCHANGED_NIGHTS)
+    assert {verdict.outcome for verdict in first.verdicts.values()} == {"baseline"}
+    assert [night.regressed for night in further] == [[]] * UNCHANGED_NIGHTS
+    assert all(verdict.z is not None for night in further for verdict in night.verdicts.values())
+    assert open_history(output).read().table.num_rows == len(METRICS) * (1 + UNCHANGED_NIGHTS)
+
+
+def test_every_night_has_its_own_images(unchanged):
+    nights = unchanged[1]
+    assert len({night.records[0].seed for night in nights}) == len(nights)
+    assert len({night.grid.read_bytes() for night in nights}) == len(nights)
+    assert len({values(night)["paired_mse"] for night in nights}) == len(nights)
+
+
+def test_the_claimed_errors_are_near_the_real_spread(unchanged):
+    for metric in METRICS:
+        measured = [night.verdicts[metric].measured for night in unchanged[1]]
+        spread = torch.tensor([night.value for night in measured]).std()
+        claimed = torch.tensor([night.standard_error for night in measured]).mean()
+        assert 0.4 < float(spread / claimed) < 1.6, metric
+
+
+def test_what_a_night_leaves_is_small_and_whole(unchanged):
+    output, nights = unchanged
+    assert list(output.rglob("*.safetensors")) == []
+    folder = output / "nights" / FIRST / "mine"
+    assert sorted(path.name for path in folder.iterdir()) == ["artefacts", "evaluation.json", "grid.png"]
+    assert Image.open(nights[0].grid).size == (2 * (10 * 33 - 1), 2 * (4 * 33 - 1))
+    assert json.loads((folder / "evaluation.json").read_text()) == [vars(record) for record in nights[0].records]
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 200_000
+    assert verify(output)["ok"]
+    assert Image.open(nights[0].trend).format == "PNG"
+
+
+def test_a_night_says_what_it_measured_and_how(unchanged, teacher, trained):
+    first = unchanged[1][0].records[0]
+    assert (first.name, first.night, first.metric, first.better, first.images) == ("mine", FIRST, "fd", "lower", 60)
+    assert first.adapter_digest == file_digest(trained / WEIGHTS)
+    assert first.base_fingerprint == teacher.fingerprint
+    assert [record.nfe for record in unchanged[1][0].records] == [5, 5, 5, 10, 10]
+    assert "torch" in json.loads(first.versions)
+    assert first.seconds > 0
+    assert len({night.records[0].protocol_digest for night in unchanged[1]}) == 1
+
+
+def test_a_planted_regression_is_caught_in_the_second_night(adapter, trained, teacher, tmp_path):
+    place = Workplace(tmp_path / "out")
+    entry = add(adapter, place.output, [*QUICK, "sample.images=100"])
+    first = evaluate_registered(entry, FIRST, place)
+    change_weights(adapter, teacher, with_noise)
+    second = evaluate_registered(entry, SECOND, place)
+    assert {"fd", "accuracy"} <= set(second.regressed) <= {"fd", "accuracy", "paired_mse"}
+    assert second.records[0].adapter_digest != first.records[0].adapter_digest
+    assert second.records[0].protocol_digest == first.records[0].protocol_digest
+    json.dumps(second.as_dict(), allow_nan=False)
+    shutil.copy(trained / WEIGHTS, adapter)
+    third = evaluate_registered(entry, THIRD, place)
+    assert third.regressed == []
+    assert third.verdicts["fd"].band.nights == (FIRST,)
+
+
+def test_an_adapter_that_gives_no_numbers_is_an_alarm(adapter, teacher, tmp_path):
+    place = Workplace(tmp_path / "out")
+    entry = add(adapter, place.output)
+    evaluate_registered(entry, FIRST, place)
+    change_weights(adapter, teacher, lambda name, weight: weight * float("nan"))
+    broken = evaluate_registered(entry, SECOND, place)
+    assert "paired_mse" in broken.regressed
+    assert broken.as_dict()["metrics"]["paired_mse"]["value"] is None
+    json.dumps(broken.as_dict(), allow_nan=False)
+
+
+def test_the_scores_are_those_of_the_evaluation_stage(adapter, teacher, tmp_path):
+    place = Workplace(tmp_path / "out")
+    entry = add(adapter, place.output)
+    made = sample_tonight(entry, 7, teacher, place)
+    found = {score["metric"]: score["value"] for score in scores(entry, made, place)}
+    for prefix, samples in (("", made.student), ("teacher_", made.guided)):
+        expected = read_evaluation(evaluate(entry.evaluate, samples, made.guided, place))
+        assert found[f"{prefix}fd"] == pytest.approx(expected["fd"])
+        assert found[f"{prefix}accuracy"] == pytest.approx(expected["accuracy"])
+        assert found.get(f"{prefix}paired_mse", 0.0) == pytest.approx(expected["paired_mse"])
+
+
+def test_without_extractor_only_the_paired_error_is_measured(adapter, tmp_path):
+    entry = add(adapter, tmp_path / "out", [*QUICK, "evaluate.extractor=none"])
+    night = evaluate_registered(entry, FIRST, Workplace(tmp_path / "out"))
+    assert list(night.verdicts) == ["paired_mse"]
+
+
+def test_the_same_night_gives_the_same_scores_and_another_run_of_it_others(unchanged, trained, tmp_path):
+    entry, place = add(trained, tmp_path), Workplace(tmp_path)
+    same = evaluate_registered(entry, FIRST, place)
+    assert values(same) == values(unchanged[1][0])
+    assert same.grid.read_bytes() == unchanged[1][0].grid.read_bytes()
+    other = evaluate_registered(entry, again(FIRST), place)
+    assert other.night == "2026-01-01-again"
+    assert other.records[0].seed != same.records[0].seed
+    assert other.verdicts["fd"].band.nights == (FIRST,)
+
+
+def test_a_night_in_the_history_is_not_measured_again(adapter, teacher, tmp_path):
+    place, lines = recording(tmp_path / "out")
+    entry = add(adapter, place.output)
+    first = evaluate_registered(entry, FIRST, place)
+    assert len(sampled(lines)) == 2
+    change_weights(adapter, teacher, with_noise)
+    shutil.rmtree(place.output / "nights")
+    assert evaluate_registered(entry, FIRST, place) == first
+    assert len(sampled(lines)) == 2
+    assert len(list((place.output / "history").rglob("*.parquet"))) == 1
+
+
+def test_an_adapter_that_is_replaced_in_mid_night_is_sampled_anew(adapter, teacher, tmp_path):
+    place, lines = recording(tmp_path / "out")
+    entry = add(adapter, place.output)
+    before = sample_tonight(entry, 7, teacher, place)
+    change_weights(adapter, teacher, with_noise)
+    after = sample_tonight(entry, 7, teacher, place)
+    assert after.guided == before.guided
+    assert after.student.digest != before.student.digest
+    assert len(sampled(lines)) == 3
+
+
+def test_a_torn_history_file_is_written_again_from_what_the_night_left(adapter, tmp_path):
+    place, lines = recording(tmp_path / "out")
+    entry = add(adapter, place.output)
+    first = evaluate_registered(entry, FIRST, place)
+    (path,) = (place.output / "history").rglob("*.parquet")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    assert evaluate_registered(entry, FIRST, place) == first
+    assert path.read_bytes() == whole
+    assert len(sampled(lines)) == 2
+
+
+def test_another_protocol_starts_another_baseline(adapter, tmp_path):
+    place = Workplace(tmp_path / "out")
+    entry = add(adapter, place.output)
+    evaluate_registered(entry, FIRST, place)
+    changed = entry.model_copy(update={"sample": entry.sample.model_copy(update={"steps": 3})})
+    assert {v.outcome for v in evaluate_registered(changed, SECOND, place).verdicts.values()} == {"baseline"}
+    third = evaluate_registered(entry, THIRD, place)
+    assert third.verdicts["fd"].band.nights == (FIRST,)
+
+
+def test_another_base_model_is_refused(adapter, tmp_path):
+    entry = add(adapter, tmp_path / "out").model_copy(update={"pipeline_digest": "0" * 64})
+    with pytest.raises(InputError, match="is not the one that 'mine' was registered on"):
+        evaluate_registered(entry, FIRST, Workplace(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("night", ["", "today", "2026-13-01", "../2026-01-01", "2026-01-01-twice"])
+def test_a_night_is_a_date(night):
+    with pytest.raises(InputError, match="is no date of the form 2026-11-21"):
+        check_night(night)
+
+
+def test_dates_have_one_spelling():
+    assert check_night("20260101") == FIRST
+    assert check_night(again(FIRST)) == again(again(FIRST)) == "2026-01-01-again"
+
+
+def agd(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_one_adapter_that_is_gone_does_not_keep_the_others_waiting(adapter, teacher, tmp_path):
+    output = tmp_path / "out"
+    gone = save_untrained(teacher, tmp_path / "gone")
+    add(gone, output, name="a-gone")
+    add(adapter, output)
+    shutil.rmtree(gone)
+    (output / "registry" / "torn.json").write_text("{")
+    result = agd("nightly", "--output", str(output), "--night", FIRST, "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert [night["name"] for night in found["adapters"]] == ["mine"]
+    assert not found["ok"]
+    assert "torn.json is no registered adapter" in found["failed"][0]
+    assert found["failed"][1].startswith(f"a-gone: {gone} holds no readable adapter")
+    only = agd("nightly", "--output", str(output), "--night", FIRST, "--name", "mine")
+    assert only.exit_code == 0
+    assert "mine, 2026-01-01: ok" in only.stdout
+
+
+def test_a_regression_is_exit_code_1_and_the_list_remembers_it(adapter, teacher, tmp_path):
+    output = tmp_path / "out"
+    add(adapter, output)
+    assert "mine: not evaluated yet" in agd("adapters", "--output", str(output)).stdout
+    assert agd("nightly", "--output", str(output), "--night", FIRST).exit_code == 0
+    change_weights(adapter, teacher, lambda name, weight: 30 * weight)
+    worse = agd("nightly", "--output", str(output), "--night", SECOND)
+    assert worse.exit_code == 1
+    assert "mine, 2026-01-02: REGRESSED in " in worse.stdout
+    listed = agd("adapters", "--output", str(output))
+    assert listed.exit_code == 0
+    assert "REGRESSED in " in listed.stdout
+    (stands,) = json.loads(agd("adapters", "--output", str(output), "--json").stdout)["adapters"]
+    assert (stands["name"], stands["nights"], stands["last_night"]) == ("mine", 2, SECOND)
+    assert "regressed" in {verdict["outcome"] for verdict in stands["metrics"].values()}
+    path = output / "history" / "mine" / f"{SECOND}.parquet"
+    path.write_bytes(b"torn")
+    listed = json.loads(agd("adapters", "--output", str(output), "--json").stdout)
+    assert listed["adapters"][0]["last_night"] == FIRST
+    assert str(path) in listed["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no adapter is registered in "),
+        (["--name", "nobody"], "no adapter 'nobody' in "),
+        (["--night", "tomorrow"], "night 'tomorrow' is no date"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    result = agd("nightly", "--output", str(tmp_path), *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def start(output):
+    command = [sys.executable, "-m", "flows.cli", "nightly", "--output", str(output), "--night", FIRST]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_killed_night_goes_on_and_is_appended_once(adapter, tmp_path):
+    output = tmp_path / "out"
+    add(adapter, output, [*QUICK, "sample.images=240", "sample.steps=10", "sample.batch_size=20"])
+    work = output / "nights" / FIRST / "mine" / "work" / "artefacts"
+    killed = start(output)
+    wait_for(lambda: len(list(work.glob("samples-*/manifest.json"))) == 1 and len(list(work.glob("samples-*"))) == 2)
+    killed.kill()
+    killed.communicate(timeout=60)
+    assert killed.returncode == -9
+    (finished,) = work.glob("samples-*/manifest.json")
+    assert list(output.glob("history/*/*")) == []
+
+    both = [start(output), start(output)]
+    printed = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    lines = "".join(errors for _, errors in printed).splitlines()
+    assert len(sampled(lines)) == 1
+    assert ", mine, " in sampled(lines)[0]
+    assert [line for line in lines if "cached" in line and finished.parent.name in line]
+    assert printed[0][0] == printed[1][0]
+    assert [path.name for path in output.glob("history/*/*")] == [f"{FIRST}.parquet"]
+    assert open_history(output).read().table.num_rows == len(METRICS)
+    assert not work.exists()
