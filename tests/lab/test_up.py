@@ -1,0 +1,184 @@
+"""`agd up`, by starting it."""
+
+import contextlib
+import re
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.lab.deploying import deploy_all, shipped
+from flows.lab.lab import Lab
+from flows.lab.pool import POOL, QUEUE_PRIORITIES
+from tests.lab.lab_process import free_port, outer_environment, wait_for
+
+AUTOMATIONS = {"agd: a silent run has crashed", "agd: resume what crashed", "agd: an adapter got worse"}
+EVERYWHERE = "0.0.0.0"  # noqa: S104 nothing listens there
+CRON = """
+name: cron
+pull:
+- prefect.deployments.steps.set_working_directory: {directory: "{{ $AGD_HOME }}"}
+deployments:
+- name: cron
+  entrypoint: flows.lab.flows.sample_flow
+  schedules: [{cron: "30 14 * * *", timezone: Europe/Berlin, slug: nightly}]
+  work_pool: {name: gpu, work_queue_name: nightly}
+"""
+
+
+def agd(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", "up", *arguments]
+    environment = outer_environment() | settings
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+
+
+def deployments(lab) -> dict[str, list[datetime]]:
+    """The start times of what is scheduled, by deployment."""
+    with lab.client() as client:
+        runs = client.read_flow_runs()
+        return {
+            d.name: [r.expected_start_time for r in runs if r.deployment_id == d.id] for d in client.read_deployments()
+        }
+
+
+def test_it_prints_where_the_ui_and_the_logs_are(lab):
+    printed = lab.printed()
+    assert f"agd: up: {lab.lab.url}/v2\n" in printed
+    for log in (lab.server_log, lab.worker_log):
+        assert str(log) in printed
+        assert log.is_file()
+
+
+def test_the_pool_has_one_place_and_queues_in_order(lab):
+    with lab.client() as client:
+        pool = client.read_work_pool(POOL)
+        queues = {name: client.read_work_queue_by_name(name, POOL).priority for name in QUEUE_PRIORITIES}
+        assert client.read_global_concurrency_limit_by_name("gpu").limit == 1
+    assert (pool.concurrency_limit, pool.is_paused) == (1, False)
+    assert queues == {"interactive": 1, "nightly": 10}
+    assert not pool.base_job_template["variables"]["properties"]["stream_output"]["default"]
+
+
+def test_everything_in_prefect_yaml_is_deployed(lab):
+    declared = {entry["name"]: entry for entry in yaml.safe_load(shipped("prefect.yaml").read_text())["deployments"]}
+    with lab.client() as client:
+        found = {d.name: d for d in client.read_deployments()}
+    assert set(declared) <= set(found)
+    for name, entry in declared.items():
+        assert found[name].work_queue_name == entry["work_pool"]["work_queue_name"]
+        assert found[name].tags == entry.get("tags", [])
+        assert found[name].job_variables["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+        assert not found[name].job_variables["stream_output"]
+
+
+def test_the_automations_are_installed_once(lab):
+    with lab.client() as client:
+        assert sorted(automation.name for automation in client.read_automations()) == sorted(AUTOMATIONS)
+
+
+def test_a_second_one_says_that_the_first_is_up(lab):
+    second = agd("--home", str(lab.home), "--port", str(free_port()))
+    assert second.returncode == 0
+    assert second.stdout == f"agd: already up: {lab.lab.ui_url}\n"
+    assert lab.process.poll() is None
+
+
+def test_a_taken_port_is_one_line_and_nothing_is_changed(lab, tmp_path):
+    refused = agd("--home", str(tmp_path), "--port", str(lab.lab.port))
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert re.fullmatch(rf"agd: 127\.0\.0\.1:{lab.lab.port} cannot be used \(.+\); try --port\n", refused.stderr)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lock"]
+
+
+def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path):
+    failed = agd(
+        "--home", str(tmp_path), "--port", str(free_port()),
+        PREFECT_API_DATABASE_CONNECTION_URL="sqlite+aiosqlite:////nowhere/at/all.db",
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("agd: the server did not start (exit code")
+    assert "unable to open database file" in failed.stderr
+
+
+def test_others_are_let_in_with_a_password_only(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+    refused = CliRunner().invoke(app, ["up", "--host", EVERYWHERE, "--home", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "PREFECT_SERVER_API_AUTH_STRING" in refused.output
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "team:secret")
+    lab = Lab(tmp_path, EVERYWHERE, 4200, tmp_path)
+    assert lab.api_url == "http://127.0.0.1:4200/api"
+    assert lab.environment()["PREFECT_API_AUTH_STRING"] == "team:secret"
+
+
+def test_a_folder_with_packages_that_hide_ours_is_refused(tmp_path):
+    (tmp_path / "flows").mkdir()
+    Lab(tmp_path, "127.0.0.1", 4200, tmp_path)
+    (tmp_path / "flows" / "__init__.py").touch()
+    with pytest.raises(Exception, match="instead of ours"):
+        Lab(tmp_path, "127.0.0.1", 4200, tmp_path)
+
+
+def test_the_users_own_profile_does_not_leak_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "https://somewhere.else/api")
+    monkeypatch.setenv("PREFECT_API_KEY", "mine")
+    monkeypatch.setenv("PREFECT_SERVER_LOGGING_LEVEL", "INFO")
+    environment = Lab(tmp_path, "127.0.0.1", 4321, tmp_path).environment()
+    assert environment["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
+    assert "PREFECT_API_KEY" not in environment
+    assert environment["PREFECT_SERVER_LOGGING_LEVEL"] == "INFO"
+    assert not Path(environment["PREFECT_PROFILES_PATH"]).exists()
+
+
+@pytest.fixture(scope="module")
+def cron_file(lab, tmp_path_factory):
+    path = tmp_path_factory.mktemp("cron") / "prefect.yaml"
+    path.write_text(CRON)
+    deploy_all(lab.lab, path)
+    yield path
+    with lab.client() as client:
+        client.delete_deployment(client.read_deployment_by_name("sample/cron").id)
+
+
+def test_scheduled_runs_appear_at_the_right_hour(lab, cron_file):
+    starts = wait_for(lambda: deployments(lab)["cron"], 90)
+    for start in starts:
+        assert start.astimezone(ZoneInfo("Europe/Berlin")).strftime("%H:%M") == "14:30"
+        assert start.astimezone(UTC).hour in (12, 13)
+    assert min(starts) - datetime.now(UTC) <= timedelta(hours=25)
+
+
+def test_deploying_again_keeps_what_a_person_paused(lab, cron_file):
+    with lab.client() as client:
+        cron = client.read_deployment_by_name("sample/cron")
+        client.update_deployment_schedule(cron.id, cron.schedules[0].id, active=False)
+        client.pause_deployment(cron.id)
+        deploy_all(lab.lab, cron_file)
+        again = client.read_deployment_by_name("sample/cron")
+    assert (again.id, again.paused, again.schedules[0].active) == (cron.id, True, False)
+    assert deployments(lab)["cron"] == []
+
+
+def test_the_shipped_schedules_yield_runs(lab):
+    entries = yaml.safe_load(shipped("prefect.yaml").read_text())["deployments"]
+    scheduled = {entry["name"] for entry in entries if entry.get("schedules")}
+    assert scheduled
+    wait_for(lambda: all(deployments(lab)[name] for name in scheduled), 90)
+
+
+def test_the_port_check_sees_a_listener_and_forgives_a_closed_one(tmp_path):
+    port = free_port()
+    with (
+        contextlib.closing(socket.create_server(("127.0.0.1", port))),
+        pytest.raises(Exception, match="cannot be used"),
+    ):
+        Lab(tmp_path, "127.0.0.1", port, tmp_path).require_free_port()
+    Lab(tmp_path, "127.0.0.1", port, tmp_path).require_free_port()
