@@ -11,8 +11,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from agd_core.errors import InputError
 from flows.lab.artifacts import picture
 from flows.lab.running import run_in_lab
 from flows.lab.workplace import LabWorkplace
@@ -24,7 +26,15 @@ REGRESSED = "agd.evaluation.regressed"
 _ONE_ADAPTER = "evaluate-registered/evaluate-registered"
 
 
-@flow(name="nightly-evaluation", flow_run_name="nightly-evaluation {night}")
+def night_name() -> str:
+    """What a run does, for its name: the flow or the adapter, and the night."""
+    given = flow_run.parameters
+    night = given.get("night") or tonight()
+    who = f"evaluate {given['adapter']}" if "adapter" in given else flow_run.flow_name
+    return f"{who} {again(night) if given.get('confirm') else night}"
+
+
+@flow(name="nightly-evaluation", flow_run_name=night_name)
 def nightly_flow(output: str = "outputs", night: str = "") -> dict[str, str] | State[Any]:
     """Queue the evaluation of every registered adapter (see `agd register`), each as a run of its own.
 
@@ -32,7 +42,10 @@ def nightly_flow(output: str = "outputs", night: str = "") -> dict[str, str] | S
         output: folder that holds registry and history.
         night: a date such as 2026-11-21; blank: today's. Each night is measured once per adapter.
     """
-    night = check_night(night or tonight())
+    try:
+        night = check_night(night or tonight())
+    except InputError as error:
+        return Failed(message=str(error))
     entries, problems = registered(Path(output))
     for problem in problems:
         get_run_logger().error(problem)
@@ -42,7 +55,7 @@ def nightly_flow(output: str = "outputs", night: str = "") -> dict[str, str] | S
     return queued if queued else Completed(message=f"no adapter is registered in {output}; agd register adds one")
 
 
-@flow(name="evaluate-registered", flow_run_name="evaluate {adapter} {night}")
+@flow(name="evaluate-registered", flow_run_name=night_name)
 def evaluate_registered_flow(
     adapter: str, night: str = "", output: str = "outputs", confirm: bool = False
 ) -> State[Any]:

@@ -109,7 +109,7 @@ def running_lab(home: Path, work_folder: Path, port: int | None = None, *options
 
 
 def start_lab(home: Path, work_folder: Path, port: int, *options: str) -> RunningLab:
-    """Start `agd up` without waiting; it ends with the test process."""
+    """Start `agd up` without waiting, as a script with & would; it ends with the test process."""
     work_folder.mkdir(parents=True, exist_ok=True)
     home.mkdir(parents=True, exist_ok=True)
     output = home / f"up-{len(list(home.glob('up-*.txt')))}.txt"
@@ -121,9 +121,15 @@ def start_lab(home: Path, work_folder: Path, port: int, *options: str) -> Runnin
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 one system call
+            preexec_fn=_as_from_a_script,  # noqa: PLW1509 two system calls
         )
     return RunningLab(Lab(home, "127.0.0.1", port, work_folder), process, output)
+
+
+def _as_from_a_script() -> None:
+    """What a shell script's & does to its children: Ctrl-C is ignored, until they say otherwise."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
 
 
 def outer_environment() -> dict[str, str]:

@@ -84,7 +84,8 @@ def drained(folder, port):
         wait_for(lambda: (steps_shown(lab, run.id) or 0) > 500, 180)
         family = children(lab)
         code = lab.stop()
-    return {"run": run.id, "code": code, "printed": lab.printed(), "family": family, "work": lab.work_folder}
+    seen = {"printed": lab.printed(), "worker log": lab.worker_log.read_text()}
+    return {"run": run.id, "code": code, "family": family, "work": lab.work_folder} | seen
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,7 @@ def test_ctrl_c_waits_for_the_checkpoint(drained):
 def test_ctrl_c_stops_worker_and_server(drained):
     assert set(drained["family"]) == {"server", "worker"}
     assert not any(map(is_running, drained["family"].values()))
+    assert "stopped!" in drained["worker log"].splitlines()[-1], "SIGTERM must reach it, also where SIGINT was ignored"
 
 
 def test_the_next_start_frees_the_pool_and_goes_on(drained, lab):

@@ -1,0 +1,127 @@
+"""What the server does by itself, with events that are sent to a real one."""
+
+import json
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from uuid import uuid4
+
+import anyio
+import pytest
+from prefect._internal.uuid7 import uuid7
+from prefect.client.schemas.filters import DeploymentFilter
+from prefect.events import Event
+from prefect.server.events.ordering import EventArrivedEarly
+from prefect.server.events.schemas.events import ReceivedEvent, Resource
+from prefect.states import Cancelled, Crashed, Running
+
+from flows.lab.automations import NOTIFY_BLOCK, install_automations
+from flows.lab.event_ordering import CausalOrdering
+from flows.lab.nightly_flows import REGRESSED
+from flows.lab.running import AUTO_RESUMED
+from tests.lab.lab_process import wait_for
+
+CONFIRM = "evaluate-registered/evaluate-registered"
+
+
+@contextmanager
+def receiver():
+    """A web server that keeps what it is sent."""
+    received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", received
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def paused(lab):
+    """No run starts."""
+    with lab.client() as client:
+        queues = [client.read_work_queue_by_name(name, "gpu") for name in ("interactive", "nightly")]
+        for queue in queues:
+            client.update_work_queue(queue.id, is_paused=True)
+        yield client
+        for queue in queues:
+            client.update_work_queue(queue.id, is_paused=False)
+
+
+def crashed(client, deployment):
+    """A run that has just crashed."""
+    run = client.create_flow_run_from_deployment(client.read_deployment_by_name(deployment).id)
+    for state in (Running(), Crashed()):
+        client.set_flow_run_state(run.id, state, force=True)
+    return run.id
+
+
+def test_a_crashed_run_is_queued_again_if_its_deployment_is_tagged(lab, paused):
+    untagged, tagged = crashed(paused, "nightly-evaluation/nightly-evaluation"), crashed(paused, "sample/sample")
+    resumed = lab.wait_for_state(tagged, "AwaitingRetry", seconds=30)
+    assert resumed.state.message == AUTO_RESUMED
+    assert lab.run(untagged).state_name == "Crashed"
+    assert lab.state_names(tagged).count("AwaitingRetry") == 1
+    paused.set_flow_run_state(tagged, Cancelled(), force=True)
+
+
+def test_a_regression_is_confirmed_and_told(lab, paused):
+    with receiver() as (url, received):
+        install_automations(paused, lab.lab, url, pytest.fail)
+        payload = {"adapter": "mine", "night": "2026-11-21", "output": "elsewhere", "regressed": ["fd"]}
+        event = Event(event=REGRESSED, resource={"prefect.resource.id": "agd.adapter.mine"}, payload=payload)
+        paused.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
+        message = wait_for(lambda: received and received[0], 30)
+    assert message == {"text": "adapter mine got worse in night 2026-11-21\n['fd'] in elsewhere"}
+    deployment = paused.read_deployment_by_name(CONFIRM)
+    (run,) = wait_for(
+        lambda: paused.read_flow_runs(deployment_filter=DeploymentFilter(id={"any_": [deployment.id]})), 30
+    )
+    assert run.parameters == {"adapter": "mine", "night": "2026-11-21", "output": "elsewhere", "confirm": True}
+    paused.set_flow_run_state(run.id, Cancelled(), force=True)
+    block = paused.read_block_document_by_name(NOTIFY_BLOCK, "custom-webhook")
+    paused.delete_block_document(block.id)
+    install_automations(paused, lab.lab, None, pytest.fail)
+
+
+def test_an_automation_that_a_person_switched_off_stays_off(lab, paused):
+    (automation,) = paused.read_automations_by_name("agd: an adapter got worse")
+    paused.pause_automation(automation.id)
+    install_automations(paused, lab.lab, None, pytest.fail)
+    (again,) = paused.read_automations_by_name("agd: an adapter got worse")
+    assert (again.id, again.enabled) == (automation.id, False)
+    paused.resume_automation(automation.id)
+
+
+class TestOrder:
+    """`uuid7` ids begin with the time that they were made at."""
+
+    BEFORE_THE_START = uuid7(0)
+
+    @staticmethod
+    def event(follows):
+        resource = Resource({"prefect.resource.id": "prefect.flow-run.1"})
+        name, now = "prefect.flow-run.Crashed", datetime.now(UTC)
+        return ReceivedEvent(event=name, resource=resource, id=uuid4(), follows=follows, occurred=now)
+
+    async def waits(self, follows) -> bool:
+        try:
+            await CausalOrdering(scope=str(uuid4())).wait_for_leader(self.event(follows))
+        except EventArrivedEarly:
+            return True
+        return False
+
+    @pytest.mark.parametrize(("follows", "waits"), [(BEFORE_THE_START, False), (uuid7(), True), (None, False)])
+    def test_an_event_waits_for_none_from_before_the_start(self, follows, waits):
+        assert anyio.run(self.waits, follows) == waits
