@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv demo test check bench clean
+.PHONY: help venv demo up test check bench clean
 
 help:
 	@echo "make demo   set up everything and distil the built-in teacher (about 5 minutes on 2 cores)"
+	@echo "make up     the GPU lab: Prefect server, UI and one worker, until Ctrl-C"
 	@echo "make test   run the tests"
 	@echo "make check  lint and types"
 	@echo "make bench  measure speed (benchmarks/)"
@@ -18,8 +19,11 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): about 2 minutes and 6 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,metrics,webdataset,s3,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,dask,ray,metrics,webdataset,s3,dev]"
 	@touch $@
+
+up: $(STAMP)
+	$(BIN)/agd up
 
 demo: $(STAMP)
 	$(BIN)/agd distill fashion-dit --output outputs/demo

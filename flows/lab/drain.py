@@ -7,12 +7,12 @@ from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 
 from flows.lab.flow_processes import flow_processes, kill_all
 from flows.lab.lab import Lab
 from flows.lab.pool import POOL, pause_pool
-from flows.lab.reconcile import active_runs, crash, go_on
+from flows.lab.reconcile import active_runs, end_runs, go_on, read_runs
 
 DRAIN_SECONDS = 120.0
 _POLL_SECONDS = 0.5
@@ -28,10 +28,10 @@ def drain(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], None]) 
         _await_end(client, lab, announce)
     except KeyboardInterrupt:
         announce("not waiting any longer")
-    _end_at_once(client, lab, announce)
-    for run in runs:
-        ended = client.read_flow_run(run)
-        announce(f"run {ended.name!r} is {ended.state_name} now")
+    kill_all(lab)
+    end_runs(client, active_runs(client, lab), "stopped before it had reached a checkpoint", announce)
+    for run in read_runs(client, runs):
+        announce(f"run {run.name!r} is {run.state_name} now")
 
 
 def undo_drain(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], None]) -> None:
@@ -51,19 +51,13 @@ def _await_end(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], No
     asked: set[UUID] = set()
     deadline = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < deadline and (runs := active_runs(client, lab)):
+        told = asked | {run.id for run in runs if run.state_type == StateType.CANCELLING}
         for process in flow_processes(lab):
-            if process.flow_run not in asked:
+            if process.flow_run not in told:
                 announce(f"waiting for {_name(runs, process.flow_run)} to checkpoint; press Ctrl-C again to end it now")
                 process.ask_to_stop()
                 asked.add(process.flow_run)
         time.sleep(_POLL_SECONDS)
-
-
-def _end_at_once(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], None]) -> None:
-    kill_all(lab)
-    for run in active_runs(client, lab):
-        announce(f"run {run.name!r} did not end by itself and was killed")
-        crash(client, run, "agd up: stopped before it had reached a checkpoint")
 
 
 def _name(runs: list[FlowRun], wanted: UUID) -> str:

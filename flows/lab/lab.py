@@ -96,6 +96,18 @@ class Lab:
         auth = {"PREFECT_API_AUTH_STRING": self.auth} if self.auth else {}
         return inherited | _SERVER_SETTINGS | own | auth
 
+    def make_folder(self) -> None:
+        """Make the folder of its own files.
+
+        Raises:
+            InputError: it cannot be made or written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "lock").touch()
+        except OSError as error:
+            raise InputError(f"home {self.home} cannot be used: {error.strerror}") from error
+
     def require_free_port(self) -> None:
         """Refuse a port that somebody listens on.
 

@@ -6,13 +6,14 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
-from prefect.states import AwaitingRetry, Crashed
+from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from flows.lab.flow_processes import all_ended, end_all, flow_processes
 from flows.lab.lab import Lab
@@ -37,26 +38,32 @@ def active_runs(client: SyncPrefectClient, lab: Lab) -> list[FlowRun]:
     return [run for run in runs if alone or run.labels.get(_WORKER_LABEL) == lab.worker_name]
 
 
+def read_runs(client: SyncPrefectClient, run_ids: list[UUID]) -> list[FlowRun]:
+    """These runs as they are now, without those that were deleted."""
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=run_ids))) if run_ids else []
+
+
 def free_pool(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], None]) -> None:
-    """Set runs Crashed that have lost their worker. To be called while this lab's worker is not running."""
+    """End runs that have lost their worker. To be called while this lab's worker is not running."""
     if orphans := flow_processes(lab):
         announce(f"waiting for {len(orphans)} flow process(es) without a worker to checkpoint and end")
         if not all_ended(lab, _TOLD_SECONDS):
             end_all(lab, _ORPHAN_SECONDS)
-    for run in active_runs(client, lab):
-        announce(f"run {run.name!r} was left {run.state_name} by a worker that is gone: Crashed")
-        crash(client, run, "agd up: the worker that had this run is gone")
+    end_runs(client, active_runs(client, lab), "the worker that had this run is gone", announce)
 
 
-def crash(client: SyncPrefectClient, run: FlowRun, reason: str) -> None:
-    """Set a run Crashed whatever it is now; it can be retried."""
-    client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
+def end_runs(client: SyncPrefectClient, runs: list[FlowRun], reason: str, announce: Callable[[str], None]) -> None:
+    """Set runs Crashed, so that they can be retried; what a person was cancelling is Cancelled."""
+    for run in runs:
+        ended = Cancelled if run.state_type == StateType.CANCELLING else Crashed
+        state = ended(message=f"agd up: {reason}")
+        client.set_flow_run_state(run.id, state, force=True)
+        announce(f"run {run.name!r} is {state.name}, it was {run.state_name}: {reason}")
 
 
 def go_on(client: SyncPrefectClient, run_ids: list[UUID]) -> int:
     """Queue runs again that a stop of the lab interrupted, where they resume by themselves; returns how many."""
-    stopped = client.read_flow_runs(flow_run_filter=FlowRunFilter(id={"any_": run_ids})) if run_ids else []
-    resumed = [run for run in stopped if AUTO_RESUME_TAG in run.tags and _is_interrupted(run)]
+    resumed = [run for run in read_runs(client, run_ids) if AUTO_RESUME_TAG in run.tags and _is_interrupted(run)]
     for run in resumed:
         client.set_flow_run_state(run.id, AwaitingRetry(message="agd up: started again"), force=True)
     return len(resumed)

@@ -3,17 +3,19 @@
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from itertools import takewhile
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Failed
+from prefect.states import Failed
 
 from agd_core.errors import InputError
 from agd_core.parent_death import die_with_parent
@@ -24,7 +26,6 @@ from flows.lab.gpu_slot import GpuSlot
 from flows.lab.parameters import CollectSettings, FanOut
 from flows.lab.progress import ArtifactProgress
 from flows.lab.workplace import LabWorkplace
-from flows.stop_signals import StopSignals
 from flows.workplace import pick_device, writable_folder
 
 AUTO_RESUMED = "agd: resumed after a crash"
@@ -33,6 +34,7 @@ MAX_AUTO_RESUMES = 3
 _RETRIED = "AwaitingRetry"
 _RUN_BY_A_WORKER = "PREFECT__FLOW_RUN_ID"
 _NAME_LENGTH = 120
+_POLL_SECONDS = 0.5
 
 R = TypeVar("R")
 
@@ -52,21 +54,35 @@ def run_in_lab(
     """Do a flow's work in a workplace of the lab; bad input ends the run as Failed, with one line.
 
     Raises:
-        TerminationSignal: told to end, and stopped at a checkpoint; Prefect calls the run Crashed, and a retry goes on.
+        TerminationSignal: told to end, and stopped at a safe point; Prefect knows whether that is a cancel or a crash.
     """
     if os.environ.get(_RUN_BY_A_WORKER):
         die_with_parent(signal.SIGTERM)
-    with StopSignals() as signals, GpuSlot() as slot:
+    stop = Event()
+    with GpuSlot() as slot:
         try:
             _refuse_another_resume()
-            return work(_workplace(output, signals, slot, settings))
+            place = _workplace(output, stop, slot, settings)
+            return _beside_signals(lambda: work(place), stop)
         except InputError as error:
             return Failed(message=str(error))
-        except Stopped as stop:
-            if _is_cancelled():
-                return Cancelled(message=str(stop))
-            get_run_logger().warning(str(stop))
-            raise TerminationSignal(signal=signal.SIGTERM) from stop
+
+
+def _beside_signals(work: Callable[[], R], stop: Event) -> R:
+    """Do work in a thread, so that signals reach Prefect's own handler in the main thread, which knows a cancel from
+    the end of a worker. On a signal the work is asked to stop, and Prefect goes on once it has come to a safe point.
+    """
+    with ThreadPoolExecutor(1, "stages") as pool:
+        working = pool.submit(copy_context().run, work)
+        try:
+            while not working.done():
+                wait([working], timeout=_POLL_SECONDS)
+        except BaseException:
+            stop.set()
+            if isinstance(stopped := working.exception(), Stopped):
+                get_run_logger().warning(str(stopped))
+            raise
+        return working.result()
 
 
 def run_name() -> str:
@@ -80,27 +96,18 @@ def run_name() -> str:
     return " ".join(words)[:_NAME_LENGTH]
 
 
-def _workplace(output: str, signals: StopSignals, slot: GpuSlot, settings: CollectSettings | None) -> LabWorkplace:
+def _workplace(output: str, stop: Event, slot: GpuSlot, settings: CollectSettings | None) -> LabWorkplace:
     return LabWorkplace(
         writable_folder(Path(output)),
         pick_device("auto"),
         get_run_logger().info,
         ArtifactProgress,
-        lambda: signals.stopping,
+        stop.is_set,
         slot,
         settings.fan_out if settings else FanOut(),
         settings.config().model_dump_json() if settings else "",
         show_artefact,
     )
-
-
-def _is_cancelled() -> bool:
-    """Whether a person cancelled this run; else its worker is going down, or its machine."""
-    if not flow_run.id:
-        return False
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(UUID(flow_run.id)).state
-    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 def _refuse_another_resume() -> None:

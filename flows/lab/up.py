@@ -42,10 +42,10 @@ def up(lab: Lab, notify_url: str | None, announce: Announce) -> None:
         announce: gets lines for a person.
 
     Raises:
-        InputError: the port is taken.
+        InputError: the port is taken, or the home is no folder to write to.
         LabError: server or worker do not start, or do not stay.
     """
-    lab.folder.mkdir(parents=True, exist_ok=True)
+    lab.make_folder()
     with _sole_keeper(lab) as alone:
         if not alone:
             announce(_who_is_up(lab))
