@@ -29,7 +29,7 @@ demo: $(STAMP)
 	$(BIN)/agd distill fashion-dit --output outputs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

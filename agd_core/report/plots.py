@@ -20,10 +20,10 @@ _NIGHT, _ALARM, _BAND = "tab:blue", "tab:red", "#d9e6f2"
 
 
 def loss_plot(losses: Mapping[str, Sequence[float]]) -> bytes:
-    """Training loss over steps, one line per network, averaged over 50 steps."""
+    """Training loss over steps, one line per network, a moving average over at most 50 steps."""
     figure, axes = _figure("training step", "training loss")
     for name, values in losses.items():
-        averaged = _moving_average(values, min(_LOSS_WINDOW, len(values)))
+        averaged = _moving_average(values, min(_LOSS_WINDOW, max(1, len(values) // 4)))
         axes.plot(range(len(values) - len(averaged) + 1, len(values) + 1), averaged, label=name)
     axes.set_yscale("log")
     axes.legend()

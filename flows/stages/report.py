@@ -92,7 +92,7 @@ def _plots(rows: Sequence[Row], curve: Sequence[Row], adapters: Trained) -> list
     losses = {
         config.label: json.loads((artefact.path / LOSSES).read_text(encoding="utf-8")) for config, artefact in adapters
     }
-    plots = [Picture("Training loss", "Distillation loss, averaged over 50 steps.", loss_plot(losses))]
+    plots = [Picture("Training loss", "Distillation loss, a moving average over at most 50 steps.", loss_plot(losses))]
     if any(row["fd"] is not None for row in curve):
         caption = "Quality for cost: Fréchet distance over network evaluations per image, at the headline scale."
         plots.append(Picture("FD over NFE", caption, distance_over_nfe_plot(curve)))
