@@ -138,7 +138,7 @@ def rows(programs: Path, database: str) -> str:
 def answer(url: str, body: Any = None, password: str = "") -> int:
     """The status code of a request; 0 without an answer."""
     try:
-        with urllib.request.urlopen(request(url, body, password), timeout=10) as reply:
+        with urllib.request.urlopen(request(url, body, password), timeout=10) as reply:  # noqa: S310 our own server
             return int(reply.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -147,7 +147,7 @@ def answer(url: str, body: Any = None, password: str = "") -> int:
 
 
 def ask(url: str, body: Any = None) -> bytes:
-    with urllib.request.urlopen(request(url, body, PASSWORD), timeout=30) as reply:
+    with urllib.request.urlopen(request(url, body, PASSWORD), timeout=30) as reply:  # noqa: S310 our own server
         return bytes(reply.read())
 
 
@@ -155,7 +155,7 @@ def request(url: str, body: Any, password: str) -> urllib.request.Request:
     headers = {"Content-Type": "application/json"}
     if password:
         headers["Authorization"] = f"Basic {b64encode(password.encode()).decode()}"
-    return urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
+    return urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)  # noqa: S310
 
 
 def named(how: str, seen: dict[str, Any]) -> dict[str, Any]:
@@ -190,13 +190,13 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o755)
         result: dict[str, Any] = {}
-        for how, start in (("up", by_agd_up), ("hand", by_hand)):
+        for how, start in (("agd up", by_agd_up), ("by hand", by_hand)):
             home, work = folder / how / "home", folder / how / "work"
             home.mkdir(parents=True)
             work.mkdir()
             with postgres(options.postgres, folder / how / "postgres") as database:
                 result |= start(home, work, database)
-                result[f"{how}: flow runs in PostgreSQL"] = rows(options.postgres, database)
+                result[f"{how}: runs in PostgreSQL"] = rows(options.postgres, database)
     lines = [f"{key:<40} {value}" for key, value in result.items()]
     print(json.dumps(result, indent=2) if options.json else "\n".join(lines))
 

@@ -13,6 +13,7 @@ from flows.lab.flow_processes import flow_processes, kill_all
 from flows.lab.lab import Lab
 from flows.lab.pool import POOL, pause_pool
 from flows.lab.reconcile import active_runs, end_runs, go_on, read_runs
+from storage.atomic import write_bytes
 
 DRAIN_SECONDS = 120.0
 _POLL_SECONDS = 0.5
@@ -22,7 +23,7 @@ def drain(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], None]) 
     """Pause the pool and end its runs at their next checkpoint; a second Ctrl-C or two minutes end them at once."""
     ours = not client.read_work_pool(POOL).is_paused
     runs = [run.id for run in active_runs(client, lab)]
-    _note(lab).write_text(json.dumps({"paused_by_us": ours, "runs": [str(run) for run in runs]}), encoding="utf-8")
+    write_bytes(json.dumps({"paused_by_us": ours, "runs": [str(run) for run in runs]}).encode(), _note(lab))
     pause_pool(client, True)
     try:
         _await_end(client, lab, announce)

@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
+from prefect.client.schemas.objects import FlowRun, State, StateType, WorkerStatus
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from flows.lab.flow_processes import all_ended, end_all, flow_processes
@@ -55,8 +55,8 @@ def free_pool(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], Non
 def end_runs(client: SyncPrefectClient, runs: list[FlowRun], reason: str, announce: Callable[[str], None]) -> None:
     """Set runs Crashed, so that they can be retried; what a person was cancelling is Cancelled."""
     for run in runs:
-        ended = Cancelled if run.state_type == StateType.CANCELLING else Crashed
-        state = ended(message=f"agd up: {reason}")
+        cancelled = run.state_type == StateType.CANCELLING
+        state: State[None] = (Cancelled if cancelled else Crashed)(message=f"agd up: {reason}")
         client.set_flow_run_state(run.id, state, force=True)
         announce(f"run {run.name!r} is {state.name}, it was {run.state_name}: {reason}")
 

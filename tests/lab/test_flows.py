@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def run_and_count(flow, given):
         runs = client.read_task_runs(flow_run_filter=wanted)
     ended = {}
     for run in runs:
-        ended.setdefault(run.state_name, set()).add(run.name.partition("-")[0])
+        ended.setdefault(run.state_name, set()).add(re.split("[ -]", run.name)[0])
     return {name: sorted(stages) for name, stages in ended.items()}
 
 
@@ -75,19 +76,19 @@ def test_the_table_the_grids_and_the_way_to_the_report_are_an_artifact(ran, outp
 def test_samples_and_losses_are_artifacts(ran):
     with get_client(sync_client=True) as client:
         keys = {artifact.key or "" for artifact in client.read_artifacts()}
-    assert any(key.startswith("samples-") for key in keys)
-    assert any(key.startswith("adapter-") for key in keys)
+    assert any(key.startswith("sample-cfg-scale-2") for key in keys)
+    assert any(key == "train-agd-modulated-mlp" for key in keys)
 
 
 def test_a_second_run_recomputes_nothing(ran, output):
     assert run_and_count(distill_flow, settings(output)) == {
-        "Cached": ["adapter", "evaluation", "report", "samples", "trajectories"]
+        "Cached": ["collect", "evaluate", "sample", "train", "write"]
     }
 
 
 def test_another_evaluation_runs_the_evaluation_and_what_follows_it(ran, output):
     ended = run_and_count(distill_flow, settings(output, "evaluate.bootstrap_resamples=7"))
-    assert ended == {"Cached": ["adapter", "samples", "trajectories"], "Completed": ["evaluation", "report"]}
+    assert ended == {"Cached": ["collect", "sample", "train"], "Completed": ["evaluate", "write"]}
 
 
 def test_another_folder_is_not_served_from_the_first(ran, tmp_path):
@@ -119,27 +120,27 @@ def test_a_deleted_or_torn_shard_is_made_anew_and_no_other(server, tmp_path, dam
     torn = sorted(before)[1]
     damage(torn)
     ended = run_and_count(collect_flow, given)
-    assert ended["Completed"] == ["trajectories", "unit"]
+    assert ended["Completed"] == ["collect", "unit"]
     after = shards(tmp_path)
     assert {path for path in after if after[path] != before[path]} == {torn}
     assert verify(tmp_path)["digest"] == whole
 
 
 CHANGES = [
-    ("collect.seed=1", "trajectories"),
-    ("collect.trajectories=16", "trajectories"),
-    ("collect.kept_steps=2", "trajectories"),
-    ("collect.guidance_scale_max=4", "trajectories"),
-    ("guidance.guided_channels=2", "trajectories"),
-    ("train.steps=7", "adapter"),
-    ("train.learning_rate=0.001", "adapter"),
-    ("adapters.0.hidden_width=16", "adapter"),
-    ("sample.seed=2", "samples"),
-    ("sample.steps=3", "samples"),
-    ("sample.guidance_scales=[1.5]", "samples"),
-    ("evaluate.bootstrap_resamples=6", "evaluation"),
+    ("collect.seed=1", "collect"),
+    ("collect.trajectories=16", "collect"),
+    ("collect.kept_steps=2", "collect"),
+    ("collect.guidance_scale_max=4", "collect"),
+    ("guidance.guided_channels=2", "collect"),
+    ("train.steps=7", "train"),
+    ("train.learning_rate=0.001", "train"),
+    ("adapters.0.hidden_width=16", "train"),
+    ("sample.seed=2", "sample"),
+    ("sample.steps=3", "sample"),
+    ("sample.guidance_scales=[1.5]", "sample"),
+    ("evaluate.bootstrap_resamples=6", "evaluate"),
 ]
-CHAIN = ["trajectories", "adapter", "samples", "evaluation", "report"]
+CHAIN = ["collect", "train", "sample", "evaluate", "write"]
 
 
 @pytest.mark.parametrize(("change", "first"), CHANGES)
@@ -150,7 +151,7 @@ def test_no_stage_is_served_from_before_a_change(ran, output, change, first):
     before, after = CHAIN[: CHAIN.index(first)], CHAIN[CHAIN.index(first) :]
     assert set(before) <= set(ended.get("Cached", []))
     assert set(after) <= set(ended["Completed"])
-    assert first not in ended.get("Cached", []) or first == "samples"
+    assert first not in ended.get("Cached", []) or first == "sample"
 
 
 def test_names_say_what_a_run_does(ran):
@@ -203,7 +204,7 @@ def test_a_stop_within_a_mapped_unit_keeps_the_committed_ones(server, tmp_path):
     given = settings(tmp_path, "collect.trajectories=80", "collect.steps=50", model=CollectSettings)
     stop_a_process_once(lambda: list(tmp_path.rglob("index/*.parquet")), "collect_flow", given)
     assert 1 <= len(list(tmp_path.rglob("index/*.parquet"))) < 20
-    assert run_and_count(collect_flow, given)["Completed"] == ["trajectories", "unit"]
+    assert run_and_count(collect_flow, given)["Completed"] == ["collect", "unit"]
     assert verify(tmp_path)["ok"]
 
 
@@ -216,9 +217,9 @@ def test_sigterm_checkpoints_the_training(server, tmp_path):
 
 def test_the_stages_before_sampling_are_enough_for_its_flow(ran, output):
     ended = run_and_count(sample_flow, settings(output, model=SampleSettings))
-    assert ended == {"Cached": ["adapter", "samples", "trajectories"]}
+    assert ended == {"Cached": ["collect", "sample", "train"]}
     ended = run_and_count(evaluate_flow, settings(output))
-    assert ended == {"Cached": ["adapter", "evaluation", "samples", "trajectories"]}
+    assert ended == {"Cached": ["collect", "evaluate", "sample", "train"]}
 
 
 @pytest.mark.parametrize("runner", ["dask", "ray"])

@@ -13,10 +13,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from agd_core.progress import never
 from flows.cli import app
 from flows.lab.deploying import deploy_all, shipped
-from flows.lab.lab import Lab
+from flows.lab.lab import Lab, LabError
 from flows.lab.pool import POOL, QUEUE_PRIORITIES
+from flows.lab.up import _Keeper
 from tests.lab.lab_process import free_port, outer_environment, wait_for
 
 AUTOMATIONS = {"agd: a silent run has crashed", "agd: resume what crashed", "agd: an adapter got worse"}
@@ -27,9 +29,15 @@ pull:
 - prefect.deployments.steps.set_working_directory: {directory: "{{ $AGD_HOME }}"}
 deployments:
 - name: cron
-  entrypoint: flows.lab.flows.sample_flow
+  entrypoint: FOLDER/nothing.py:nothing
   schedules: [{cron: "30 14 * * *", timezone: Europe/Berlin, slug: nightly}]
   work_pool: {name: gpu, work_queue_name: nightly}
+"""
+NOTHING = """
+from prefect import flow
+
+@flow
+def nothing(): ...
 """
 
 
@@ -141,11 +149,12 @@ def test_the_users_own_profile_does_not_leak_in(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def cron_file(lab, tmp_path_factory):
     path = tmp_path_factory.mktemp("cron") / "prefect.yaml"
-    path.write_text(CRON)
+    path.write_text(CRON.replace("FOLDER", str(path.parent)))
+    (path.parent / "nothing.py").write_text(NOTHING)
     deploy_all(lab.lab, path)
     yield path
     with lab.client() as client:
-        client.delete_deployment(client.read_deployment_by_name("sample/cron").id)
+        client.delete_deployment(client.read_deployment_by_name("nothing/cron").id)
 
 
 def test_scheduled_runs_appear_at_the_right_hour(lab, cron_file):
@@ -158,11 +167,11 @@ def test_scheduled_runs_appear_at_the_right_hour(lab, cron_file):
 
 def test_deploying_again_keeps_what_a_person_paused(lab, cron_file):
     with lab.client() as client:
-        cron = client.read_deployment_by_name("sample/cron")
+        cron = client.read_deployment_by_name("nothing/cron")
         client.update_deployment_schedule(cron.id, cron.schedules[0].id, active=False)
         client.pause_deployment(cron.id)
         deploy_all(lab.lab, cron_file)
-        again = client.read_deployment_by_name("sample/cron")
+        again = client.read_deployment_by_name("nothing/cron")
     assert (again.id, again.paused, again.schedules[0].active) == (cron.id, True, False)
     assert deployments(lab)["cron"] == []
 
@@ -182,3 +191,20 @@ def test_the_port_check_sees_a_listener_and_forgives_a_closed_one(tmp_path):
     ):
         Lab(tmp_path, "127.0.0.1", port, tmp_path).require_free_port()
     Lab(tmp_path, "127.0.0.1", port, tmp_path).require_free_port()
+
+
+def test_five_quick_deaths_are_enough(tmp_path):
+    lines = []
+    keeper = _Keeper(Lab(tmp_path, "127.0.0.1", 4200, tmp_path), None, lines.append, never)
+    for _ in range(4):
+        keeper._count_death(keeper._worker)
+    assert len(lines) == 4
+    with pytest.raises(LabError, match="the worker keeps dying"):
+        keeper._count_death(keeper._worker)
+
+
+def test_a_home_that_cannot_be_written_to_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    refused = CliRunner().invoke(app, ["up", "--home", str(tmp_path / "file")])
+    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+    assert "cannot be used" in refused.output
