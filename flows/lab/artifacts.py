@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -20,8 +21,8 @@ from flows.stages.train import LOSSES
 from flows.stages.train import STAGE as ADAPTER
 from storage.artefacts import Artefact
 
-REPORTS_URL = "AGD_REPORTS_URL"
-"""Environment variable with the address below which `agd up` serves reports."""
+_HOME, _REPORTS_URL = "AGD_HOME", "AGD_REPORTS_URL"
+"""Environment variables of `agd up`: the folder where flows run, and the address at which its reports are served."""
 _LIMIT_BYTES = 700_000
 _GRID_IMAGES, _GRID_COLUMNS = 40, 10
 
@@ -49,10 +50,9 @@ def metric_table(rows: list[Any]) -> str:
 def report_link(output: Path) -> str:
     """A link where `agd up` serves reports, else the file's name; browsers follow no links to files."""
     page = (output / PAGE).resolve()
-    if address := os.environ.get(REPORTS_URL):
-        home, url = address.split(" ", 1)
-        if page.is_relative_to(home):
-            return f"[Open the report]({url}/{page.relative_to(home).as_posix()}) (`{page}`)"
+    served, url = Path(os.environ.get(_HOME, "")).resolve(), os.environ.get(_REPORTS_URL)
+    if url and page.is_relative_to(served):
+        return f"[Open the report]({url}/{quote(page.relative_to(served).as_posix())}) (`{page}`)"
     return f"Report: `{page}`"
 
 

@@ -40,6 +40,8 @@ class Lab:
     port: int
     work_folder: Path
     """Where flows run: relative outputs land here."""
+    reports_url: str = ""
+    """Where reports below the work folder are served, if they are."""
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not self.auth:
@@ -92,6 +94,7 @@ class Lab:
             "PREFECT_UI_URL": self.ui_url,
             "PREFECT_SERVER_UI_API_URL": "/api",
             "AGD_HOME": str(self.work_folder),
+            "AGD_REPORTS_URL": self.reports_url,
         }
         auth = {"PREFECT_API_AUTH_STRING": self.auth} if self.auth else {}
         return inherited | _SERVER_SETTINGS | own | auth

@@ -3,7 +3,8 @@
 import os
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from contextvars import copy_context
 from itertools import takewhile
 from pathlib import Path
@@ -14,6 +15,7 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
@@ -79,10 +81,18 @@ def _beside_signals(work: Callable[[], R], stop: Event) -> R:
                 wait([working], timeout=_POLL_SECONDS)
         except BaseException:
             stop.set()
-            if isinstance(stopped := working.exception(), Stopped):
-                get_run_logger().warning(str(stopped))
+            _wait_out(working)
             raise
         return working.result()
+
+
+def _wait_out(working: Future[Any]) -> None:
+    """Wait for the safe point, however often the signal is repeated; who will not wait can send SIGKILL."""
+    while not working.done():
+        with suppress(TerminationSignal):
+            wait([working])
+    if isinstance(stopped := working.exception(), Stopped):
+        get_run_logger().warning(str(stopped))
 
 
 def run_name() -> str:

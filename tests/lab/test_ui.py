@@ -41,6 +41,8 @@ def test_a_custom_run_from_the_form_to_the_report(lab, screenshots):
         expect(grid).to_be_visible()
         assert grid.evaluate("e => e.naturalWidth") > 100
         browser.screenshot(screenshots / "lab-results.png")
+        page.goto(page.get_by_role("link", name="Open the report").get_attribute("href"))
+        expect(page.get_by_role("heading", name="Adapter Guidance Distillation").first).to_be_visible()
     run = lab.run(run_id)
     assert run.parameters["settings"] == {"preset": "fashion-dit-quick", "sample": {"images": 60}} | {
         name: run.parameters["settings"][name]
