@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from agd_core.errors import InputError
+from agd_core.errors import InputError, first_line
 from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
 from flows.device_lease import hold_device
 from flows.file_lock import try_lock, wait_until
@@ -138,9 +138,10 @@ def writable_folder(path: Path) -> Path:
         InputError: it cannot be made or written to.
     """
     try:
+        path = path.expanduser()
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output {path} is not a folder that can be made: {error.strerror}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"output {str(path)!r} is not a folder that can be made: {first_line(error)}") from error
     if not os.access(path, os.W_OK):
         raise InputError(f"output folder {path} cannot be written to")
     return path

@@ -40,10 +40,15 @@ def undo_drain(client: SyncPrefectClient, lab: Lab, announce: Callable[[str], No
     note = _note(lab)
     if not note.exists():
         return
-    drained = json.loads(note.read_text(encoding="utf-8"))
-    if drained["paused_by_us"]:
+    try:
+        drained = json.loads(note.read_text(encoding="utf-8"))
+        paused_by_us, runs = bool(drained["paused_by_us"]), [UUID(run) for run in drained["runs"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        announce(f"{note} cannot be read ({error}): if the pool is paused, resume it in the UI")
+        paused_by_us, runs = False, []
+    if paused_by_us:
         pause_pool(client, False)
-    if count := go_on(client, [UUID(run) for run in drained["runs"]]):
+    if count := go_on(client, runs):
         announce(f"{count} interrupted run goes on" if count == 1 else f"{count} interrupted runs go on")
     note.unlink()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ from storage.zarr_store import ZarrTrajectoryStore
 
 _RETRIES = 2
 _POLL_SECONDS = 0.2
+_AHEAD = 2
+"""Tasks that are submitted per worker; what is submitted goes through Prefect even after a stop, so it is not much."""
 _HOPELESS = (InputError, NumericError)
 
 
@@ -129,10 +132,14 @@ def _each(
             return Cancelled(message=str(stop))
         return None
 
+    left, waiting = iter(numbers), dict[int, PrefectFuture[Any]]()
     with _RUNNERS[fan_out.runner](fan_out) as runner:
         submit = _outside_of_tasks(runner.submit)
-        waiting: dict[int, PrefectFuture[Any]] = {number: submit(one, {"number": number}) for number in numbers}
-        while waiting:
+        while True:
+            for number in islice(left, _AHEAD * fan_out.workers - len(waiting)):
+                waiting[number] = submit(one, {"number": number})
+            if not waiting:
+                return
             if should_stop():
                 raise Stopped("stopped between two units of work; run the same command again to resume")
             next(iter(waiting.values())).wait(timeout=_POLL_SECONDS)

@@ -8,11 +8,12 @@ from typing import Any, cast
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import AwaitingRetry, Completed, Failed
 
 from agd_core.errors import InputError
 from flows.lab.artifacts import picture
@@ -83,7 +84,7 @@ def evaluate_registered_flow(
 
 
 def _queue(name: str, night: str, output: str) -> str:
-    """Queue one adapter; asked again for the same night it is the same run, so a retried night queues nothing twice."""
+    """Queue one adapter. For the same night it is the same run, which is retried where it did not end well."""
     run = run_deployment(
         _ONE_ADAPTER,
         parameters={"adapter": name, "night": night, "output": output},
@@ -92,7 +93,11 @@ def _queue(name: str, night: str, output: str) -> str:
         timeout=0,
         as_subflow=False,
     )
-    return str(cast(FlowRun, run).id)
+    queued = cast(FlowRun, run)
+    if queued.state and queued.state.is_final() and not queued.state.is_completed():
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(queued.id, AwaitingRetry(message="the night was asked for again"), force=True)
+    return str(queued.id)
 
 
 def _raise_alarm(done: Night, output: str) -> None:

@@ -1,6 +1,9 @@
 """The work pool `gpu`: one worker, one run at a time, interactive ones before nightly ones."""
 
+import shlex
 import signal
+import sys
+from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -17,7 +20,7 @@ QUEUE_PRIORITIES = {"interactive": 1, "nightly": 10}
 
 def worker_of(lab: Lab) -> Child:
     """The worker's process, not started. Orphaned, it is killed: asked to end, it would end its runs without a word."""
-    arguments = ("worker", "start", "--pool", POOL, "--type", "process", "--limit", "1", "--name", lab.worker_name)
+    arguments = ("worker", "start", "--pool", POOL, "--type", "process", "--name", lab.worker_name)
     return Child(lab, "worker", arguments, if_orphaned=signal.SIGKILL)
 
 
@@ -38,13 +41,15 @@ def _prepare_pool(client: SyncPrefectClient) -> None:
     try:
         pool = client.read_work_pool(POOL)
     except ObjectNotFound:
-        template = _job_template()
+        template = _job_template(ProcessWorker.get_default_base_job_template())
         client.create_work_pool(
             WorkPoolCreate(name=POOL, type="process", concurrency_limit=1, base_job_template=template)
         )
         return
-    if pool.concurrency_limit is None:
-        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1))
+    template = _job_template(pool.base_job_template)
+    client.update_work_pool(
+        POOL, WorkPoolUpdate(base_job_template=template, concurrency_limit=pool.concurrency_limit or 1)
+    )
 
 
 def _prepare_queue(client: SyncPrefectClient, name: str, priority: int) -> None:
@@ -54,8 +59,9 @@ def _prepare_queue(client: SyncPrefectClient, name: str, priority: int) -> None:
         client.create_work_queue(name, priority=priority, work_pool_name=POOL)
 
 
-def _job_template() -> dict[str, object]:
-    """A process pool's template; flows do not write to the worker's terminal, so they outlive the worker."""
-    template = ProcessWorker.get_default_base_job_template()
-    template["variables"]["properties"]["stream_output"]["default"] = False
-    return template
+def _job_template(template: dict[str, Any]) -> dict[str, Any]:
+    """A pool's template with our engine; flows do not write to the worker's terminal, so they outlive the worker."""
+    defaults = {"stream_output": False, "command": shlex.join([sys.executable, "-m", "flows.lab.engine"])}
+    properties = template["variables"]["properties"]
+    ours = {name: properties[name] | {"default": default} for name, default in defaults.items() if name in properties}
+    return template | {"variables": template["variables"] | {"properties": properties | ours}}

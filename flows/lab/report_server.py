@@ -43,12 +43,13 @@ def serve_reports(folder: Path, host: str, port: int, auth: str | None) -> Itera
 class _Reports(BaseHTTPRequestHandler):
     def __init__(self, folder: Path, auth: str | None, *arguments: Any) -> None:
         self._folder = folder
-        self._expected = f"Basic {b64encode(auth.encode()).decode()}" if auth else ""
+        self._expected = b"Basic " + b64encode(auth.encode()) if auth else b""
         super().__init__(*arguments)
 
     def do_GET(self) -> None:
         """Answer with a report, or say why not."""
-        if not hmac.compare_digest(self.headers.get("Authorization", "") if self._expected else "", self._expected):
+        given = self.headers.get("Authorization", "").encode("utf-8", "replace")
+        if self._expected and not hmac.compare_digest(given, self._expected):
             self._answer(HTTPStatus.UNAUTHORIZED, b"", {"WWW-Authenticate": 'Basic realm="reports"'})
         elif (page := self._page()) is None:
             self._answer(HTTPStatus.NOT_FOUND, b"", {})
@@ -58,7 +59,8 @@ class _Reports(BaseHTTPRequestHandler):
 
     def _page(self) -> Path | None:
         """The report that is asked for; links that lead out of the folder lead nowhere."""
-        path = (self._folder / unquote(urlsplit(self.path).path).lstrip("/")).resolve()
+        asked = unquote(urlsplit(self.path).path).lstrip("/").replace("\0", "")
+        path = (self._folder / asked).resolve()
         asked_for = path.name == PAGE and path.is_relative_to(self._folder) and path.is_file()
         return path if asked_for else None
 

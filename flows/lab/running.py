@@ -1,26 +1,20 @@
 """How every flow of the lab runs: one line for bad input, a checkpoint on cancel, an end when its worker ends."""
 
-import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import copy_context
-from itertools import takewhile
 from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
-from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from agd_core.errors import InputError
-from agd_core.parent_death import die_with_parent
 from agd_core.progress import Stopped
 from flows.config import PipelineConfig
 from flows.lab.artifacts import show_artefact
@@ -30,11 +24,6 @@ from flows.lab.progress import ArtifactProgress
 from flows.lab.workplace import LabWorkplace
 from flows.workplace import pick_device, writable_folder
 
-AUTO_RESUMED = "agd: resumed after a crash"
-"""Message of the state that the automation gives to a crashed run; the limit counts it."""
-MAX_AUTO_RESUMES = 3
-_RETRIED = "AwaitingRetry"
-_RUN_BY_A_WORKER = "PREFECT__FLOW_RUN_ID"
 _NAME_LENGTH = 120
 _POLL_SECONDS = 0.5
 
@@ -58,12 +47,9 @@ def run_in_lab(
     Raises:
         TerminationSignal: told to end, and stopped at a safe point; Prefect knows whether that is a cancel or a crash.
     """
-    if os.environ.get(_RUN_BY_A_WORKER):
-        die_with_parent(signal.SIGTERM)
     stop = Event()
     with GpuSlot() as slot:
         try:
-            _refuse_another_resume()
             place = _workplace(output, stop, slot, settings)
             return _beside_signals(lambda: work(place), stop)
         except InputError as error:
@@ -118,24 +104,3 @@ def _workplace(output: str, stop: Event, slot: GpuSlot, settings: CollectSetting
         settings.config().model_dump_json() if settings else "",
         show_artefact,
     )
-
-
-def _refuse_another_resume() -> None:
-    """A run that crashes again and again is not resumed for ever.
-
-    Raises:
-        InputError: it has been resumed by itself too often, and nobody has pressed Retry since.
-    """
-    run_id = flow_run.id
-    if not run_id or not os.environ.get(_RUN_BY_A_WORKER):
-        return
-    with get_client(sync_client=True) as client:
-        states = client.read_flow_run_states(UUID(run_id))
-    if auto_resumes(states) > MAX_AUTO_RESUMES:
-        raise InputError(f"crashed and resumed {MAX_AUTO_RESUMES} times; read the logs, then press Retry to go on")
-
-
-def auto_resumes(states: list[State[Any]]) -> int:
-    """How often a run was resumed by itself since a person last retried it, from all its states."""
-    retries = [state for state in sorted(states, key=lambda state: state.timestamp) if state.name == _RETRIED]
-    return sum(1 for _ in takewhile(lambda state: state.message == AUTO_RESUMED, reversed(retries)))

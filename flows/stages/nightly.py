@@ -31,7 +31,7 @@ from flows.stages.verdicts import open_history, verdicts_of_night, write_trend
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.atomic import write_bytes
-from storage.history import MetricRecord
+from storage.history import History, MetricRecord
 
 STAGE, VERSION = "night", 1
 NIGHTS, WORK = "nights", "work"
@@ -119,12 +119,25 @@ def evaluate_registered(entry: Entry, night: str, place: Workplace) -> Night:
     night = check_night(night)
     history = open_history(place.output)
     folder = place.output / NIGHTS / night / entry.name
+    _refuse_an_earlier_night(entry.name, night, history)
     if history.night(entry.name, night):
         place.announce(f"{STAGE}: {entry.name} {night} is in the history already")
     else:
         history.append(_measured(entry, night, replace(place, output=folder)))
     shutil.rmtree(folder / WORK, ignore_errors=True)
     return _judged(entry.name, night, place.output)
+
+
+def _refuse_an_earlier_night(name: str, night: str, history: History) -> None:
+    """The first nights are what later ones are judged by: one that is put before them would change the verdicts.
+
+    Raises:
+        InputError: the history has a later night, and not this one.
+    """
+    nights = {record.night for record in history.read(name).records}
+    later = max(nights, default=night)
+    if night < later and night not in nights and not night.endswith(_AGAIN):
+        raise InputError(f"night {night} of {name!r} comes before {later}, which is in the history already")
 
 
 def _judged(name: str, night: str, output: Path) -> Night:

@@ -200,6 +200,14 @@ def test_a_torn_history_file_is_written_again_from_what_the_night_left(adapter, 
     assert len(sampled(lines)) == 2
 
 
+def test_no_night_is_put_before_those_that_are_there(adapter, tmp_path):
+    entry = add(adapter, tmp_path)
+    evaluate_registered(entry, "2026-11-20", Workplace(tmp_path))
+    with pytest.raises(InputError, match="comes before 2026-11-20"):
+        evaluate_registered(entry, "2026-11-19", Workplace(tmp_path))
+    assert len({record.night for record in open_history(tmp_path).read("mine").records}) == 1
+
+
 def test_another_protocol_starts_another_baseline(adapter, tmp_path):
     place = Workplace(tmp_path / "out")
     entry = add(adapter, place.output)

@@ -223,10 +223,11 @@ def test_the_stages_before_sampling_are_enough_for_its_flow(ran, output):
 
 
 @pytest.mark.parametrize("runner", ["dask", "ray"])
-def test_other_processes_collect_the_same(server, tmp_path, runner):
+def test_other_processes_collect_and_sample_the_same(server, tmp_path, runner):
     folders = {"threads": tmp_path / "threads", runner: tmp_path / runner}
     for name, folder in folders.items():
-        given = settings(folder, model=CollectSettings, fan_out=FanOut(runner=name, workers=2))
-        assert collect_flow(given, return_state=True).is_completed()
+        given = settings(folder, model=SampleSettings, fan_out=FanOut(runner=name, workers=2))
+        state = sample_flow(given, return_state=True)
+        assert state.is_completed(), state.message
     here, there = (verify(folder)["digest"] for folder in folders.values())
     assert here == there

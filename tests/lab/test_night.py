@@ -49,6 +49,16 @@ def test_a_spoilt_adapter_raises_the_alarm_and_is_measured_again(lab, output):
     assert named(lab, "evaluate kept 2026-11-21-again") == []
 
 
+def test_an_adapter_that_was_away_is_measured_when_the_night_is_asked_for_again(lab, output):
+    folder = output.parent / "kept"
+    folder.rename(output.parent / "away")
+    assert night_of(lab, output, "2026-11-22")["kept"].state_name == "Failed"
+    (output.parent / "away").rename(folder)
+    parent = lab.trigger(NIGHTLY, output=str(output), night="2026-11-22")
+    lab.wait_for_state(parent.id, "Completed")
+    lab.wait_for_state(named(lab, "evaluate kept 2026-11-22")[0].id, "Completed", seconds=90)
+
+
 def test_a_night_that_is_retried_queues_and_appends_nothing_twice(lab, output):
     before = open_history(output).read("kept").records
     with lab.client() as client:

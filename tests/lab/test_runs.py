@@ -16,14 +16,15 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State, StateType
 
 from flows.device_lease import acquisitions
+from flows.lab.engine import AUTO_RESUMED, auto_resumes
 from flows.lab.flow_processes import flow_processes
-from flows.lab.running import AUTO_RESUMED, auto_resumes
 from flows.stages.verify import verify
 from tests.lab.browser import browse
 from tests.lab.lab_process import wait_for
 from tests.leases import overlaps
 
 TRAIN, COLLECT, DISTILL = "train-adapter/train-adapter", "collect-trajectories/collect-trajectories", "distill/distill"
+MANY = ["collect.trajectories=6000", "collect.steps=40", "collect.shard_trajectories=2", "collect.batch_size=2"]
 LONG = ["collect.trajectories=80", "collect.steps=40", "collect.shard_trajectories=4", "collect.batch_size=4"]
 UNITS = 20
 
@@ -76,6 +77,13 @@ def test_a_cancelled_collection_keeps_its_units_and_a_retry_in_the_browser_does_
     assert len(after) == UNITS
     assert committed.items() <= after.items()
     assert verify(tmp_path)["ok"]
+
+
+def test_a_collection_of_three_thousand_units_is_cancelled_as_quickly(lab, tmp_path):
+    given = {"preset": "fashion-dit-quick", "output": str(tmp_path), "overrides": MANY, "fan_out": {"workers": 2}}
+    run = lab.trigger(COLLECT, settings=given)
+    wait_for(lambda: len(units(tmp_path)) >= 3, 120)
+    assert cancel_in_the_browser(lab, run) < 15
 
 
 def collected_unbroken(folder, overrides):
@@ -184,3 +192,11 @@ def test_wrong_settings_are_refused_before_a_run_exists(lab, settings, named):
     answer = httpx.post(url, json={"parameters": {"settings": settings}})
     assert answer.status_code == 409
     assert named in answer.json()["detail"]
+
+
+def test_an_unknown_parameter_fails_with_one_line_and_is_not_resumed(lab):
+    """Prefect's server lets these pass, whatever the schema says."""
+    run = lab.trigger(DISTILL, settngs={})
+    failed = lab.wait_for_state(run.id, "Failed", "Crashed")
+    assert failed.state.message == "settngs: no such parameter; allowed: settings"
+    assert "AwaitingRetry" not in lab.state_names(run.id)

@@ -1,0 +1,58 @@
+"""The process of a flow run: refuses what cannot work before anything is loaded, then becomes Prefect's engine.
+
+The pool's job template runs it in the engine's place. Prefect itself lets an unknown parameter crash with a traceback,
+and what crashes before its flow begins would be resumed for ever by the automation. Besides, for an engine that is not
+its own Prefect starts no second process to look for the flow's hooks, for which every cancel would wait; we have none.
+"""
+
+import os
+import runpy
+import signal
+from collections.abc import Iterable
+from itertools import takewhile
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
+
+from agd_core.parent_death import die_with_parent
+
+AUTO_RESUMED = "agd: resumed after a crash"
+"""Message of the state that the automation gives to a crashed run; the limit counts it."""
+MAX_AUTO_RESUMES = 3
+_RETRIED = "AwaitingRetry"
+
+
+def main() -> None:
+    """Run the flow run that the environment names, or set it Failed with one line that says why not."""
+    die_with_parent(signal.SIGTERM)
+    run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
+    with get_client(sync_client=True) as client:
+        if refusal := _refusal(client, run_id):
+            client.set_flow_run_state(run_id, Failed(message=refusal), force=True)
+            return
+    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+
+
+def auto_resumes(states: Iterable[State[Any]]) -> int:
+    """How often a run was resumed by itself since a person last retried it, from all its states."""
+    retries = [state for state in sorted(states, key=lambda state: state.timestamp) if state.name == _RETRIED]
+    return sum(1 for _ in takewhile(lambda state: state.message == AUTO_RESUMED, reversed(retries)))
+
+
+def _refusal(client: SyncPrefectClient, run_id: UUID) -> str | None:
+    run = client.read_flow_run(run_id)
+    if run.deployment_id:
+        allowed = client.read_deployment(run.deployment_id).parameter_openapi_schema or {}
+        known = list(allowed.get("properties", {}))
+        if unknown := [name for name in run.parameters if name not in known]:
+            return f"{unknown[0]}: no such parameter; allowed: {', '.join(known)}"
+    if auto_resumes(client.read_flow_run_states(run_id)) > MAX_AUTO_RESUMES:
+        return f"crashed and resumed {MAX_AUTO_RESUMES} times; read the logs, then press Retry to go on"
+    return None
+
+
+if __name__ == "__main__":
+    main()
