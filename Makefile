@@ -29,7 +29,8 @@ demo: $(STAMP)
 	$(BIN)/agd distill fashion-dit --output outputs/demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/lab
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/lab
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -141,7 +141,7 @@ def writable_folder(path: Path) -> Path:
         path = path.expanduser()
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"output {str(path)!r} is not a folder that can be made: {first_line(error)}") from error
+        raise InputError(f"output {path} is not a folder that can be made: {first_line(error)}") from error
     if not os.access(path, os.W_OK):
         raise InputError(f"output folder {path} cannot be written to")
     return path

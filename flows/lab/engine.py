@@ -9,6 +9,7 @@ import os
 import runpy
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,12 @@ _RETRIED = "AwaitingRetry"
 
 
 def main() -> None:
-    """Run the flow run that the environment names, or set it Failed with one line that says why not."""
+    """Run the flow run that the environment names, or set it Failed with one line that says why not.
+
+    It leads a session of its own, as Prefect's engine does, so that what is sent to the worker's does not reach it.
+    """
+    with suppress(PermissionError):  # it leads one already
+        os.setsid()
     die_with_parent(signal.SIGTERM)
     run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
     with get_client(sync_client=True) as client:

@@ -17,9 +17,9 @@ from prefect.server.events.schemas.events import ReceivedEvent, Resource
 from prefect.states import Cancelled, Crashed, Running
 
 from flows.lab.automations import NOTIFY_BLOCK, install_automations
+from flows.lab.engine import AUTO_RESUMED
 from flows.lab.event_ordering import CausalOrdering
 from flows.lab.nightly_flows import REGRESSED
-from flows.lab.running import AUTO_RESUMED
 from tests.lab.lab_process import wait_for
 
 CONFIRM = "evaluate-registered/evaluate-registered"

@@ -45,7 +45,9 @@ def cancel_in_the_browser(lab, run):
         browser.run_menu("Cancel", "Cancel Flow Run")
         asked = time.monotonic()
         lab.wait_for_state(run.id, "Cancelled", seconds=60)
-        return time.monotonic() - asked
+        seconds = time.monotonic() - asked
+        print(f"cancelled after {seconds:.1f} s")
+        return seconds
 
 
 def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on_from_it(lab, tmp_path):
