@@ -11,7 +11,6 @@ import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import takewhile
-from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -42,7 +41,7 @@ def main() -> None:
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
 
 
-def auto_resumes(states: Iterable[State[Any]]) -> int:
+def auto_resumes(states: Iterable[State]) -> int:
     """How often a run was resumed by itself since a person last retried it, from all its states."""
     retries = [state for state in sorted(states, key=lambda state: state.timestamp) if state.name == _RETRIED]
     return sum(1 for _ in takewhile(lambda state: state.message == AUTO_RESUMED, reversed(retries)))

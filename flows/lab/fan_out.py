@@ -125,7 +125,7 @@ def _each(
         retry_delay_seconds=1,
         retry_condition_fn=_worth_retrying,
     )
-    def one(number: int) -> State[Any] | None:
+    def one(number: int) -> State | None:
         try:
             work(number)
         except Stopped as stop:  # expected, so its page shows a line and no traceback
@@ -160,7 +160,7 @@ def _outside_of_tasks(call: Callable[..., Any]) -> Callable[..., Any]:
     return partial(context.run, call)
 
 
-def _worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+def _worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State) -> bool:
     try:
         state.result()
     except _HOPELESS:

@@ -22,7 +22,7 @@ from flows.stages.pretrain import pretrain
 
 
 @flow(name="collect-trajectories", flow_run_name=run_name)
-def collect_flow(settings: CollectSettings = CollectSettings()) -> dict[str, str] | State[Any]:
+def collect_flow(settings: CollectSettings = CollectSettings()) -> dict[str, str] | State:
     """Record guided trajectories; an interrupted collection goes on with its missing units.
 
     Args:
@@ -36,7 +36,7 @@ def collect_flow(settings: CollectSettings = CollectSettings()) -> dict[str, str
 
 
 @flow(name="train-adapter", flow_run_name=run_name)
-def train_flow(settings: TrainSettings = TrainSettings()) -> dict[str, str] | State[Any]:
+def train_flow(settings: TrainSettings = TrainSettings()) -> dict[str, str] | State:
     """Train a preset's adapters; trajectories are collected first where they are missing.
 
     Args:
@@ -51,7 +51,7 @@ def train_flow(settings: TrainSettings = TrainSettings()) -> dict[str, str] | St
 
 
 @flow(name="sample", flow_run_name=run_name)
-def sample_flow(settings: SampleSettings = SampleSettings()) -> dict[str, str] | State[Any]:
+def sample_flow(settings: SampleSettings = SampleSettings()) -> dict[str, str] | State:
     """Sample images without guidance, with CFG and with every adapter; what is missing before is done first.
 
     Args:
@@ -66,7 +66,7 @@ def sample_flow(settings: SampleSettings = SampleSettings()) -> dict[str, str] |
 
 
 @flow(name="evaluate", flow_run_name=run_name)
-def evaluate_flow(settings: DistillSettings = DistillSettings()) -> list[dict[str, Any]] | State[Any]:
+def evaluate_flow(settings: DistillSettings = DistillSettings()) -> list[dict[str, Any]] | State:
     """Evaluate every sample set; whatever is missing before is done first.
 
     Args:
@@ -83,7 +83,7 @@ def evaluate_flow(settings: DistillSettings = DistillSettings()) -> list[dict[st
 
 
 @flow(name="distill", flow_run_name=run_name)
-def distill_flow(settings: DistillSettings = DistillSettings()) -> dict[str, Any] | State[Any]:
+def distill_flow(settings: DistillSettings = DistillSettings()) -> dict[str, Any] | State:
     """The whole pipeline: collect, train, sample, evaluate, report.
 
     Args:
@@ -102,7 +102,7 @@ def distill_flow(settings: DistillSettings = DistillSettings()) -> dict[str, Any
 
 
 @flow(name="pretrain-teacher")
-def pretrain_flow(data: str = "", output: str = "outputs/pretrain") -> dict[str, Any] | State[Any]:
+def pretrain_flow(data: str = "", output: str = "outputs/pretrain") -> dict[str, Any] | State:
     """Retrain the built-in teacher, its VAE and its classifier from the real images.
 
     Args:

@@ -18,6 +18,7 @@ _SERVER_SETTINGS = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "flows.lab.event_ordering",
     "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "2",
 }
 _NOT_INHERITED = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_CLOUD_", "PREFECT__")
 _OUR_PACKAGES = ("agd_core", "storage", "flows")

@@ -36,7 +36,7 @@ def night_name() -> str:
 
 
 @flow(name="nightly-evaluation", flow_run_name=night_name)
-def nightly_flow(output: str = "outputs", night: str = "") -> dict[str, str] | State[Any]:
+def nightly_flow(output: str = "outputs", night: str = "") -> dict[str, str] | State:
     """Queue the evaluation of every registered adapter (see `agd register`), each as a run of its own.
 
     Args:
@@ -57,9 +57,7 @@ def nightly_flow(output: str = "outputs", night: str = "") -> dict[str, str] | S
 
 
 @flow(name="evaluate-registered", flow_run_name=night_name)
-def evaluate_registered_flow(
-    adapter: str, night: str = "", output: str = "outputs", confirm: bool = False
-) -> State[Any]:
+def evaluate_registered_flow(adapter: str, night: str = "", output: str = "outputs", confirm: bool = False) -> State:
     """Sample and score one registered adapter afresh, and judge it by its earlier nights.
 
     Args:
@@ -69,7 +67,7 @@ def evaluate_registered_flow(
         confirm: measure that night a second time, with other noise, to tell chance from change.
     """
 
-    def work(place: LabWorkplace) -> State[Any]:
+    def work(place: LabWorkplace) -> State:
         date = check_night(night or tonight())
         done = evaluate_registered(find(place.output, adapter), again(date) if confirm else date, place)
         _show(done)

@@ -56,7 +56,7 @@ def end_runs(client: SyncPrefectClient, runs: list[FlowRun], reason: str, announ
     """Set runs Crashed, so that they can be retried; what a person was cancelling is Cancelled."""
     for run in runs:
         cancelled = run.state_type == StateType.CANCELLING
-        state: State[None] = (Cancelled if cancelled else Crashed)(message=f"agd up: {reason}")
+        state: State = (Cancelled if cancelled else Crashed)(message=f"agd up: {reason}")
         client.set_flow_run_state(run.id, state, force=True)
         announce(f"run {run.name!r} is {state.name}, it was {run.state_name}: {reason}")
 

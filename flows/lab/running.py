@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.5
 R = TypeVar("R")
 
 
-def run_stages(settings: CollectSettings, work: Callable[[PipelineConfig, LabWorkplace], R]) -> R | State[Any]:
+def run_stages(settings: CollectSettings, work: Callable[[PipelineConfig, LabWorkplace], R]) -> R | State:
     """Do a flow's work with its settings, in a workplace of the lab. See `run_in_lab`."""
 
     def configured(place: LabWorkplace) -> R:
@@ -39,9 +39,7 @@ def run_stages(settings: CollectSettings, work: Callable[[PipelineConfig, LabWor
     return run_in_lab(settings.output, configured, settings)
 
 
-def run_in_lab(
-    output: str, work: Callable[[LabWorkplace], R], settings: CollectSettings | None = None
-) -> R | State[Any]:
+def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: CollectSettings | None = None) -> R | State:
     """Do a flow's work in a workplace of the lab; bad input ends the run as Failed, with one line.
 
     Raises:

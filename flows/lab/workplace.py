@@ -50,7 +50,7 @@ class LabWorkplace(Workplace):
             result_serializer="json",
             persist_result=True,
         )
-        def run(spec: dict[str, Any]) -> dict[str, str] | State[Any]:
+        def run(spec: dict[str, Any]) -> dict[str, str] | State:
             try:
                 made = super(LabWorkplace, self).produce(stage, identity, work, measured, check, title)
             except (Stopped, InputError) as error:  # expected, so its page shows a line and no traceback
@@ -60,7 +60,7 @@ class LabWorkplace(Workplace):
 
         raised: list[Exception] = []
         spec = {"stage": stage, "identity": identity}
-        state: State[Any] = run(spec, return_state=True)
+        state: State = run(spec, return_state=True)
         cached = state.name == "Cached"
         if cached and not self._holds(artefact, state.result(raise_on_failure=False), check):
             state, cached = run.with_options(refresh_cache=True)(spec, return_state=True), False
