@@ -18,20 +18,20 @@ _TAIL_LINES = 8
 
 
 class Child:
-    """A `prefect` command as a child process that can be started again.
+    """A command of Prefect as a child process that can be started again.
 
     Args:
         lab: gives it its environment.
         name: names its log file.
-        arguments: what follows `prefect`.
+        module: what Python runs, and `arguments` for it.
         if_orphaned: what it gets when `agd up` dies without stopping it.
     """
 
-    def __init__(self, lab: Lab, name: str, arguments: Sequence[str], if_orphaned: signal.Signals) -> None:
+    def __init__(self, lab: Lab, name: str, module: str, arguments: Sequence[str], if_orphaned: signal.Signals) -> None:
         self.name = name
         self.log = lab.folder / f"{name}.log"
         self._lab = lab
-        self._arguments = arguments
+        self._command = (sys.executable, "-m", module, *arguments)
         self._if_orphaned = if_orphaned
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -56,7 +56,7 @@ class Child:
         """Start it; the terminal's Ctrl-C does not reach it, SIGINT and SIGTERM do, whoever started us."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 our own command
-                [sys.executable, "-m", "prefect", *self._arguments],
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

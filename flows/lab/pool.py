@@ -21,7 +21,7 @@ QUEUE_PRIORITIES = {"interactive": 1, "nightly": 10}
 def worker_of(lab: Lab) -> Child:
     """The worker's process, not started. Orphaned, it is killed: asked to end, it would end its runs without a word."""
     arguments = ("worker", "start", "--pool", POOL, "--type", "process", "--name", lab.worker_name)
-    return Child(lab, "worker", arguments, if_orphaned=signal.SIGKILL)
+    return Child(lab, "worker", "flows.lab.worker", arguments, if_orphaned=signal.SIGKILL)
 
 
 def prepare_pool(client: SyncPrefectClient) -> None:
