@@ -1,19 +1,25 @@
-"""Metrics and feature extractors. A new extractor is one file here plus one line in `EXTRACTORS`."""
+"""Metrics. A new one is one file here, one line in `METRICS` and its name in `MetricName`."""
 
-from agd_core.metrics.base import FeatureExtractor
-from agd_core.metrics.fashion_classifier import FashionFeatures
+from agd_core.metrics.base import Better, Measured, Metric, Score, Seen
 from agd_core.metrics.frechet import FeatureStatistics, bootstrap_standard_error, frechet_distance
+from agd_core.metrics.reference import Reference
 from agd_core.metrics.regression import Measurement, Verdict, judge_nights
+from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.standard_errors import accuracy_standard_error, distance_standard_error, paired_error
 
-EXTRACTORS: dict[str, type[FeatureExtractor]] = {"fashion-classifier": FashionFeatures}
+METRICS: dict[str, Metric] = {}
 
 __all__ = [
-    "EXTRACTORS",
-    "FashionFeatures",
-    "FeatureExtractor",
+    "METRICS",
+    "Better",
+    "EvaluateConfig",
     "FeatureStatistics",
+    "Measured",
     "Measurement",
+    "Metric",
+    "Reference",
+    "Score",
+    "Seen",
     "Verdict",
     "accuracy_standard_error",
     "bootstrap_standard_error",

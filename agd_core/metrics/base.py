@@ -1,35 +1,68 @@
-"""What a feature extractor is; a metric is a function of features and reference statistics."""
+"""What a metric is: a function of what was sampled, what was seen in it, and the real images."""
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from agd_core.metrics.frechet import FeatureStatistics
+from agd_core.metrics.reference import Reference
+from agd_core.metrics.settings import EvaluateConfig
+
+Better = Literal["lower", "higher"]
+"""The good direction of a metric."""
 
 
-class FeatureExtractor(ABC):
-    """Turns images into features, and knows the statistics of the real data it stands for."""
+@dataclass(frozen=True)
+class Score:
+    """One measured number with what is known about its error."""
 
-    class_names: ClassVar[tuple[str, ...]]
-    """The classes that it can tell apart."""
+    value: float
+    better: Better
+    standard_error: float | None = None
+    """Of sampling this many images; None where it is not known."""
+    low: float | None = None
+    high: float | None = None
+    """95 % interval; None where there is none."""
+    method: str = ""
+    """How interval and standard error were made, e.g. "bootstrap within classes, 100 resamples"."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know, e.g. that there are too few images for so many features."""
 
-    @abstractmethod
-    def __init__(self, device: torch.device) -> None:
-        """Load the network onto a device."""
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**vars(self), "warnings": list(self.warnings)}
 
-    @abstractmethod
-    def identity(self) -> str:
-        """Digest of its weights and reference statistics."""
 
-    @abstractmethod
-    def extract(
-        self, images: UInt8[Tensor, "images height width channels"]
-    ) -> tuple[Float[Tensor, "images features"], Int[Tensor, " images"]]:
-        """Features and the most likely class of every image."""
+@dataclass(frozen=True)
+class Seen:
+    """A sample set as the metrics see it; all tensors on the CPU."""
 
-    @abstractmethod
-    def reference(self) -> FeatureStatistics:
-        """Statistics of the real data."""
+    images: UInt8[Tensor, "images height width channels"]
+    latents: Float[Tensor, "images latent_channels latent_height latent_width"]
+    labels: Int[Tensor, " images"]
+    """The class that each image was sampled for; zeros for a model without classes."""
+    features: Float[Tensor, "images width"] | None = None
+    """None where no extractor was asked for."""
+    logits: Float[Tensor, "images classes"] | None = None
+    """Of the extractor's head, if it has one."""
+    agreement: Float[Tensor, " images"] | None = None
+    """Per image: does it show what was asked for, see `agreement_metric`."""
+    agreement_metric: str = ""
+    """ "accuracy" or "clip_score"."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that metrics may look at."""
+
+    samples: Seen
+    guided: Seen | None
+    """The guided teacher's sample set, row by row from the same noise and class; None to leave paired metrics out."""
+    reference: Reference | None
+    """Real images in the same extractor's features; None to leave distances out."""
+
+
+Metric = Callable[[Measured, EvaluateConfig], Mapping[str, Score]]
+"""Gives scores by name; none where it has nothing to look at (no reference, no features, no guided set)."""

@@ -1,5 +1,6 @@
 """The shipped Fashion-MNIST classifier: feature extractor and judge of classes in the built-in world."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,13 +9,13 @@ from torch import Tensor, nn
 
 from agd_core.base_models.sources import BUILTIN_FOLDER
 from agd_core.checkpoint import load_tensors
-from agd_core.digest import digest, file_digest
+from agd_core.digest import file_digest
 from agd_core.fashion_mnist import CLASS_NAMES, to_signed
-from agd_core.metrics.base import FeatureExtractor
-from agd_core.metrics.frechet import FeatureStatistics
+from agd_core.extractors.base import Agreement, Extracted, FeatureExtractor
+from agd_core.metrics.reference import Reference
 
 FOLDER = BUILTIN_FOLDER / "fashion-classifier"
-WEIGHTS, STATISTICS = "classifier.safetensors", "train_statistics.safetensors"
+WEIGHTS, REFERENCE = "classifier.safetensors", "train_reference.safetensors"
 _BATCH_IMAGES = 500
 
 
@@ -49,37 +50,45 @@ class FashionClassifier(nn.Module):
 
 
 class FashionFeatures(FeatureExtractor):
-    """The extractor: 128 features and a class per image."""
+    """The extractor: 128 features and 10 classes."""
 
+    name = "fashion-classifier"
+    resize = "none, 32 x 32"
+    width = FashionClassifier.feature_width
     class_names = CLASS_NAMES
 
-    def __init__(self, device: torch.device, folder: Path = FOLDER) -> None:
-        weights, _ = load_tensors(folder / WEIGHTS)
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
+        self.folder = weights or FOLDER
+        tensors, _ = load_tensors(self.folder / WEIGHTS)
         self.model = FashionClassifier().to(device).eval()
-        self.model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        self.model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         self.device = device
-        self.folder = folder
 
     def identity(self) -> str:
-        """Digest of the two files."""
-        return digest([file_digest(self.folder / name) for name in (WEIGHTS, STATISTICS)])
+        """sha256 of the weights' file."""
+        return file_digest(self.folder / WEIGHTS)
 
     @torch.inference_mode()
-    def extract(
-        self, images: UInt8[Tensor, "images height width channels"]
-    ) -> tuple[Float[Tensor, "images features"], Int[Tensor, " images"]]:
-        """Features (on the CPU) and most likely classes."""
-        features, classes = [], []
+    def extract(self, images: UInt8[Tensor, "images height width channels"]) -> Extracted:
+        """Penultimate activations and class logits."""
+        features, logits = [], []
         for batch in torch.split(images, _BATCH_IMAGES):
             signed = to_signed(batch.permute(0, 3, 1, 2).to(self.device))
             features.append(self.model.features(signed))
-            classes.append(self.model.head(features[-1]).argmax(dim=1))
-        return torch.cat(features).cpu(), torch.cat(classes).cpu()
+            logits.append(self.model.head(features[-1]))
+        return Extracted(torch.cat(features).cpu(), torch.cat(logits).cpu())
 
-    def reference(self) -> FeatureStatistics:
-        """Statistics of the 60,000 real training images."""
-        tensors, samples = load_tensors(self.folder / STATISTICS)
-        return FeatureStatistics(tensors["mean"], tensors["covariance"], int(samples))
+    def agreement(
+        self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]
+    ) -> Agreement | None:
+        """Whether the most likely class is the one that was asked for."""
+        if extracted.logits is None:
+            return None
+        return Agreement("accuracy", (extracted.logits.argmax(dim=1) == labels).float())
+
+    def shipped_reference(self) -> Reference:
+        """The 60,000 real training images."""
+        return Reference.load(self.folder / REFERENCE)
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:

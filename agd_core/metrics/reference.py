@@ -1,0 +1,51 @@
+"""Real images as the metrics see them: statistics of all, features of some."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agd_core.checkpoint import load_tensors, save_tensors
+from agd_core.digest import digest
+from agd_core.metrics.frechet import FeatureStatistics
+from agd_core.records import array_digest
+
+KEPT_FEATURES = 10_000
+"""Most features that a reference keeps, evenly chosen, for kernel distance and precision/recall."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one extractor makes of one set of real images."""
+
+    statistics: FeatureStatistics
+    features: Float[Tensor, "kept width"]
+    """Of at most `KEPT_FEATURES` images."""
+    description: str
+    """The images in words, e.g. "60,000 images of Fashion-MNIST (train)"."""
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file; equal references give equal bytes."""
+        tensors = {
+            "mean": self.statistics.mean,
+            "covariance": self.statistics.covariance,
+            "samples": torch.tensor(self.statistics.samples),
+            "features": self.features,
+        }
+        save_tensors(tensors, path, self.description)
+
+    @classmethod
+    def load(cls, path: Path) -> "Reference":
+        """Read what `save` has written."""
+        tensors, description = load_tensors(path)
+        statistics = FeatureStatistics(tensors["mean"], tensors["covariance"], int(tensors["samples"]))
+        return cls(statistics, tensors["features"].float(), description)
+
+    def identity(self) -> str:
+        """sha256 of statistics and kept features."""
+        tensors = (self.statistics.mean, self.statistics.covariance, self.features)
+        parts = [array_digest(tensor.contiguous().numpy()) for tensor in tensors]
+        return digest({"samples": self.statistics.samples, "tensors": parts})
+
