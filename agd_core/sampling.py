@@ -34,6 +34,8 @@ class SampleConfig(Config):
     """Sampler steps."""
     curve_steps: tuple[Steps, ...] = ()
     """Further step counts, at the headline scale, for the plot of Frechet distance over NFE."""
+    sweep_schedulers: tuple[SchedulerName, ...] = ()
+    """Further samplers for `agd sweep`, which tries every scale with every step count and every sampler."""
     batch_size: int = Field(250, ge=1, json_schema_extra=NOT_IDENTITY)
     """Images sampled together."""
     seed: int = Field(1, ge=0)
@@ -44,6 +46,8 @@ class SampleConfig(Config):
         points = [*self.guidance_scales, *(f"{steps} steps" for steps in (self.steps, *self.curve_steps))]
         if len(set(points)) < len(points):
             raise ValueError("guidance_scales, and steps together with curve_steps, must name every value once")
+        if len({self.scheduler, *self.sweep_schedulers}) <= len(self.sweep_schedulers):
+            raise ValueError("scheduler together with sweep_schedulers must name every sampler once")
         return self
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from agd_core.errors import InputError, NumericError
 from agd_core.progress import Stopped
-from agd_core.report.rows import HEADINGS, Row, cells
+from agd_core.report.rows import HEADINGS, WARNED, Row, cells, warnings
 from flows.cli_export import add_commands
 from flows.cli_nightly import add_commands as add_nightly_commands
 from flows.config import PipelineConfig
@@ -55,7 +55,24 @@ def distill(
         return run(config, repeat_command(preset, overrides or (), output), place).metrics
 
     metrics = _in_workplace(work, preset, overrides, output, device)
-    _show_metrics(metrics, output, as_json)
+    _show_metrics(metrics, output / "report.html", as_json)
+
+
+@app.command()
+def sweep(
+    preset: Preset,
+    overrides: Overrides = None,
+    output: Output = _OUTPUT,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare all methods at every guidance scale with every step count and every sampler (sample.sweep_schedulers)."""
+    from flows.stages.distill import sweep as run
+
+    def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
+        return run(config, repeat_command(preset, overrides or (), output, "sweep"), place).metrics
+
+    _show_metrics(_in_workplace(work, preset, overrides, output, device), output / "sweep.html", as_json)
 
 
 @app.command()
@@ -108,11 +125,14 @@ def train(
 ) -> None:
     """Stages 1 and 2: train the preset's adapters, collecting first what is missing. Run it again to resume."""
     from flows.stages.distill import collect_stage, open_base_model, train_stage
+    from flows.stages.publish import publish_trained
 
     def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
         base_model = open_base_model(config, place)
         trained = train_stage(config, collect_stage(config, base_model, place), base_model, place)
-        return {"artefacts": {adapter.label: str(artefact.path) for adapter, artefact in trained}}
+        command = repeat_command(preset, overrides or (), output, "train")
+        folders = publish_trained(config, trained, command, base_model, place.output)
+        return {"artefacts": {label: str(folder) for label, folder in folders.items()}}
 
     _show(_in_workplace(work, preset, overrides, output, device), as_json)
 
@@ -230,7 +250,7 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
         print(f"{name}: {path}")
 
 
-def _show_metrics(metrics: dict[str, Any], output: Path, as_json: bool) -> None:
+def _show_metrics(metrics: dict[str, Any], page: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(metrics, indent=2))
         return
@@ -240,7 +260,9 @@ def _show_metrics(metrics: dict[str, Any], output: Path, as_json: bool) -> None:
         table.add_row(*cells(row))
     console = Console()
     (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)
-    print(f"report: {(output / 'report.html').resolve()}")
+    for warning in warnings(rows):
+        print(f"{WARNED.strip()} {warning}")
+    print(f"report: {page.resolve()}")
 
 
 add_commands(app, _guarded)

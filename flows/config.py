@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from agd_core.adapters import AnyAdapterConfig, ModulatedMlpConfig
 from agd_core.base_models import BaseModelConfig, DiTConfig
 from agd_core.config import Config
-from agd_core.evaluator import EvaluateConfig
 from agd_core.guidance import ClassifierFreeGuidanceConfig, GuidanceConfig
+from agd_core.metrics import EvaluateConfig
 from agd_core.sampling import SampleConfig
 from agd_core.trainer import TrainConfig
 from agd_core.trajectory import CollectConfig

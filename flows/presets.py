@@ -48,10 +48,10 @@ def parse_config(raw: Any) -> PipelineConfig:
         raise InputError(_first_problem(error)) from None
 
 
-def repeat_command(preset: str, overrides: Sequence[str], output: Path) -> str:
+def repeat_command(preset: str, overrides: Sequence[str], output: Path, verb: str = "distill") -> str:
     """What a person types to repeat a whole run."""
     settings = [part for override in overrides for part in ("--set", override)]
-    return shlex.join(["agd", "distill", preset, *settings, "--output", str(output)])
+    return shlex.join(["agd", verb, preset, *settings, "--output", str(output)])
 
 
 def _find(preset: str) -> Path:

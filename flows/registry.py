@@ -6,16 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field, ValidationError
 
 from agd_core.adapter_files import add_adapter, read_card
 from agd_core.base_models import BaseModel, BaseModelConfig
 from agd_core.config import Config
 from agd_core.errors import InputError, first_line
-from agd_core.evaluator import EvaluateConfig
 from agd_core.guidance import GuidanceConfig
-from agd_core.metrics import EXTRACTORS
+from agd_core.metrics import EvaluateConfig
 from agd_core.sampling import SampleConfig
 from agd_core.student import Student
 from flows.config import PipelineConfig
@@ -56,16 +54,19 @@ class Entry(Config):
         """Of the student, and of the teacher that it is compared with."""
         return self.sample.guidance_scales[0]
 
-    def protocol(self) -> dict[str, Any]:
-        """Everything that shapes a score beside the adapter and the night, as plain data."""
-        extractor = EXTRACTORS.get(self.evaluate.extractor)
+    def protocol(self, instruments: dict[str, Any]) -> dict[str, Any]:
+        """Everything that shapes a score beside the adapter and the night, as plain data.
+
+        Args:
+            instruments: what it is measured with, see `flows.stages.evaluate.Instruments.identity`.
+        """
         return {
             "version": SAMPLE_VERSION,
             "pipeline": self.pipeline_digest,
             "guidance": self.guidance.identity(),
             "sample": self.sample.identity(),
             "evaluate": self.evaluate.identity(),
-            "extractor": extractor(torch.device("cpu")).identity() if extractor else None,
+            "instruments": instruments,
         }
 
     def load_base_model(self, place: Workplace) -> BaseModel:

@@ -23,6 +23,9 @@ SMALL = (
     "sample.steps=4",
     "sample.curve_steps=[2]",
     "evaluate.bootstrap_resamples=5",
+    "evaluate.kid_subsets=2",
+    "evaluate.curve_images=4",
+    "evaluate.measure_cost=false",
 )
 """Overrides that make the demo's preset a matter of seconds."""
 

@@ -4,23 +4,38 @@ from pathlib import Path
 
 import torch
 
+from agd_core.errors import InputError
 from agd_core.extractors.base import Agreement, Extracted, FeatureExtractor
+from agd_core.extractors.clip import ClipFeatures
+from agd_core.extractors.dinov2 import Dinov2Features
+from agd_core.extractors.efficientnet import EfficientNetFeatures
 from agd_core.extractors.fashion_classifier import FashionFeatures
+from agd_core.extractors.inception import InceptionFeatures
 
 EXTRACTORS: dict[str, type[FeatureExtractor]] = {
     extractor.name: extractor
-    for extractor in (FashionFeatures,)
+    for extractor in (FashionFeatures, InceptionFeatures, EfficientNetFeatures, Dinov2Features, ClipFeatures)
 }
 
 
-def open_extractor(name: str, weights: str | None, device: torch.device) -> FeatureExtractor | None:
+def open_extractor(name: str, weights: str | None, sha256: str | None, device: torch.device) -> FeatureExtractor | None:
     """The extractor of this name; None for "none".
 
+    Args:
+        name: a key of `EXTRACTORS`, or "none".
+        weights: file or folder with its weights; None takes what is shipped, installed or cached.
+        sha256: what its `identity` must begin with; None accepts any weights.
+        device: where it runs.
+
     Raises:
-        InputError: it cannot be loaded, see `FeatureExtractor`.
+        InputError: it cannot be loaded, see `FeatureExtractor`, or has other weights.
     """
-    extractor = EXTRACTORS.get(name)
-    return extractor(Path(weights).expanduser() if weights else None, device) if extractor else None
+    if name == "none":
+        return None
+    opened = EXTRACTORS[name](Path(weights).expanduser() if weights else None, device)
+    if not (found := opened.identity()).startswith(sha256 or ""):
+        raise InputError(f"extractor {name} has other weights: sha256 {found}, expected one that begins with {sha256}")
+    return opened
 
 
 __all__ = ["EXTRACTORS", "Agreement", "Extracted", "FashionFeatures", "FeatureExtractor", "open_extractor"]

@@ -48,4 +48,3 @@ class Reference:
         tensors = (self.statistics.mean, self.statistics.covariance, self.features)
         parts = [array_digest(tensor.contiguous().numpy()) for tensor in tensors]
         return digest({"samples": self.statistics.samples, "tensors": parts})
-

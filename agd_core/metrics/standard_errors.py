@@ -6,9 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agd_core.metrics.frechet import FeatureStatistics, bootstrap_standard_error, frechet_distance
+from agd_core.metrics.frechet import bootstrap_standard_error, frechet_distance
+from agd_core.metrics.statistics import FeatureStatistics
 from agd_core.seeding import generator
 
+NORMAL_95 = 1.96
+"""Half the width of a 95 % interval, in standard errors of a normal estimate."""
 Latents = Float[Tensor, "images channels height width"]
 
 
@@ -45,14 +48,37 @@ def distance_standard_error(
     return float(torch.tensor(distances).std()) * math.sqrt(fewest / (fewest - 1))
 
 
+def balanced_standard_error(values: Float[Tensor, " images"], labels: Int[Tensor, " images"]) -> float:
+    """Standard error of a mean over images of fixed classes: what differs between the classes is no noise.
+
+    Args:
+        values: one per image, of two images or more.
+        labels: the class that each was sampled for; where a class has one image only, classes are not told apart.
+    """
+    values = values.double()
+    _, classes, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
+    if int(sizes.min()) < 2:
+        return float(values.std()) / math.sqrt(len(values))
+    sums = torch.zeros(len(sizes)).double().index_add(0, classes, values)
+    squares = (values - (sums / sizes)[classes]).square()
+    within = torch.zeros(len(sizes)).double().index_add(0, classes, squares)
+    return math.sqrt(float((within * sizes / (sizes - 1)).sum())) / len(values)
+
+
 def accuracy_standard_error(accuracy: float, images: int) -> float:
     """Binomial standard error of a share, never zero.
 
     Two successes and two failures are added first (Agresti and Coull 1998): at 100 % of few images the plain formula
     claims certainty.
     """
-    share = (accuracy * images + 2) / (images + 4)
+    share = _with_two_more_of_each(accuracy, images)
     return math.sqrt(share * (1 - share) / (images + 4))
+
+
+def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
+    """95 % interval of a share, inside 0 to 1 (Agresti and Coull 1998)."""
+    centre, margin = _with_two_more_of_each(accuracy, images), NORMAL_95 * accuracy_standard_error(accuracy, images)
+    return max(0.0, centre - margin), min(1.0, centre + margin)
 
 
 def paired_error(latents: Latents, guided_latents: Latents) -> tuple[float, float]:
@@ -64,3 +90,7 @@ def paired_error(latents: Latents, guided_latents: Latents) -> tuple[float, floa
     """
     per_image = (latents.double() - guided_latents.double()).square().mean(dim=(1, 2, 3))
     return float(per_image.mean()), float(per_image.std()) / math.sqrt(len(per_image))
+
+
+def _with_two_more_of_each(share: float, images: int) -> float:
+    return (share * images + 2) / (images + 4)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from agd_core.checkpoint import Checkpoint
 from agd_core.config import Config
-from agd_core.metrics.fashion_classifier import FashionClassifier
+from agd_core.extractors.fashion_classifier import FashionClassifier
 from agd_core.order import batch_indices
 from agd_core.seeding import generator
 from agd_core.training_loop import Loop, LoopConfig

@@ -4,6 +4,8 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date
+from itertools import cycle
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.dates import DateFormatter
@@ -16,40 +18,86 @@ from agd_core.metrics.regression import Band, Verdict
 from agd_core.report.rows import Row
 
 _LOSS_WINDOW = 50
+_SHORT_NAME = 24
+"""Letters of a name so short that two stand side by side below a plot."""
 _NIGHT, _ALARM, _BAND = "tab:blue", "tab:red", "#d9e6f2"
 
 
 def loss_plot(losses: Mapping[str, Sequence[float]]) -> bytes:
     """Training loss over steps, one line per network, a moving average over at most 50 steps."""
     figure, axes = _figure("training step", "training loss")
-    for name, values in losses.items():
+    for (name, values), look in zip(losses.items(), cycle(_ADAPTER_LOOKS), strict=False):
         averaged = _moving_average(values, min(_LOSS_WINDOW, max(1, len(values) // 4)))
-        axes.plot(range(len(values) - len(averaged) + 1, len(values) + 1), averaged, label=name)
+        axes.plot(range(len(values) - len(averaged) + 1, len(values) + 1), averaged, color=look.colour, label=name)
     axes.set_yscale("log")
-    axes.legend()
-    return _png(figure)
+    return _with_key(figure)
 
 
 def distance_over_nfe_plot(rows: Sequence[Row]) -> bytes:
-    """Frechet distance over network evaluations per image, one line per method, bars are 95 % intervals."""
-    figure, axes = _figure("network evaluations per image (NFE)", "Fréchet distance to real images")
-    for name, group in _by_name(rows).items():
-        points = sorted((row for row in group if row["fd"] is not None), key=lambda row: row["nfe"])
-        distances = [row["fd"] or 0.0 for row in points]
-        margins = [(row["fd_high"] or 0.0) - (row["fd"] or 0.0) for row in points]
-        axes.errorbar([row["nfe"] for row in points], distances, yerr=margins, marker="o", capsize=3, label=name)
-    axes.legend()
-    return _png(figure)
+    """Frechet distance over network evaluations per image, one line per method, bars are 95 % intervals.
+
+    Args:
+        rows: of one guidance scale; where they have several schedulers, each is a line of its own.
+    """
+    figure, axes = _figure("network evaluations per image (NFE)", "Fréchet distance")
+    for line in _lines(rows):
+        _draw_line(axes, line, "fd", [row["nfe"] for row in line.rows])
+    return _with_key(figure)
 
 
 def over_scale_plot(rows: Sequence[Row], value: str, label: str) -> bytes:
-    """One measured value over the teacher's guidance scale, one line per method."""
+    """One measured value over the teacher's guidance scale, one line per method, bars are 95 % intervals.
+
+    Args:
+        rows: of one step count; where they have several schedulers, each is a line of its own.
+        value: a metric's name among the rows' scores; rows without it are left out.
+        label: how the axis is called.
+    """
     figure, axes = _figure("guidance scale", label)
-    for name, group in _by_name(rows).items():
-        points = sorted((row["teacher_scale"], row[value]) for row in group if row[value] is not None)  # type: ignore[literal-required]
-        axes.plot([scale for scale, _ in points], [number for _, number in points], marker="o", label=name)
-    axes.legend()
-    return _png(figure)
+    for line in _lines(rows):
+        _draw_line(axes, line, value, [row["teacher_scale"] for row in line.rows])
+    return _with_key(figure)
+
+
+def precision_recall_plot(rows: Sequence[Row]) -> bytes:
+    """Precision over recall (arXiv 1904.06991), a point per method and guidance scale, joined by method.
+
+    The scale stands beside CFG's points. Rows without both numbers are left out.
+    """
+    figure, axes = _figure("recall: how much of the real variety", "precision: how real")
+    for line in _lines(rows):
+        both = [row for row in line.rows if {"precision", "recall"} <= row["scores"].keys()]
+        recall, precision = ([row["scores"][name]["value"] for row in both] for name in ("recall", "precision"))
+        axes.plot(recall, precision, **line.look.arguments, label=line.name)
+        for row, x, y in zip(both, recall, precision, strict=True):
+            if row["method"] == "cfg":
+                axes.annotate(f"{row['teacher_scale']:g}", (x, y), (5, 4), textcoords="offset points", fontsize="small")
+    return _with_key(figure)
+
+
+class ErrorCurve(NamedTuple):
+    """How far predictions are from guided ones, along sampling."""
+
+    method: str
+    """ "none", "cfg" or an adapter kind."""
+    timesteps: Sequence[float]
+    """What the network was given, in the order of sampling: noise first."""
+    errors: Sequence[float]
+    """Mean squared error of the prediction as a share of the unguided model's at that step; 1 is no guidance."""
+    standard_errors: Sequence[float]
+
+
+def error_curve_plot(curves: Mapping[str, ErrorCurve]) -> bytes:
+    """Prediction error per timestep relative to no guidance, one line per name, bars are standard errors."""
+    figure, axes = _figure("timestep (sampling runs from left to right)", "error, share of no guidance")
+    looks = _looks({name: curve.method for name, curve in curves.items()})
+    for name, curve in curves.items():
+        axes.errorbar(
+            curve.timesteps, curve.errors, curve.standard_errors, capsize=2, **looks[name].arguments, label=name
+        )
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_inverted(True)
+    return _with_key(figure)
 
 
 def trend_plot(trends: Mapping[str, Sequence[Verdict]], title: str) -> bytes:
@@ -109,11 +157,65 @@ def _day(verdict: Verdict) -> float:
     return float((date.fromisoformat(verdict.measured.night[:10]) - date(1970, 1, 1)).days)
 
 
-def _by_name(rows: Sequence[Row]) -> dict[str, list[Row]]:
+class _Look(NamedTuple):
+    colour: str
+    marker: str
+    dashes: str = "-"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.dashes, "markersize": 5}
+
+
+class _Line(NamedTuple):
+    name: str
+    look: _Look
+    rows: Sequence[Row]
+
+
+_LOOKS = {"cfg": _Look("black", "s"), "none": _Look("#8a8f96", "x", "--")}
+_ADAPTER_LOOKS = tuple(
+    _Look(colour, marker, dashes)
+    for dashes in ("-", "--", "-.", ":")
+    for colour, marker in zip(("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"), "o^Dv<>", strict=True)
+)
+"""Okabe and Ito's colours, which colour-blind readers tell apart: https://jfly.uni-koeln.de/color/."""
+
+
+def _lines(rows: Sequence[Row]) -> list[_Line]:
+    """A line per method, and per scheduler where there are several; a method looks the same in every plot."""
+    several = len({row["scheduler"] for row in rows}) > 1
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row["name"], []).append(row)
-    return groups
+        groups.setdefault(f"{row['name']}, {row['scheduler']}" if several else row["name"], []).append(row)
+    looks = _looks({name: group[0]["method"] for name, group in groups.items()})
+    return [_Line(name, looks[name], group) for name, group in groups.items()]
+
+
+def _looks(methods: Mapping[str, str]) -> dict[str, _Look]:
+    """CFG and no guidance always look the same, adapters in their order; from the 25th line on looks repeat."""
+    adapters = cycle(_ADAPTER_LOOKS)
+    taken: set[str] = set()
+    looks = {}
+    for name, method in methods.items():
+        looks[name] = next(adapters) if method in taken or method not in _LOOKS else _LOOKS[method]
+        taken.add(method)
+    return looks
+
+
+def _draw_line(axes: Axes, line: _Line, value: str, positions: Sequence[float]) -> None:
+    """One method's values with their 95 % intervals, from left to right; what is not finite is left out."""
+    points = [
+        (position, score["value"], score["low"], score["high"])
+        for position, row in sorted(zip(positions, line.rows, strict=True), key=lambda pair: pair[0])
+        if (score := row["scores"].get(value)) and math.isfinite(score["value"])
+    ]
+    if not points:
+        return
+    below = [middle - low if low is not None else 0.0 for _, middle, low, _ in points]
+    above = [high - middle if high is not None else 0.0 for _, middle, _, high in points]
+    xs, ys = [point[0] for point in points], [point[1] for point in points]
+    axes.errorbar(xs, ys, [below, above], capsize=3, elinewidth=1, **line.look.arguments, label=line.name)
 
 
 def _moving_average(values: Sequence[float], window: int) -> list[float]:
@@ -124,15 +226,29 @@ def _moving_average(values: Sequence[float], window: int) -> list[float]:
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    """A figure whose words can be read on a phone, where it is about 8 cm wide."""
+    figure = Figure(figsize=(4.8, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def _with_key(figure: Figure) -> bytes:
+    """The finished picture with the names of its lines below, so that they hide none."""
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        wide = max(map(len, names)) > _SHORT_NAME
+        columns = 1 if wide else 2
+        height = 3.6 + 0.2 * -(-len(names) // columns)
+        figure.set_size_inches(4.8, height)
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+    return _png(figure, dpi=180)
+
+
+def _png(figure: Figure, dpi: int = 120) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

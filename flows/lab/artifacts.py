@@ -14,7 +14,6 @@ from prefect.artifacts import create_markdown_artifact
 from agd_core.report.images import grid_png
 from agd_core.report.plots import loss_plot
 from agd_core.report.rows import HEADINGS, cells
-from flows.stages.report import PAGE
 from flows.stages.sample import STAGE as SAMPLES
 from flows.stages.sample import read_samples
 from flows.stages.train import LOSSES
@@ -37,7 +36,8 @@ def show_artefact(artefact: Artefact, title: str) -> None:
 def show_results(metrics: dict[str, Any], report: Artefact, output: Path) -> None:
     """The metric table, the grids at equal noise, and the way to the report, as the artifact `results`."""
     grids = [f"### {path.stem[3:]}\n\n{picture(path.read_bytes())}" for path in sorted(report.path.glob("*.png"))]
-    parts = [metric_table(metrics["rows"]), report_link(output), *grids]
+    page = next(report.path.glob("*.html")).name
+    parts = [metric_table(metrics["rows"]), report_link(output / page), *grids]
     create_markdown_artifact(_fitting(parts), key="results", description="Results of the distillation")
 
 
@@ -47,9 +47,9 @@ def metric_table(rows: list[Any]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in rows)])
 
 
-def report_link(output: Path) -> str:
+def report_link(page: Path) -> str:
     """A link where `agd up` serves reports, else the file's name; browsers follow no links to files."""
-    page = (output / PAGE).resolve()
+    page = page.resolve()
     served, url = Path(os.environ.get(_HOME, "")).resolve(), os.environ.get(_REPORTS_URL)
     if url and page.is_relative_to(served):
         return f"[Open the report]({url}/{quote(page.relative_to(served).as_posix())}) (`{page}`)"

@@ -108,7 +108,7 @@ def sample_elsewhere(fan_out: FanOut, trained: Trained, elsewhere: Elsewhere, sh
     def there(cell: int) -> None:
         _sample_cell(cell, folders, elsewhere)
 
-    for _ in _each(fan_out, "cell", there, range(len(every_cell(elsewhere.settings(), trained))), should_stop):
+    for _ in _each(fan_out, "cell", there, range(len(list(every_cell(elsewhere.settings(), trained)))), should_stop):
         pass
 
 
@@ -184,7 +184,7 @@ def _sample_cell(cell: int, adapters: list[tuple[Path, str, str]], elsewhere: El
     """One sample set, as the artefact that the stage would make."""
     settings = elsewhere.settings()
     trained = [(config, Artefact(*folder)) for config, folder in zip(settings.adapters, adapters, strict=True)]
-    method, wanted = every_cell(settings, trained)[cell]
+    method, wanted = list(every_cell(settings, trained))[cell]
     place = Workplace(Path(elsewhere.output), pick_device(elsewhere.device))
     sample(settings.sample, wanted, method.name, elsewhere.base_model(), place)
 

@@ -3,6 +3,7 @@
 Each flow is the function that the command line calls, in a workplace whose artefacts are cached tasks.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from flows.lab.parameters import CollectSettings, DistillSettings, SampleSetting
 from flows.lab.running import run_in_lab, run_name, run_stages
 from flows.lab.workplace import LabWorkplace
 from flows.presets import repeat_command
-from flows.stages.comparison import compare, sample_all
-from flows.stages.distill import Trained, collect_stage, distill, open_base_model, train_stage
+from flows.stages.comparison import compare, headline_points, sample_all
+from flows.stages.distill import Distilled, Trained, collect_stage, distill, open_base_model, sweep, train_stage
 from flows.stages.pretrain import pretrain
+from flows.stages.publish import publish_trained
+from flows.workplace import Workplace
 
 
 @flow(name="collect-trajectories", flow_run_name=run_name)
@@ -44,8 +47,11 @@ def train_flow(settings: TrainSettings = TrainSettings()) -> dict[str, str] | St
     """
 
     def work(config: PipelineConfig, place: LabWorkplace) -> dict[str, str]:
-        trained = _trained(config, open_base_model(config, place), place)
-        return {adapter.label: str(artefact.path) for adapter, artefact in trained}
+        base_model = open_base_model(config, place)
+        trained = _trained(config, base_model, place)
+        command = repeat_command(settings.source, settings.changes(), Path(settings.output), "train")
+        folders = publish_trained(config, trained, command, base_model, place.output)
+        return {label: str(folder) for label, folder in folders.items()}
 
     return run_stages(settings, work)
 
@@ -75,9 +81,8 @@ def evaluate_flow(settings: DistillSettings = DistillSettings()) -> list[dict[st
 
     def work(config: PipelineConfig, place: LabWorkplace) -> list[dict[str, Any]]:
         base_model = open_base_model(config, place)
-        return [
-            dict(item.row) for item in compare(config, base_model, _sampled_ahead(config, base_model, place), place)
-        ]
+        trained = _sampled_ahead(config, base_model, place)
+        return [dict(item.row) for item in compare(config, base_model, trained, headline_points(config), place)]
 
     return run_stages(settings, work)
 
@@ -89,16 +94,17 @@ def distill_flow(settings: DistillSettings = DistillSettings()) -> dict[str, Any
     Args:
         settings: everything; a blank is as in the preset.
     """
+    return run_stages(settings, lambda config, place: _reported(distill, "distill", settings, config, place))
 
-    def work(config: PipelineConfig, place: LabWorkplace) -> dict[str, Any]:
-        if place.fan_out.elsewhere:
-            _sampled_ahead(config, open_base_model(config, place), place)
-        command = repeat_command(settings.source, settings.changes(), Path(settings.output))
-        done = distill(config, command, place)
-        show_results(done.metrics, done.report, place.output)
-        return done.metrics
 
-    return run_stages(settings, work)
+@flow(name="sweep", flow_run_name=run_name)
+def sweep_flow(settings: DistillSettings = DistillSettings()) -> dict[str, Any] | State:
+    """Compare all methods at every guidance scale with every step count and every sampler.
+
+    Args:
+        settings: everything; a blank is as in the preset.
+    """
+    return run_stages(settings, lambda config, place: _reported(sweep, "sweep", settings, config, place))
 
 
 @flow(name="pretrain-teacher")
@@ -110,6 +116,21 @@ def pretrain_flow(data: str = "", output: str = "outputs/pretrain") -> dict[str,
         output: folder for checkpoints and the finished model.
     """
     return run_in_lab(output, lambda place: pretrain(Path(data) if data else None, place))
+
+
+def _reported(
+    run: Callable[[PipelineConfig, str, Workplace], Distilled],
+    verb: str,
+    settings: DistillSettings,
+    config: PipelineConfig,
+    place: LabWorkplace,
+) -> dict[str, Any]:
+    if place.fan_out.elsewhere:
+        _sampled_ahead(config, open_base_model(config, place), place)
+    command = repeat_command(settings.source, settings.changes(), Path(settings.output), verb)
+    done = run(config, command, place)
+    show_results(done.metrics, done.report, place.output)
+    return done.metrics
 
 
 def _trained(config: PipelineConfig, base_model: BaseModel, place: LabWorkplace) -> Trained:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from agd_core.adapters import AnyAdapterConfig
-from agd_core.evaluator import EvaluateConfig
+from agd_core.metrics import EvaluateConfig
 from agd_core.sampling import SampleConfig
 from agd_core.trainer import TrainConfig
 from agd_core.trajectory import CollectConfig

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from flows.stages.report import PAGE
+from flows.stages.report import REPORT, SWEEP
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -61,7 +61,7 @@ class _Reports(BaseHTTPRequestHandler):
         """The report that is asked for; links that lead out of the folder lead nowhere."""
         asked = unquote(urlsplit(self.path).path).lstrip("/").replace("\0", "")
         path = (self._folder / asked).resolve()
-        asked_for = path.name == PAGE and path.is_relative_to(self._folder) and path.is_file()
+        asked_for = path.name in (REPORT.page, SWEEP.page) and path.is_relative_to(self._folder) and path.is_file()
         return path if asked_for else None
 
     def _answer(self, status: HTTPStatus, body: bytes, headers: dict[str, str]) -> None:

@@ -1,19 +1,22 @@
-"""Stages 3 and 4 for every method, scale and step count of a configuration: the rows of the results table."""
+"""Stages 3 and 4 for every method at every point of a configuration: the rows of the results tables."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from agd_core.adapter_files import read_card
 from agd_core.adapters import AdapterConfig
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import load_tensors
 from agd_core.report.rows import Row
+from agd_core.schedulers import SchedulerName
 from flows.config import PipelineConfig
-from flows.stages.evaluate import evaluate, read_evaluation
-from flows.stages.sample import COST, SAMPLES, Cell, sample
+from flows.stages.evaluate import Instruments, LookedAt, evaluate, read_evaluation
+from flows.stages.sample import COST, Cell, read_nfe, sample
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
+
+Trained = Sequence[tuple[AdapterConfig, Artefact]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,16 @@ CFG = Method("CFG", "cfg")
 
 
 @dataclass(frozen=True)
+class Point:
+    """Where all methods are compared."""
+
+    scale: float
+    """Guidance scale that is asked for."""
+    steps: int
+    scheduler: SchedulerName
+
+
+@dataclass(frozen=True)
 class Compared:
     """One row with the artefacts behind it."""
 
@@ -42,87 +55,110 @@ class Compared:
     evaluation: Artefact
 
 
-def methods(adapters: Sequence[tuple[AdapterConfig, Artefact]]) -> list[Method]:
+def methods(adapters: Trained) -> list[Method]:
     """No guidance, CFG, then every adapter."""
     trained = [Method(config.label, config.method, artefact, _parameters(artefact)) for config, artefact in adapters]
     return [UNGUIDED, CFG, *trained]
 
 
+def headline_points(config: PipelineConfig) -> list[Point]:
+    """Every scale at the headline steps, then the curve's steps at the headline scale."""
+    sampled = config.sample
+    scales = [Point(scale, sampled.steps, sampled.scheduler) for scale in sampled.guidance_scales]
+    return [*scales, *(Point(scales[0].scale, steps, sampled.scheduler) for steps in sampled.curve_steps)]
+
+
+def sweep_points(config: PipelineConfig) -> list[Point]:
+    """Every scale with every step count and every sampler; the headline first."""
+    sampled = config.sample
+    schedulers = (sampled.scheduler, *sampled.sweep_schedulers)
+    grid = product(schedulers, (sampled.steps, *sampled.curve_steps), sampled.guidance_scales)
+    return [Point(scale, steps, scheduler) for scheduler, steps, scale in grid]
+
+
 def compare(
-    config: PipelineConfig, base_model: BaseModel, adapters: Sequence[tuple[AdapterConfig, Artefact]], place: Workplace
+    config: PipelineConfig, base_model: BaseModel, adapters: Trained, points: Sequence[Point], place: Workplace
 ) -> list[Compared]:
-    """Sample and evaluate every cell; cells that are there already are reused."""
+    """Sample and evaluate every method at every point; cells that are there already are reused."""
+    instruments = Instruments.open(config.evaluate, base_model, place)
     compared = []
-    for scale, steps in points(config):
-        guided = sample(config.sample, Cell(scale, steps, config.guidance), CFG.name, base_model, place)
+    for point in points:
+        guided = _look(config, CFG, point, base_model, instruments, place)
         for method in methods(adapters):
-            compared.append(_compare_one(config, base_model, method, scale, steps, guided, place))
+            compared.append(_compare_one(config, base_model, method, point, guided, instruments, place))
     return compared
 
 
-def points(config: PipelineConfig) -> Iterator[tuple[float, int]]:
-    """(guidance scale, steps): every scale at the headline steps, then the curve's steps at the headline scale."""
-    for scale in config.sample.guidance_scales:
-        yield scale, config.sample.steps
-    for steps in config.sample.curve_steps:
-        yield config.sample.guidance_scales[0], steps
-
-
-def make_cell(config: PipelineConfig, method: Method, scale: float, steps: int) -> Cell:
+def make_cell(config: PipelineConfig, method: Method, point: Point) -> Cell:
     """The sample set of one method at one point."""
-    return Cell(scale, steps, config.guidance if method is CFG else None, method.adapter)
+    guidance = config.guidance if method is CFG else None
+    return Cell(point.scale, point.steps, point.scheduler, guidance, method.adapter)
 
 
 def _compare_one(
     config: PipelineConfig,
     base_model: BaseModel,
     method: Method,
-    scale: float,
-    steps: int,
-    guided: Artefact,
+    point: Point,
+    guided: LookedAt,
+    instruments: Instruments,
     place: Workplace,
 ) -> Compared:
-    cell = make_cell(config, method, scale, steps)
-    samples = guided if cell.guidance else sample(config.sample, cell, method.name, base_model, place)
-    what = f"{method.name}, scale {scale:g}, {steps} steps"
-    evaluation = evaluate(config.evaluate, samples, guided, place, what)
+    cell = make_cell(config, method, point)
+    looked = guided if cell.guidance else _look(config, method, point, base_model, instruments, place)
+    evaluation = evaluate(config, cell, looked, guided, base_model, instruments, place, method.name)
+    samples = looked.samples
     cost = json.loads((samples.path / COST).read_text(encoding="utf-8"))
-    nfe = float(load_tensors(samples.path / SAMPLES)[0]["nfe"])
+    measured = read_evaluation(evaluation)
+    scores = measured["scores"]
     row: Row = {
         "name": method.name,
         "method": method.kind,
         "guidance_scale": cell.identity()["guidance_scale"],
-        "steps": steps,
-        "teacher_scale": scale,
-        "nfe": nfe,
-        **read_evaluation(evaluation),  # type: ignore[typeddict-item]
+        "scheduler": point.scheduler,
+        "steps": point.steps,
+        "teacher_scale": point.scale,
+        "nfe": read_nfe(samples),
+        "fd": scores.get("fd", {}).get("value"),
+        "fd_low": scores.get("fd", {}).get("low"),
+        "fd_high": scores.get("fd", {}).get("high"),
+        "accuracy": scores.get("accuracy", {}).get("value"),
+        "paired_mse": scores.get("paired_mse", {}).get("value"),
         "images_per_second": cost["images"] / cost["denoising_seconds"],
         "adapter_parameters": method.parameters,
         "adapter_percent": 100 * method.parameters / base_model.parameters,
+        "scores": scores,
+        "protocol": measured["protocol"],
     }
     return Compared(row, method, cost["device"], samples, evaluation)
+
+
+def _look(
+    config: PipelineConfig,
+    method: Method,
+    point: Point,
+    base_model: BaseModel,
+    instruments: Instruments,
+    place: Workplace,
+) -> LookedAt:
+    cell = make_cell(config, method, point)
+    samples = sample(config.sample, cell, method.name, base_model, place)
+    return LookedAt.by(instruments, samples, place, f"{method.name}, {cell.point}")
 
 
 def _parameters(adapter: Artefact) -> int:
     return read_card(adapter.path)[1].parameters
 
 
-def every_cell(config: PipelineConfig, adapters: Sequence[tuple[AdapterConfig, Artefact]]) -> list[tuple[Method, Cell]]:
+def every_cell(config: PipelineConfig, adapters: Trained) -> Iterator[tuple[Method, Cell]]:
     """Every sample set of a configuration."""
-    return [
-        (method, make_cell(config, method, scale, steps))
-        for scale, steps in points(config)
-        for method in methods(adapters)
-    ]
+    for point, method in product(headline_points(config), methods(adapters)):
+        yield method, make_cell(config, method, point)
 
 
-def sample_all(
-    config: PipelineConfig, base_model: BaseModel, adapters: Sequence[tuple[AdapterConfig, Artefact]], place: Workplace
-) -> dict[str, str]:
-    """Sample every cell without evaluating; folders by method, scale and steps."""
+def sample_all(config: PipelineConfig, base_model: BaseModel, adapters: Trained, place: Workplace) -> dict[str, str]:
+    """Sample every cell without evaluating; folders by method and point."""
     return {
-        f"{method.name}, scale {cell.guidance_scale:g}, {cell.steps} steps": str(
-            sample(config.sample, cell, method.name, base_model, place).path
-        )
+        f"{method.name}, {cell.point}": str(sample(config.sample, cell, method.name, base_model, place).path)
         for method, cell in every_cell(config, adapters)
     }

@@ -1,5 +1,6 @@
 """All stages in order, in process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,11 @@ from agd_core.errors import InputError
 from agd_core.trajectory import CollectConfig
 from flows.config import PipelineConfig
 from flows.stages.collect import collect
-from flows.stages.comparison import compare
-from flows.stages.evaluate import check_extractor
-from flows.stages.report import read_metrics, report
+from flows.stages.comparison import Point, compare, headline_points, sweep_points
+from flows.stages.evaluate import check_evaluation
+from flows.stages.extras import measure_extras
+from flows.stages.publish import publish_evaluated
+from flows.stages.report import REPORT, SWEEP, Made, ReportFiles, read_metrics, report
 from flows.stages.train import train
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
@@ -34,7 +37,7 @@ def open_base_model(config: PipelineConfig, place: Workplace) -> BaseModel:
         InputError: the model cannot be loaded, or the extractor does not know its classes.
     """
     base_model = config.base_model.build(place.device)
-    check_extractor(config.evaluate, base_model)
+    check_evaluation(config.evaluate, base_model)
     channels, guided = base_model.latent_shape[0], config.guidance.guided_channels
     if guided is not None and guided > channels:
         raise InputError(f"guidance.guided_channels {guided} exceeds the {channels} channels of this base model")
@@ -67,11 +70,27 @@ def distill(config: PipelineConfig, command: str, place: Workplace) -> Distilled
     """The whole pipeline; whatever is finished is reused, whatever was interrupted is resumed.
 
     Args:
+        config: everything.
         command: what a person types to repeat this run, for the report.
+        place: where to work.
     """
+    return _run(config, command, headline_points(config), REPORT, place)
+
+
+def sweep(config: PipelineConfig, command: str, place: Workplace) -> Distilled:
+    """The same at every guidance scale with every step count and every sampler, with a report of its own."""
+    return _run(config, command, sweep_points(config), SWEEP, place)
+
+
+def _run(
+    config: PipelineConfig, command: str, points: Sequence[Point], files: ReportFiles, place: Workplace
+) -> Distilled:
     base_model = open_base_model(config, place)
     trajectories = collect_stage(config, base_model, place)
     adapters = train_stage(config, trajectories, base_model, place)
-    compared = compare(config, base_model, adapters, place)
-    written = report(config, command, trajectories, adapters, compared, place)
-    return Distilled(written, read_metrics(written))
+    compared = compare(config, base_model, adapters, points, place)
+    extras = measure_extras(config, base_model, adapters, place)
+    made = Made(config, command, base_model, trajectories, adapters, compared, extras)
+    written = report(made, files, place)
+    publish_evaluated(config, adapters, compared, command, base_model, place.output)
+    return Distilled(written, read_metrics(written, files))

@@ -9,22 +9,20 @@ from typing import Any
 
 from agd_core.adapter_files import CONFIG, WEIGHTS
 from agd_core.base_models import BaseModel
-from agd_core.metrics import (
-    EXTRACTORS,
-    FeatureStatistics,
-    accuracy_standard_error,
-    distance_standard_error,
-    frechet_distance,
-    paired_error,
-)
-from agd_core.metrics.regression import Better
+from agd_core.evaluator import evaluate_samples
+from agd_core.metrics import Measured
 from flows.registry import Entry
 from flows.stages.comparison import CFG
-from flows.stages.sample import COST, Cell, read_samples, sample
+from flows.stages.evaluate import Instruments, LookedAt, see
+from flows.stages.sample import COST, Cell, read_nfe, sample
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 _COPY = "adapter-copy"
+_METRICS = ("frechet", "agreement", "paired")
+_OF_STUDENT = ("fd", "accuracy", "clip_score", "paired_mse")
+_OF_TEACHER = _OF_STUDENT[:-1]
+"""Its paired error is zero."""
 
 
 @dataclass(frozen=True)
@@ -45,46 +43,34 @@ def sample_tonight(entry: Entry, seed: int, base_model: BaseModel, place: Workpl
         Stopped: when asked to; run again to go on.
     """
     config = entry.sample.model_copy(update={"seed": seed})
-    scale, steps = entry.guidance_scale, config.steps
+    point = (entry.guidance_scale, config.steps, config.scheduler)
     adapter = _as_it_is_now(Path(entry.folder), place)
-    guided = sample(config, Cell(scale, steps, guidance=entry.guidance), CFG.name, base_model, place)
-    student = sample(config, Cell(scale, steps, adapter=adapter), entry.name, base_model, place)
+    guided = sample(config, Cell(*point, guidance=entry.guidance), CFG.name, base_model, place)
+    student = sample(config, Cell(*point, adapter=adapter), entry.name, base_model, place)
     return Sampled(adapter, student, guided)
 
 
-def scores(entry: Entry, sampled: Sampled, place: Workplace) -> Iterator[dict[str, Any]]:
+def scores(
+    entry: Entry, sampled: Sampled, base_model: BaseModel, instruments: Instruments, place: Workplace
+) -> Iterator[dict[str, Any]]:
     """Every metric of student and teacher, as the part of a `MetricRecord` that differs between them."""
-    yield from _quality(entry, sampled.student, "", place)
-    paired = paired_error(read_samples(sampled.student).latents, read_samples(sampled.guided).latents)
-    yield _score("paired_mse", *paired, "lower", sampled.student)
-    yield from _quality(entry, sampled.guided, "teacher_", place)
-
-
-def _quality(entry: Entry, samples: Artefact, prefix: str, place: Workplace) -> Iterator[dict[str, Any]]:
-    """Distance and accuracy; nothing without an extractor to judge them."""
-    config, sampled = entry.evaluate, read_samples(samples)
-    if config.extractor not in EXTRACTORS:
-        return
-    with place.on_device(f"features of {len(sampled.images)} images"):
-        extractor = EXTRACTORS[config.extractor](place.device)
-        features, classes = extractor.extract(sampled.images)
-    reference, labels = extractor.reference(), sampled.labels
-    distance = frechet_distance(reference, FeatureStatistics.of(features))
-    error = distance_standard_error(features, labels, reference, config.bootstrap_resamples, config.seed)
-    yield _score(f"{prefix}fd", distance, error, "lower", samples)
-    accuracy = float((classes == labels).double().mean())
-    error = accuracy_standard_error(accuracy, len(labels))
-    yield _score(f"{prefix}accuracy", accuracy, error, "higher", samples)
-
-
-def _score(metric: str, value: float, standard_error: float, better: Better, samples: Artefact) -> dict[str, Any]:
-    score = {"metric": metric, "value": value, "standard_error": standard_error, "better": better}
-    return score | _cost(samples)
+    config = entry.evaluate.model_copy(update={"metrics": _METRICS})
+    student, guided = (
+        see(LookedAt.by(instruments, samples, place, entry.name), instruments, base_model)
+        for samples in (sampled.student, sampled.guided)
+    )
+    rows = ((sampled.student, student, _OF_STUDENT, ""), (sampled.guided, guided, _OF_TEACHER, "teacher_"))
+    for artefact, seen, names, prefix in rows:
+        measured = evaluate_samples(Measured(seen, guided, instruments.reference), config)
+        for name in names:
+            if score := measured.get(name):
+                known = {"value": score.value, "standard_error": score.standard_error, "better": score.better}
+                yield {"metric": prefix + name, **known, **_cost(artefact)}
 
 
 def _cost(samples: Artefact) -> dict[str, Any]:
     cost = json.loads((samples.path / COST).read_text(encoding="utf-8"))
-    return {"nfe": read_samples(samples).nfe, "seconds": cost["denoising_seconds"], "device": cost["device"]}
+    return {"nfe": read_nfe(samples), "seconds": cost["denoising_seconds"], "device": cost["device"]}
 
 
 def _as_it_is_now(folder: Path, place: Workplace) -> Artefact:

@@ -10,6 +10,7 @@ A night that was interrupted goes on with what it finished; one that is in the h
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import version
@@ -25,7 +26,8 @@ from agd_core.metrics import Verdict
 from agd_core.report.images import grid_png
 from agd_core.seeding import derive_seed
 from flows.registry import Entry
-from flows.stages.night_scores import sample_tonight, scores
+from flows.stages.evaluate import Instruments
+from flows.stages.night_scores import Sampled, sample_tonight, scores
 from flows.stages.sample import read_samples
 from flows.stages.verdicts import open_history, verdicts_of_night, write_trend
 from flows.workplace import Workplace
@@ -123,7 +125,7 @@ def evaluate_registered(entry: Entry, night: str, place: Workplace) -> Night:
     if history.night(entry.name, night):
         place.announce(f"{STAGE}: {entry.name} {night} is in the history already")
     else:
-        history.append(_measured(entry, night, replace(place, output=folder)))
+        history.append(_measured(entry, night, folder, place))
     shutil.rmtree(folder / WORK, ignore_errors=True)
     return _judged(entry.name, night, place.output)
 
@@ -147,23 +149,35 @@ def _judged(name: str, night: str, output: Path) -> Night:
     return Night(name, night, of_night, verdicts_of_night(records, night), grid, trend)
 
 
-def _measured(entry: Entry, night: str, place: Workplace) -> list[MetricRecord]:
+def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[MetricRecord]:
     """The scores of a night, which is an artefact itself: a second run waits for the first and then reads it."""
     base_model = entry.load_base_model(place)
+    instruments = Instruments.open(entry.evaluate, base_model, place)
     seed = derive_seed(entry.sample.seed, "night", night)
-    identity = {"version": VERSION, "name": entry.name, "night": night, "seed": seed, "protocol": entry.protocol()}
+    protocol = entry.protocol(instruments.identity())
+    identity = {"version": VERSION, "name": entry.name, "night": night, "seed": seed, "protocol": protocol}
 
     def work(artefact: Artefact) -> None:
-        _measure(entry, night, seed, base_model, artefact, replace(place, output=place.output / WORK))
+        sampled = sample_tonight(entry, seed, base_model, replace(place, output=folder / WORK))
+        rows = scores(entry, sampled, base_model, instruments, replace(place, output=folder / WORK))
+        _write(entry, night, seed, base_model, protocol, sampled, rows, artefact)
 
-    artefact = place.produce(STAGE, identity, work, [EVALUATION])
+    artefact = replace(place, output=folder).produce(STAGE, identity, work, [EVALUATION])
     for name in (EVALUATION, GRID):
-        write_bytes((artefact.path / name).read_bytes(), place.output / name)
+        write_bytes((artefact.path / name).read_bytes(), folder / name)
     return [MetricRecord(**row) for row in json.loads((artefact.path / EVALUATION).read_text(encoding="utf-8"))]
 
 
-def _measure(entry: Entry, night: str, seed: int, base_model: BaseModel, artefact: Artefact, place: Workplace) -> None:
-    sampled = sample_tonight(entry, seed, base_model, place)
+def _write(
+    entry: Entry,
+    night: str,
+    seed: int,
+    base_model: BaseModel,
+    protocol: dict[str, Any],
+    sampled: Sampled,
+    rows: Iterable[dict[str, Any]],
+    artefact: Artefact,
+) -> None:
     grid = grid_png(read_samples(sampled.student).images[:_GRID_IMAGES], _GRID_COLUMNS)
     (artefact.path / GRID).write_bytes(grid)
     common = {
@@ -171,11 +185,11 @@ def _measure(entry: Entry, night: str, seed: int, base_model: BaseModel, artefac
         "name": entry.name,
         "adapter_digest": file_digest(sampled.adapter.path / WEIGHTS),
         "base_fingerprint": base_model.fingerprint,
-        "protocol_digest": digest({"night": VERSION, "protocol": entry.protocol()}),
+        "protocol_digest": digest({"night": VERSION, "protocol": protocol}),
         "seed": seed,
         "images": entry.sample.images,
         "versions": canonical_json({library: version(library) for library in _LIBRARIES}),
     }
-    rows = [common | score for score in scores(entry, sampled, place)]
+    scored = [common | row for row in rows]
     finished = {"finished_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_json([row | finished for row in rows], artefact.path / EVALUATION)
+    write_json([row | finished for row in scored], artefact.path / EVALUATION)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from agd_core.checkpoint import Checkpoint, load_tensors, save_tensors, write_json
 from agd_core.config import Config
+from agd_core.extractors.fashion_classifier import REFERENCE, FashionClassifier, FashionFeatures
+from agd_core.extractors.fashion_classifier import WEIGHTS as CLASSIFIER
 from agd_core.fashion_mnist import CLASS_NAMES, DEFAULT_FOLDER, load_fashion_mnist, to_signed
-from agd_core.metrics.fashion_classifier import STATISTICS, FashionClassifier, FashionFeatures
-from agd_core.metrics.fashion_classifier import WEIGHTS as CLASSIFIER
 from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
+from agd_core.metrics.reference import KEPT_FEATURES, Reference
 from agd_core.pretraining.autoencoder import (
     AutoencoderRecipe,
     autoencoder_loop,
@@ -31,6 +32,7 @@ from agd_core.report.plots import loss_plot
 from agd_core.sampling import to_bytes
 from agd_core.seeding import derive_seed
 from agd_core.training_loop import Loop
+from flows.stages.reference import describe, even_rows
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -145,14 +147,14 @@ def _assemble_classifier(artefact: Artefact, pixels: Tensor, data: Path, place: 
     weights, _ = load_tensors(artefact.path / WEIGHTS)
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_tensors(halved, folder / CLASSIFIER)
-    extractor = FashionFeatures(torch.device("cpu"), folder)
+    extractor = FashionFeatures(folder, torch.device("cpu"))
     test_images, test_labels = load_fashion_mnist("test", data)
     with place.on_device("measure the classifier"):
-        features, _ = extractor.extract(pixels.permute(0, 2, 3, 1))
+        features = extractor.extract(pixels.permute(0, 2, 3, 1)).features
         measured = {"classifier_test_accuracy": accuracy(extractor.model, to_signed(test_images), test_labels)}
-    statistics = FeatureStatistics.of(features)
-    tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
-    save_tensors(tensors, folder / STATISTICS, str(statistics.samples))
+    kept = features[even_rows(len(features), KEPT_FEATURES)].half()
+    images = describe(f"{len(features):,} images of Fashion-MNIST (train)", extractor)
+    Reference(FeatureStatistics.of(features), kept, images).save(folder / REFERENCE)
     return measured
 
 
@@ -162,15 +164,15 @@ def _assemble_pipeline(
     """Write the stock diffusers folder in float16 and measure what the VAE alone costs."""
     vae = _load_autoencoder(autoencoder)
     signed = to_signed(pixels)
-    extractor = FashionFeatures(torch.device("cpu"), place.output / "fashion-classifier")
+    extractor = FashionFeatures(place.output / "fashion-classifier", torch.device("cpu"))
     with place.on_device("measure the autoencoder"):
         vae.register_to_config(scaling_factor=float(1 / encode_means(vae, signed).std()))
         reconstructed = reconstruct(vae, signed[:10_000])
-        features, _ = extractor.extract(to_bytes(reconstructed))
+        features = extractor.extract(to_bytes(reconstructed)).features
     pipeline = DiTPipeline(_load_transformer(transformer).half(), vae.half(), build_scheduler())
     pipeline.register_to_config(id2label={str(label): name for label, name in enumerate(CLASS_NAMES)})
     pipeline.save_pretrained(place.output / "fashion-dit")
     return {
         "vae_mse": float((reconstructed - signed[:10_000]).square().mean()),
-        "vae_fd": frechet_distance(extractor.reference(), FeatureStatistics.of(features)),
+        "vae_fd": frechet_distance(extractor.shipped_reference().statistics, FeatureStatistics.of(features)),
     }

@@ -1,144 +1,176 @@
-"""The report: a page, metrics.json and pictures, written as an artefact and copied to the output folder."""
+"""The report: a page, its numbers and its pictures, written as an artefact and copied to the output folder."""
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agd_core.adapters import AdapterConfig
+from agd_core.base_models import BaseModel
 from agd_core.checkpoint import write_json
+from agd_core.protocol import Protocol
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
-from agd_core.report.plots import distance_over_nfe_plot, loss_plot, over_scale_plot
 from agd_core.report.rows import Row
 from flows.config import PipelineConfig
-from flows.stages.comparison import Compared
+from flows.stages.comparison import Compared, Trained
+from flows.stages.extras import Extras
+from flows.stages.pictures import plots
 from flows.stages.sample import read_samples
-from flows.stages.train import LOSSES
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.atomic import write_bytes
 
-STAGE, VERSION = "report", 1
-PAGE, METRICS = "report.html", "metrics.json"
-_GRID_IMAGES, _GRID_COLUMNS = 40, 10
-_LIBRARIES = ("torch", "diffusers", "zarr", "numpy")
+STAGE, VERSION = "report", 2
+METRICS = "metrics.json"
+_GRID_IMAGES, _GRID_COLUMNS, _WIDEST = 40, 10, 64
+_LARGE_IMAGES, _LARGE_COLUMNS = 12, 4
+"""Of images wider than `_WIDEST` pixels."""
 
-Trained = Sequence[tuple[AdapterConfig, Artefact]]
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What a report is called in the output folder."""
+
+    page: str
+    metrics: str
 
 
-def report(
-    config: PipelineConfig,
-    command: str,
-    trajectories: Artefact,
-    adapters: Trained,
-    compared: Sequence[Compared],
-    place: Workplace,
-) -> Artefact:
-    """Write the report of a finished comparison and copy page and metrics to the output folder."""
-    identity = {
-        "version": VERSION,
-        "config": config.model_dump(mode="json"),
-        "command": command,
-        "rows": [item.row for item in compared],
-        "adapters": [artefact.digest for _, artefact in adapters],
-        "samples": [item.samples.digest for item in compared],
-    }
+REPORT, SWEEP = ReportFiles("report.html", METRICS), ReportFiles("sweep.html", "sweep.json")
+
+
+@dataclass(frozen=True)
+class Made:
+    """Everything that a report tells of."""
+
+    config: PipelineConfig
+    command: str
+    """What a person types to repeat it."""
+    base_model: BaseModel
+    trajectories: Artefact
+    adapters: Trained
+    compared: Sequence[Compared]
+    """Headline first."""
+    extras: Extras
+
+    @property
+    def headline(self) -> list[Compared]:
+        """Every method and scale with the headline's sampler and steps."""
+        sampled = self.config.sample
+        return [
+            item
+            for item in self.compared
+            if (item.row["steps"], item.row["scheduler"]) == (sampled.steps, sampled.scheduler)
+        ]
+
+    @property
+    def at_first_scale(self) -> list[Compared]:
+        """The headline's first scale: what the grids show."""
+        return [item for item in self.headline if item.row["teacher_scale"] == self.config.sample.guidance_scales[0]]
+
+    @property
+    def artefacts(self) -> dict[str, Artefact]:
+        """Every artefact behind the numbers, by what it is."""
+        found = {"trajectories": self.trajectories}
+        found |= {f"adapter {config.label}": artefact for config, artefact in self.adapters}
+        for item in self.compared:
+            where = f"{item.row['name']}, scale {item.row['teacher_scale']:g}, {item.row['steps']} "
+            found[f"samples, {where}{item.row['scheduler']} steps"] = item.samples
+            found[f"evaluation, {where}{item.row['scheduler']} steps"] = item.evaluation
+        return found | self.extras.artefacts
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes the report, as plain data."""
+        return {
+            "version": VERSION,
+            "config": self.config.model_dump(mode="json"),
+            "command": self.command,
+            "artefacts": {name: artefact.digest for name, artefact in self.artefacts.items()},
+        }
+
+
+def report(made: Made, files: ReportFiles, place: Workplace) -> Artefact:
+    """Write the report of a finished comparison and copy page and numbers to the output folder."""
     artefact = place.produce(
         STAGE,
-        identity,
-        lambda artefact: _write(config, command, trajectories, adapters, compared, artefact, place),
-        measured=[PAGE, METRICS],
-        title="write the report",
+        {**made.identity(), "files": vars(files)},
+        lambda artefact: _write(made, files, artefact, place),
+        measured=[files.page, files.metrics],
+        title=f"write {files.page}",
     )
-    for name in (PAGE, METRICS):
+    for name in (files.page, files.metrics):
         write_bytes((artefact.path / name).read_bytes(), place.output / name)
     return artefact
 
 
-def read_metrics(artefact: Artefact) -> dict[str, Any]:
-    """The content of metrics.json."""
-    metrics: dict[str, Any] = json.loads((artefact.path / METRICS).read_text(encoding="utf-8"))
+def read_metrics(artefact: Artefact, files: ReportFiles = REPORT) -> dict[str, Any]:
+    """The numbers of a report."""
+    metrics: dict[str, Any] = json.loads((artefact.path / files.metrics).read_text(encoding="utf-8"))
     return metrics
 
 
-def _write(
-    config: PipelineConfig,
-    command: str,
-    trajectories: Artefact,
-    adapters: Trained,
-    compared: Sequence[Compared],
-    artefact: Artefact,
-    place: Workplace,
-) -> None:
-    place.announce(f"{STAGE}: writing {artefact.path / PAGE}")
-    headline = [item for item in compared if item.row["steps"] == config.sample.steps]
-    rows = [item.row for item in headline]
-    curve = [item.row for item in compared if item.row["teacher_scale"] == config.sample.guidance_scales[0]]
-    protocol = _protocol(config, compared)
-    artefacts = _artefact_digests(trajectories, adapters)
-    grids = [_grid(item) for item in headline if item.row["teacher_scale"] == config.sample.guidance_scales[0]]
-    plots = _plots(rows, curve, adapters)
-    for number, picture in enumerate((*grids, *plots), start=1):
+def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace) -> None:
+    place.announce(f"{STAGE}: writing {artefact.path / files.page}")
+    rows = [item.row for item in made.headline]
+    everything = [item.row for item in made.compared]
+    curve = [row for row in everything if row["teacher_scale"] == made.config.sample.guidance_scales[0]]
+    grids = [_grid(item, made.base_model) for item in made.at_first_scale]
+    drawn = plots(everything, rows, curve, made.adapters, made.extras)
+    for number, picture in enumerate((*grids, *drawn), start=1):
         (artefact.path / f"{number:02}-{_file_name(picture.title)}.png").write_bytes(picture.png)
-    metrics = {"rows": rows, "curve": curve, "protocol": protocol, "artefacts": artefacts}
-    write_json(metrics, artefact.path / METRICS)
-    page = Page(_title(config), _summary(rows), rows, grids, plots, protocol, artefacts, command)
-    (artefact.path / PAGE).write_text(render_page(page), encoding="utf-8")
-
-
-def _plots(rows: Sequence[Row], curve: Sequence[Row], adapters: Trained) -> list[Picture]:
-    losses = {
-        config.label: json.loads((artefact.path / LOSSES).read_text(encoding="utf-8")) for config, artefact in adapters
+    digests = {name: f"{item.path.name} sha256 {item.digest}" for name, item in made.artefacts.items()}
+    protocol = _protocol(made)
+    metrics = {
+        "rows": rows,
+        "curve": curve,
+        "all_rows": everything,
+        "protocol": protocol,
+        "artefacts": digests,
+        "command": made.command,
+        **made.extras.as_dict(),
     }
-    plots = [Picture("Training loss", "Distillation loss, a moving average over at most 50 steps.", loss_plot(losses))]
-    if any(row["fd"] is not None for row in curve):
-        caption = "Quality for cost: Fréchet distance over network evaluations per image, at the headline scale."
-        plots.append(Picture("FD over NFE", caption, distance_over_nfe_plot(curve)))
-    if len({row["teacher_scale"] for row in rows}) > 1:
-        plots.append(_scale_plot(rows, "paired_mse", "Paired error over scale", "paired MSE to CFG"))
-        if rows[0]["fd"] is not None:
-            plots.append(_scale_plot(rows, "fd", "FD over scale", "Fréchet distance to real images"))
-            plots.append(_scale_plot(rows, "accuracy", "Accuracy over scale", "class accuracy"))
-    return plots
+    write_json(metrics, artefact.path / files.metrics)
+    page = Page(
+        title=f"Adapter Guidance Distillation of {Path(made.config.base_model.source).name}",
+        summary=_summary([item.row for item in made.at_first_scale]),
+        rows=rows,
+        grids=grids,
+        plots=drawn,
+        protocol=protocol,
+        artefacts=digests,
+        command=made.command,
+        all_rows=everything,
+        costs=made.extras.costs(made.config.sample.steps),
+    )
+    (artefact.path / files.page).write_text(render_page(page), encoding="utf-8")
 
 
-def _scale_plot(rows: Sequence[Row], value: str, title: str, label: str) -> Picture:
-    return Picture(title, f"{title}, at equal noise and classes.", over_scale_plot(rows, value, label))
-
-
-def _grid(item: Compared) -> Picture:
-    images = read_samples(item.samples).images[:_GRID_IMAGES]
+def _grid(item: Compared, base_model: BaseModel) -> Picture:
+    """The first images of a sample set, fewer of large ones."""
+    sampled = read_samples(item.samples)
+    height, width = sampled.images.shape[1:3]
+    small = max(height, width) <= _WIDEST
+    count, columns = (_GRID_IMAGES, _GRID_COLUMNS) if small else (_LARGE_IMAGES, _LARGE_COLUMNS)
     caption = f"scale {item.row['guidance_scale']:g}, {item.row['nfe']:g} NFE"
-    return Picture(item.row["name"], caption, grid_png(images, _GRID_COLUMNS))
+    labels = [base_model.class_names[label] for label in sampled.labels[:count].tolist()]
+    png = grid_png(sampled.images[:count], columns, 2 if small else 1)
+    return Picture(item.row["name"], caption, png, labels, columns, max(height, width))
 
 
-def _protocol(config: PipelineConfig, compared: Sequence[Compared]) -> dict[str, str]:
-    sampled = config.sample
+def _protocol(made: Made) -> dict[str, str]:
+    """How the headline's numbers were made, in words."""
+    collected = made.config.collect
     return {
-        "base model": f"{config.base_model.source}, {config.base_model.dtype}",
-        "images": f"{sampled.images} per row, balanced classes, seed {sampled.seed}",
-        "sampler": f"{sampled.scheduler}, {sampled.steps} steps",
-        "feature extractor": config.evaluate.extractor,
-        "trained guidance scales": f"{config.collect.guidance_scale_min:g} to {config.collect.guidance_scale_max:g}",
-        "images/s measured on": "; ".join(sorted({item.device for item in compared})),
-        "versions": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
+        **Protocol.from_dict(made.at_first_scale[0].row["protocol"]).lines(),
+        "trained guidance scales": f"{collected.guidance_scale_min:g} to {collected.guidance_scale_max:g}",
+        "images/s measured on": "; ".join(sorted({item.device for item in made.compared})),
     }
-
-
-def _artefact_digests(trajectories: Artefact, adapters: Trained) -> dict[str, str]:
-    digests = {"trajectories": f"{trajectories.path.name} sha256 {trajectories.digest}"}
-    return digests | {config.label: f"{artefact.path.name} sha256 {artefact.digest}" for config, artefact in adapters}
-
-
-def _title(config: PipelineConfig) -> str:
-    return f"Adapter Guidance Distillation of {Path(config.base_model.source).name}"
 
 
 def _summary(rows: Sequence[Row]) -> str:
+    """The verdict in words, at the headline's first scale."""
     guided = next(row for row in rows if row["method"] == "cfg")
-    students = [row for row in rows if row["adapter_parameters"] and row["teacher_scale"] == guided["teacher_scale"]]
+    students = [row for row in rows if row["adapter_parameters"]]
     best = min(students, key=lambda row: row["paired_mse"] or 0.0)
     text = (
         f"At guidance scale {guided['guidance_scale']:g} classifier-free guidance takes {guided['nfe']:g} network "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from agd_core.adapter_files import add_adapter
 from agd_core.base_models import BaseModel
@@ -13,11 +14,12 @@ from agd_core.checkpoint import load_tensors, save_tensors, write_json
 from agd_core.denoiser import Denoiser
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.sampling import SampleConfig, SampleSet, sample_images
+from agd_core.schedulers import SchedulerName
 from agd_core.student import Student
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "samples", 1
+STAGE, VERSION = "samples", 2
 SAMPLES, COST = "samples.safetensors", "cost.json"
 
 
@@ -27,6 +29,7 @@ class Cell:
 
     guidance_scale: float
     steps: int
+    scheduler: SchedulerName
     guidance: GuidanceConfig | None = None
     """Set for the guided teacher."""
     adapter: Artefact | None = None
@@ -37,9 +40,15 @@ class Cell:
         return {
             "guidance_scale": self.guidance_scale if self.guidance or self.adapter else 1.0,
             "steps": self.steps,
+            "scheduler": self.scheduler,
             "guidance": self.guidance.identity() if self.guidance else None,
             "adapter": self.adapter.digest if self.adapter else None,
         }
+
+    @property
+    def point(self) -> str:
+        """Where the cell lies, in words."""
+        return f"scale {self.guidance_scale:g}, {self.steps} {self.scheduler} steps"
 
     @contextmanager
     def denoiser(self, base_model: BaseModel) -> Iterator[Denoiser]:
@@ -56,7 +65,7 @@ def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, 
     Raises:
         Stopped: between batches, when asked to; run again to redo this cell.
     """
-    settings = {key: config.identity()[key] for key in ("images", "scheduler", "seed")}
+    settings = {key: config.identity()[key] for key in ("images", "seed")}
     identity = {
         "version": VERSION,
         "base_model": base_model.pipeline_digest(),
@@ -64,14 +73,15 @@ def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, 
         "cell": cell.identity(),
     }
 
-    what = f"{label}, scale {cell.guidance_scale:g}, {cell.steps} steps"
+    what = f"{label}, {cell.point}"
+    sampled = config.model_copy(update={"scheduler": cell.scheduler, "sweep_schedulers": ()})
 
     def work(artefact: Artefact) -> None:
         place.announce(f"{STAGE}: {config.images} images, {what}")
         progress = place.progress(f"sample {label}")
         with place.on_device(f"sample {label}"), cell.denoiser(base_model) as denoiser:
             samples = sample_images(
-                denoiser, base_model, config, cell.guidance_scale, cell.steps, progress, place.should_stop
+                denoiser, base_model, sampled, cell.guidance_scale, cell.steps, progress, place.should_stop
             )
         _write(samples, place, artefact)
 
@@ -94,3 +104,9 @@ def read_samples(artefact: Artefact) -> SampleSet:
     """The stored sample set, without its timing."""
     tensors, _ = load_tensors(artefact.path / SAMPLES)
     return SampleSet(tensors["images"], tensors["latents"], tensors["labels"], float(tensors["nfe"]), 0.0)
+
+
+def read_nfe(artefact: Artefact) -> float:
+    """Network evaluations per image of a stored sample set."""
+    with safe_open(artefact.path / SAMPLES, framework="pt") as file:
+        return float(file.get_tensor("nfe"))

@@ -17,9 +17,11 @@ from agd_core.adapter_files import WEIGHTS
 from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from flows.cli import app
-from flows.stages.evaluate import evaluate, read_evaluation
+from flows.presets import load_config
+from flows.stages.evaluate import Instruments, LookedAt, evaluate, read_evaluation
 from flows.stages.night_scores import sample_tonight, scores
 from flows.stages.nightly import again, check_night, evaluate_registered
+from flows.stages.sample import Cell
 from flows.stages.verdicts import open_history
 from flows.stages.verify import verify
 from flows.workplace import Workplace
@@ -140,9 +142,13 @@ def test_the_scores_are_those_of_the_evaluation_stage(adapter, teacher, tmp_path
     place = Workplace(tmp_path / "out")
     entry = add(adapter, place.output)
     made = sample_tonight(entry, 7, teacher, place)
-    found = {score["metric"]: score["value"] for score in scores(entry, made, place)}
+    instruments = Instruments.open(entry.evaluate, teacher, place)
+    found = {score["metric"]: score["value"] for score in scores(entry, made, teacher, instruments, place)}
+    config, cell = load_config(entry.preset, entry.overrides), Cell(entry.guidance_scale, entry.sample.steps, "ddim")
     for prefix, samples in (("", made.student), ("teacher_", made.guided)):
-        expected = read_evaluation(evaluate(entry.evaluate, samples, made.guided, place))
+        looked, guided = (LookedAt.by(instruments, each, place, "mine") for each in (samples, made.guided))
+        evaluation = evaluate(config, cell, looked, guided, teacher, instruments, place, "mine")
+        expected = {name: score["value"] for name, score in read_evaluation(evaluation)["scores"].items()}
         assert found[f"{prefix}fd"] == pytest.approx(expected["fd"])
         assert found[f"{prefix}accuracy"] == pytest.approx(expected["accuracy"])
         assert found.get(f"{prefix}paired_mse", 0.0) == pytest.approx(expected["paired_mse"])

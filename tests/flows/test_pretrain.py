@@ -10,12 +10,15 @@ import torch
 from diffusers import DiTPipeline
 
 from agd_core.base_models import DiTConfig
+from agd_core.extractors import FashionFeatures
+from agd_core.fashion_mnist import load_fashion_mnist
 from agd_core.pretraining.autoencoder import AutoencoderRecipe
 from agd_core.pretraining.classifier import ClassifierRecipe
 from agd_core.pretraining.transformer import TransformerRecipe
 from agd_core.progress import Stopped
 from flows.device_lease import acquisitions
 from flows.stages.pretrain import PretrainConfig, pretrain
+from flows.stages.reference import read_reference
 from flows.workplace import Workplace
 
 CONFIG = PretrainConfig(
@@ -63,6 +66,21 @@ def test_it_leaves_a_stock_pipeline_and_an_extractor(straight):
     assert (output / "losses.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((output / "pretrain.json").read_text()) == result["measured"]
     assert set(result["measured"]) == {"classifier_test_accuracy", "vae_mse", "vae_fd"}
+
+
+def test_the_extractor_brings_the_real_images_as_it_sees_them(straight, data):
+    output, _ = straight
+    folder = output / "fashion-classifier"
+    extractor = FashionFeatures(folder, torch.device("cpu"))
+    pixels, _ = load_fashion_mnist("train", data)
+    features = extractor.extract(pixels.permute(0, 2, 3, 1)).features
+    shipped = extractor.shipped_reference()
+    assert shipped.statistics.samples == 192
+    torch.testing.assert_close(shipped.statistics.mean, features.double().mean(dim=0))
+    torch.testing.assert_close(shipped.statistics.covariance, features.double().T.cov())
+    torch.testing.assert_close(shipped.features, features.half().float(), rtol=0, atol=0)
+    assert sorted(path.name for path in folder.iterdir()) == ["classifier.safetensors", "train_reference.safetensors"]
+    assert read_reference(folder / "train_reference.safetensors", extractor).identity() == shipped.identity()
 
 
 def test_interrupted_anywhere_it_resumes_to_the_same_files(straight, data, tmp_path):

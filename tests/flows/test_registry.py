@@ -75,7 +75,7 @@ def test_what_shapes_a_score_shapes_the_protocol(adapter, tmp_path):
     assert register(adapter, tmp_path / "out", "--set", "sample.batch_size=3", name="batch").exit_code == 0
     for number, change in enumerate(changes):
         assert register(adapter, tmp_path / "out", "--set", change, name=f"n{number}").exit_code == 0
-    protocols = {entry.name: json.dumps(entry.protocol()) for entry in registered(tmp_path / "out")[0]}
+    protocols = {entry.name: json.dumps(entry.protocol({})) for entry in registered(tmp_path / "out")[0]}
     assert protocols.pop("batch") == protocols["plain"]
     assert len(set(protocols.values())) == len(protocols) == 1 + len(changes)
 

@@ -121,7 +121,7 @@ def test_the_precision_of_the_base_is_part_of_every_key_but_not_of_its_fingerpri
     place = Workplace(tmp_path)
     assert collect_stage(small_config, halved, place).key != collect_stage(small_config, teacher, place).key
     config = small_config.sample
-    assert sample(config, Cell(1.0, 2), "x", halved, place).key != sample(config, Cell(1.0, 2), "x", teacher, place).key
+    assert sample(config, Cell(1.0, 2, "ddim"), "x", halved, place).key != sample(config, Cell(1.0, 2, "ddim"), "x", teacher, place).key
 
 
 def test_a_second_run_waits_for_the_first_and_can_be_stopped(teacher, small_config, tmp_path):
@@ -205,7 +205,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(first_run, teacher,
 
 def test_a_sample_does_not_depend_on_its_batch(first_run, teacher, small_config, tmp_path):
     config = small_config.sample.model_copy(update={"batch_size": 3})
-    cell = Cell(3.0, 4, guidance=small_config.guidance)
+    cell = Cell(3.0, 4, "ddim", guidance=small_config.guidance)
     in_threes = read_samples(sample(config, cell, "CFG", teacher, Workplace(tmp_path)))
     at_once = read_samples(sample(small_config.sample, cell, "CFG", teacher, Workplace(first_run[0])))
     assert torch.allclose(in_threes.latents, at_once.latents, atol=1e-5)
@@ -213,7 +213,7 @@ def test_a_sample_does_not_depend_on_its_batch(first_run, teacher, small_config,
 
 
 def test_a_deleted_output_is_made_again(first_run, teacher, small_config):
-    bare = sample(small_config.sample, Cell(2.0, 4), "no guidance", teacher, Workplace(first_run[0]))
+    bare = sample(small_config.sample, Cell(2.0, 4, "ddim"), "no guidance", teacher, Workplace(first_run[0]))
     victim = bare.path / SAMPLES
     whole = victim.read_bytes()
     victim.unlink()
@@ -222,13 +222,14 @@ def test_a_deleted_output_is_made_again(first_run, teacher, small_config):
 
 
 def test_an_extractor_that_does_not_know_the_classes_is_refused(small_config):
-    from flows.stages.evaluate import check_extractor
+    from flows.stages.evaluate import check_evaluation
 
     class Stranger:
         class_names = ("cat", "dog")
 
-    with pytest.raises(InputError, match=r"set evaluate\.extractor=none"):
-        check_extractor(small_config.evaluate, Stranger())
+    for setting, changes in (("extractor", {}), ("judge", {"extractor": "none", "judge": "fashion-classifier"})):
+        with pytest.raises(InputError, match=rf"set evaluate\.{setting}=none"):
+            check_evaluation(small_config.evaluate.model_copy(update=changes), Stranger())
 
 
 def test_without_extractor_the_report_still_comes(small_config, tmp_path):

@@ -17,7 +17,7 @@ from flows.device_lease import acquisitions, hold_device
 from flows.presets import load_config
 from flows.stages import evaluate as evaluation
 from flows.stages.distill import collect_stage, distill, train_stage
-from flows.stages.evaluate import EVALUATION, evaluate
+from flows.stages.evaluate import EVALUATION, Instruments, LookedAt, evaluate
 from flows.stages.sample import Cell, sample
 from flows.workplace import Workplace
 from tests.conftest import SMALL
@@ -67,22 +67,31 @@ def distilled(config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sample_sets(config, teacher, distilled):
-    cell = Cell(2.0, 4)
+    cell = Cell(2.0, 4, "ddim")
     guided = replace(cell, guidance=config.guidance)
     place = Workplace(distilled.output, should_stop=lambda: pytest.fail("was not there"))
     return [sample(config.sample, one, "test", teacher, place) for one in (cell, guided)]
+
+
+def evaluated(config, changed, teacher, sample_sets, place):
+    changed_config = config.model_copy(update={"evaluate": changed})
+    instruments = Instruments.open(changed, teacher, place)
+    looked = [LookedAt.by(instruments, samples, place, "test") for samples in sample_sets]
+    return evaluate(changed_config, Cell(2.0, 4, "ddim"), *looked, teacher, instruments, place, "test")
 
 
 def test_each_stage_holds_the_device_for_its_computing_after_its_artefact(distilled):
     cells = ["no guidance", "CFG", "agd-offset"]
     assert distilled.held == distilled.finished
     assert distilled.held[:2] == ["collect 12 trajectories", "train agd-offset"]
-    assert sorted(distilled.held[2:]) == sorted(["features of 20 images"] * 3 + [f"sample {name}" for name in cells])
+    features = [f"features of {name}, scale 2, 4 ddim steps" for name in cells]
+    curves = ["prediction error of agd-offset"]
+    assert sorted(distilled.held[2:]) == sorted([*features, *curves, *(f"sample {name}" for name in cells)])
     mine = [entry for entry in acquisitions(CPU) if entry["pid"] == os.getpid()]
     assert {entry["what"] for entry in mine} >= set(distilled.held)
 
 
-def test_statistics_go_on_while_another_process_holds_the_device(config, distilled, sample_sets, monkeypatch):
+def test_statistics_go_on_while_another_process_holds_the_device(config, teacher, distilled, sample_sets, monkeypatch):
     computed = evaluation.evaluate_samples
 
     def while_held(*arguments):
@@ -93,16 +102,16 @@ def test_statistics_go_on_while_another_process_holds_the_device(config, distill
     monkeypatch.setattr(evaluation, "evaluate_samples", while_held)
     other = config.evaluate.model_copy(update={"bootstrap_resamples": 9})
     place = Watched(distilled.output)
-    assert (evaluate(other, *sample_sets, place).path / EVALUATION).is_file()
-    assert place.finished == ["features of 20 images"]
+    assert (evaluated(config, other, teacher, sample_sets, place).path / EVALUATION).is_file()
+    assert place.finished == []
     assert acquisitions(CPU)[-1]["what"] == "another run"
 
 
-def test_without_features_an_evaluation_needs_no_device(config, distilled, sample_sets):
+def test_without_features_an_evaluation_needs_no_device(config, teacher, distilled, sample_sets):
     bare = config.evaluate.model_copy(update={"extractor": "none"})
     place = Workplace(distilled.output, should_stop=lambda: pytest.fail("waited"))
     with held_by_another_process():
-        assert (evaluate(bare, *sample_sets, place).path / EVALUATION).is_file()
+        assert (evaluated(config, bare, teacher, sample_sets, place).path / EVALUATION).is_file()
 
 
 def test_finished_work_needs_no_device(config, distilled):

@@ -1,0 +1,103 @@
+"""The metric `lpips`: perceptual distance to the guided teacher's image of the same noise and class.
+
+Zhang et al., https://arxiv.org/abs/1801.03924, version 0.1 of the authors' package `lpips`, which ships the linear
+heads; VGG16's ImageNet weights come from a local file of torchvision's, nothing is downloaded.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from agd_core.digest import file_digest
+from agd_core.errors import InputError
+from agd_core.metrics.base import Measured, Score
+from agd_core.metrics.optional import optional_package
+from agd_core.metrics.scores import mean_score
+from agd_core.metrics.settings import EvaluateConfig
+
+Images = UInt8[Tensor, "images height width channels"]
+SMALLEST_SIDE = 16
+"""Pixels; VGG16 halves an image four times."""
+_BATCH_PIXELS = 1 << 18
+
+
+def lpips_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
+    """`lpips`: mean over images with the standard error of independent ones; images are not resized.
+
+    Raises:
+        InputError: the package `lpips` is not installed, the weights cannot be read or are not VGG16's, or images are
+            smaller than 16 pixels.
+    """
+    samples, guided = measured.samples, measured.guided
+    if guided is None or config.lpips_weights is None:
+        return {}
+    weights = Path(config.lpips_weights).expanduser()
+    height, width = samples.images.shape[1:3]
+    distances = perceptual_distance(samples.images, guided.images, weights)
+    method = f"mean over images, {height} x {width} as they are; VGG16 sha256 {file_digest(weights)}"
+    return {"lpips": mean_score(distances, "lower", method)}
+
+
+@torch.inference_mode()
+def perceptual_distance(images: Images, guided: Images, weights: Path) -> Float[Tensor, " images"]:
+    """LPIPS of every image to the other one; one-channel images are repeated to three.
+
+    Args:
+        images: 16 pixels or more on either side.
+        guided: row by row.
+        weights: torchvision's VGG16 state dict, safetensors or PyTorch.
+
+    Raises:
+        InputError: see `lpips_scores`.
+    """
+    if min(images.shape[1:3]) < SMALLEST_SIDE:
+        raise InputError(
+            f"lpips needs images of {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels or more; "
+            f"found {images.shape[1]} x {images.shape[2]}"
+        )
+    network = _network(weights)
+    rows = max(1, _BATCH_PIXELS // (images.shape[1] * images.shape[2]))
+    batches = zip(torch.split(images, rows), torch.split(guided, rows), strict=True)
+    return torch.cat([network(_to_rgb(a), _to_rgb(b)).reshape(-1) for a, b in batches])
+
+
+def _network(weights: Path) -> nn.Module:
+    """The authors' network with these weights; the global random state is left as it was."""
+    with optional_package("lpips"):
+        from lpips import LPIPS
+    state = _read_state(weights)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls torchvision the old way
+        network: nn.Module = LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    backbone = network.get_submodule("net")
+    # "slice3.10.weight" of the package is "features.10.weight" of torchvision
+    names = {name: f"features.{name.split('.', 1)[1]}" for name in backbone.state_dict()}
+    try:
+        backbone.load_state_dict({name: state[theirs] for name, theirs in names.items()})
+    except (KeyError, RuntimeError) as error:
+        raise InputError(
+            f"evaluate.lpips_weights {weights} is no VGG16 of torchvision's (features.0.weight, ...)"
+        ) from error
+    return network
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    """Tensors by name."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"cannot read evaluate.lpips_weights {path}: a state dict of torchvision's VGG16") from error
+    return state if isinstance(state, dict) else {}
+
+
+def _to_rgb(images: Images) -> Float[Tensor, "images 3 height width"]:
+    """[-1, 1], three channels."""
+    planes = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return planes.expand(-1, 3, -1, -1)

@@ -1,0 +1,75 @@
+"""The metric `paired`: how near every image is to the guided teacher's image of the same noise and class."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from agd_core.metrics.base import Measured, Score
+from agd_core.metrics.optional import optional_package
+from agd_core.metrics.scores import mean_score
+from agd_core.metrics.settings import EvaluateConfig
+
+Images = UInt8[Tensor, "images height width channels"]
+PerImage = Float[Tensor, " images"]
+_ROUNDING_MSE = 1 / 12
+"""Mean squared error of rounding to whole numbers; it bounds the PSNR at 58.9 dB."""
+_SSIM_WINDOW = 11
+"""Pixels of the Gaussian window; smaller images have no SSIM."""
+_SSIM_BATCH_PIXELS = 1 << 20
+
+
+def paired_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
+    """`paired_mse` of the latents, `psnr` and `ssim` of the 8-bit images, `feature_cosine` where there are features.
+
+    All are means over images with the standard error of independent ones. The guided set against itself is perfect.
+
+    Raises:
+        InputError: torchmetrics is not installed.
+    """
+    samples, guided = measured.samples, measured.guided
+    if guided is None:
+        return {}
+    latents = (samples.latents.double() - guided.latents.double()).square().mean(dim=(1, 2, 3))
+    scores = {
+        "paired_mse": mean_score(latents, "lower", "mean over images of the latents' mean squared difference"),
+        "psnr": mean_score(psnr(samples.images, guided.images), "higher", "mean over images in dB, at most 58.9"),
+    }
+    if min(samples.images.shape[1:3]) >= _SSIM_WINDOW:
+        method = "mean over images; Gaussian window of 11 pixels, sigma 1.5"
+        scores["ssim"] = mean_score(ssim(samples.images, guided.images), "higher", method)
+    if samples.features is not None and guided.features is not None:
+        cosine = torch.nn.functional.cosine_similarity(samples.features.double(), guided.features.double())
+        scores["feature_cosine"] = mean_score(cosine, "higher", "mean over images of the features' cosine")
+    return scores
+
+
+def psnr(images: Images, guided: Images) -> PerImage:
+    """Peak signal-to-noise ratio in dB, data range 255.
+
+    A mean squared error below that of rounding, 1/12, counts as 1/12: equal images have 58.9 dB and not infinity,
+    which no mean survives and JSON does not hold.
+    """
+    errors = (images.double() - guided.double()).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(255**2 / errors.clamp_min(_ROUNDING_MSE))
+
+
+def ssim(images: Images, guided: Images) -> PerImage:
+    """Structural similarity, Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861, by torchmetrics.
+
+    Raises:
+        InputError: torchmetrics is not installed.
+    """
+    with optional_package("paired"):
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    rows = max(1, _SSIM_BATCH_PIXELS // images[0].numel())
+    values = [
+        structural_similarity_index_measure(_planes(a), _planes(b), data_range=255.0, reduction="none")
+        for a, b in zip(torch.split(images, rows), torch.split(guided, rows), strict=True)
+    ]
+    return torch.cat([torch.as_tensor(value).reshape(-1) for value in values])
+
+
+def _planes(images: Images) -> Float[Tensor, "images channels height width"]:
+    return images.permute(0, 3, 1, 2).float()

@@ -1,0 +1,46 @@
+"""The metric `precision-recall`: do samples look real (precision), do they cover the real ones (recall)?
+
+Kynkaanniemi et al., https://arxiv.org/abs/1904.06991: a set's manifold is the union of balls that reach from every
+image to its k-th nearest neighbour; the values are torch-fidelity's.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agd_core.metrics.base import Measured, Score
+from agd_core.metrics.optional import optional_package
+from agd_core.metrics.settings import EvaluateConfig
+
+Features = Float[Tensor, "images width"]
+
+
+def precision_recall_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
+    """`precision` and `recall`, against as many real images as there are samples, or as many as are kept.
+
+    Raises:
+        InputError: torch-fidelity is not installed.
+    """
+    samples, reference = measured.samples.features, measured.reference
+    if samples is None or reference is None or min(len(samples), len(reference.features)) <= config.neighbours:
+        return {}
+    real = evenly(reference.features, len(samples))
+    precision, recall = _torch_fidelity(samples, real, config.neighbours)
+    method = f"k = {config.neighbours}; against {len(real):,} real images, evenly chosen"
+    return {"precision": Score(precision, "higher", method=method), "recall": Score(recall, "higher", method=method)}
+
+
+def evenly(features: Features, count: int) -> Features:
+    """At most `count` rows, from the first to the last at even distances."""
+    if count >= len(features):
+        return features
+    return features[torch.linspace(0, len(features) - 1, count).round().long()]
+
+
+def _torch_fidelity(samples: Features, real: Features, neighbours: int) -> tuple[float, float]:
+    with optional_package("precision-recall"):
+        from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+    found = prc_features_to_metric(samples, real, prc_neighborhood=neighbours, verbose=False)
+    return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]

@@ -1,0 +1,135 @@
+"""Frechet distances of parts of a sample set: what they say about the distance's error and about its bias.
+
+The distance of n samples is a smooth function of their distribution, so with the population's distance D
+
+    distance(n) = D + bias b1 / n + b2 / n^2 + ... + noise: a linear term of variance v1 / n, a quadratic of v2 / n^2
+
+1. The influence function (Hampel 1974; also called the infinitesimal jackknife) gives v1 / n + 2 v2 / n^2: it is taken
+   where the samples are, and counts the quadratic term twice, as Efron and Stein 1981 prove of the jackknife. The
+   bootstrap counts it three times.
+2. Halves of the sample set, split at random again and again, have a mean distance that varies by v2 / n^2 alone.
+3. Distances of the whole, of three quarters and of halves are extrapolated to 1 / n = 0 by the parabola through them.
+   Chong and Forsyth 2020, https://arxiv.org/abs/1911.07023, draw a line through subsets, which is biased at few
+   samples per feature, see benchmarks/interval_coverage.py.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from agd_core.metrics.standard_errors import balanced_standard_error
+from agd_core.metrics.statistics import FeatureStatistics, positive
+from agd_core.seeding import generator
+
+_QUARTERS = 4
+_WITHOUT_ONE = [[float(quarter != left_out) for quarter in range(4)] for left_out in range(4)]
+_PAIRS = [(0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2)]
+_HALVES = [[float(quarter in pair) for quarter in range(4)] for pair in _PAIRS]
+_SUBSETS = torch.tensor(_WITHOUT_ONE + _HALVES, dtype=torch.float64)  # [10, 4]: which quarters a subset is made of
+_DISTANCES_PER_SPLIT = len(_SUBSETS)
+
+
+@dataclass(frozen=True)
+class Extrapolated:
+    """The distance of a sample set, without its bias, and the errors of both."""
+
+    distance: float
+    standard_error: float
+    """Spread of the distance among sample sets of this size."""
+    infinity: float
+    """The distance extrapolated to infinitely many samples."""
+    infinity_standard_error: float
+
+
+def extrapolated_distance(
+    features: Float[Tensor, "samples width"],
+    labels: Int[Tensor, " samples"],
+    reference: FeatureStatistics,
+    resamples: int,
+    seed: int,
+) -> Extrapolated:
+    """Frechet distance to a reference, at this number of samples and at infinitely many, with standard errors.
+
+    Args:
+        features: four samples or more.
+        labels: the class that each was sampled for; how many there are of each is taken as fixed.
+        reference: the real data, taken as exact.
+        resamples: about how many distances of subsets to compute; two splits (20 distances) are the least.
+        seed: of the splits.
+    """
+    rooted = _RootedFeatures(features, reference)
+    splits = max(2, resamples // _DISTANCES_PER_SPLIT)
+    quarters = [_balanced_quarters(labels, seed, split) for split in range(splits)]
+    distances = torch.stack([rooted.distances(_SUBSETS, split) for split in quarters])  # [splits, 10]
+    distance = float(rooted.distances(torch.ones(1, 1).double(), torch.zeros_like(labels)))
+    three_quarters, halves = distances[:, :4].mean(dim=1), distances[:, 4:].reshape(splits, 3, 2).mean(dim=2)
+    whole_weight, three_weight, half_weight = _parabola_weights()
+    ends = whole_weight * distance + three_weight * three_quarters + half_weight * halves.mean(dim=1)
+    jackknife = balanced_standard_error(rooted.influence(), labels) ** 2
+    variance = max(jackknife / 2, jackknife - float(halves.var()))
+    return Extrapolated(
+        distance, math.sqrt(variance), float(ends.mean()), math.sqrt(variance + float(ends.var()) / splits)
+    )
+
+
+class _RootedFeatures:
+    """Features c around their mean, and y = c root(reference covariance).
+
+    Of any subset, `tr (cov_r cov)^(1/2)` is the sum of the singular values of its centred y, over root(n - 1); y
+    needs no more axes than there are samples.
+    """
+
+    def __init__(self, features: Float[Tensor, "samples width"], reference: FeatureStatistics) -> None:
+        features = features.double()
+        self.reference = reference
+        self.shift = features.mean(dim=0) - reference.mean
+        self.centred = features - features.mean(dim=0)
+        rooted = self.centred @ reference.root
+        self.rooted = rooted if len(rooted) >= rooted.shape[1] else torch.linalg.qr(rooted.T).R.T
+
+    def distances(
+        self, subsets: Float[Tensor, "subsets parts"], part: Int[Tensor, " samples"]
+    ) -> Float[Tensor, " subsets"]:
+        """Distance of every subset: it has the parts for which its row of `subsets` is 1."""
+        belongs = torch.nn.functional.one_hot(part, subsets.shape[1]).double().T  # [parts, samples]
+        n = subsets @ belongs.sum(dim=1)
+        mean = subsets @ (belongs @ self.centred) / n[:, None]
+        rooted_mean = subsets @ (belongs @ self.rooted) / n[:, None]
+        trace = subsets @ (belongs @ self.centred.square().sum(dim=1)) - n * mean.square().sum(dim=1)
+        squares = torch.stack([self.rooted[rows].T @ self.rooted[rows] for rows in belongs.bool()])
+        scatter = torch.tensordot(subsets, squares, dims=1) - torch.einsum("s,si,sj->sij", n, rooted_mean, rooted_mean)
+        cross = torch.stack([positive(torch.linalg.eigvalsh(each)).sqrt().sum() for each in scatter])
+        mean_part = (self.shift + mean).square().sum(dim=1)
+        distances: Tensor = mean_part + self.reference.covariance.trace() + trace / (n - 1) - 2 * cross / (n - 1).sqrt()
+        return distances
+
+    def influence(self) -> Float[Tensor, " samples"]:
+        """How much the distance rises per weight that a sample gets, up to a constant.
+
+        The distance's gradient is `2 (mean - mean_r)` in the mean and `1 - cov_r^(1/2) M^(-1/2) cov_r^(1/2)` in the
+        covariance, with `M = cov_r^(1/2) cov cov_r^(1/2)`.
+        """
+        squares, axes = torch.linalg.eigh(self.rooted.T @ self.rooted)
+        kept = positive(squares) > 0
+        along = (self.rooted @ axes[:, kept]).square() / squares[kept].sqrt()
+        covariance_part = self.centred.square().sum(dim=1) - math.sqrt(len(self.rooted) - 1) * along.sum(dim=1)
+        return 2 * self.centred @ self.shift + covariance_part
+
+
+def _balanced_quarters(labels: Int[Tensor, " samples"], seed: int, split: int) -> Int[Tensor, " samples"]:
+    """A random quarter, 0 to 3, for every sample; equally many of every class as far as its number allows."""
+    shuffled = torch.randperm(len(labels), generator=generator(seed, "quarters", split))
+    by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    quarters = torch.empty_like(labels)
+    quarters[by_class] = torch.arange(len(labels)) % _QUARTERS
+    return quarters
+
+
+def _parabola_weights() -> tuple[float, float, float]:
+    """Weights of the values at u = 1, 4/3 and 2 whose sum is their parabola's value at u = 0 (Lagrange)."""
+    nodes = (1.0, 4 / 3, 2.0)
+    one, two, three = (math.prod(m / (m - node) for m in nodes if m != node) for node in nodes)
+    return one, two, three

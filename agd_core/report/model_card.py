@@ -1,0 +1,118 @@
+"""The model card: README.md beside an adapter's weights, in the form of the Hugging Face hub.
+
+Form: https://huggingface.co/docs/hub/model-cards. The fenced Python in it runs as it stands, in the adapter's folder.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from agd_core.adapter_files import AdapterCard
+from agd_core.adapters import AdapterConfig
+from agd_core.config import Config
+from agd_core.report.columns import Cell, explained, tables, warned
+from agd_core.report.rows import WARNED, Row
+
+FILE = "README.md"
+_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$])")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything that the card of one adapter says."""
+
+    name: str
+    """How the adapter is called."""
+    base_model: Config
+    """The base model's configuration, e.g. a `DiTConfig`; the usage lines build it."""
+    adapter: AdapterConfig
+    files: AdapterCard
+    """What adapter.json says, see `agd_core.adapter_files.read_card`."""
+    percent: float
+    """The adapter's parameters, of the base network's."""
+    training: Mapping[str, str]
+    """Settings by name."""
+    digests: Mapping[str, str]
+    """What it was made from, by name."""
+    command: str
+    """What a person types to make it again."""
+    evaluate_command: str
+    """What a person types to evaluate it."""
+    steps: int
+    """Sampler steps of the usage lines."""
+    guidance_scale: float
+    """Of the usage lines."""
+    scheduler: str
+    """Of the usage lines."""
+    rows: Sequence[Row] = ()
+    """This adapter, CFG and no guidance, at every measured point; none: not evaluated yet."""
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    """How the rows were measured, in short."""
+    warnings: Sequence[str] = ()
+    """Beside the warnings that the rows' numbers carry themselves."""
+
+    @property
+    def base_arguments(self) -> dict[str, Any]:
+        """What the base model's configuration must be told: its source and what differs from the defaults."""
+        values = self.base_model.model_dump(exclude_defaults=True)
+        return {"source": self.files.base_source} | {key: value for key, value in values.items() if key != "kind"}
+
+
+def render_card(card: ModelCard) -> str:
+    """The card as Markdown with YAML front matter; every text is escaped."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
+    environment.filters |= {
+        "text": _text,
+        "code": _code,
+        "fenced": _fenced,
+        "yaml": _yaml,
+        "cell": _cell,
+        "python": repr,
+    }
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        card=card,
+        base_class=type(card.base_model).__name__,
+        arguments=", ".join(f"{name}={value!r}" for name, value in card.base_arguments.items()),
+        tables=tables(card.rows),
+        meanings=explained(card.rows),
+        warnings=warned(card.rows) | dict.fromkeys(card.warnings, ""),
+    )
+
+
+def _text(value: object) -> str:
+    """On one line, with nothing that Markdown or HTML would take for markup."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def _code(value: object) -> str:
+    """As code within a line, fenced by more backticks than it holds."""
+    text = " ".join(str(value).split())
+    fence = "`" * (1 + _longest_fence(text))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
+
+
+def _fenced(value: str, language: str) -> str:
+    """As a block of code, fenced by more backticks than it holds."""
+    fence = "`" * max(3, 1 + _longest_fence(value))
+    return f"{fence}{language}\n{value.strip()}\n{fence}"
+
+
+def _longest_fence(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+def _yaml(value: object) -> str:
+    """A JSON text is a YAML text."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _cell(cell: Cell) -> str:
+    interval = f" ({cell.below})" if cell.below else ""
+    return _text(cell.text) + interval + (WARNED if cell.warnings else "")

@@ -1,0 +1,117 @@
+"""What one step of every method costs on this device, as a JSON artefact of measured numbers."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from agd_core.adapter_files import load_adapter
+from agd_core.adapters import Adapter
+from agd_core.base_models import BaseModel
+from agd_core.checkpoint import write_json
+from agd_core.cost import measure_costs
+from agd_core.denoiser import Denoiser
+from agd_core.guidance import GuidanceConfig, GuidedDenoiser
+from agd_core.student import Student
+from flows.stages.comparison import CFG, Method
+from flows.workplace import Workplace, describe_device
+from storage.artefacts import Artefact
+
+STAGE, VERSION = "cost", 1
+COSTS = "costs.json"
+SECONDS = 15.0
+"""About how long it takes."""
+
+
+def cost(
+    base_model: BaseModel,
+    methods: Sequence[Method],
+    guidance: GuidanceConfig,
+    guidance_scale: float,
+    place: Workplace,
+    seconds: float = SECONDS,
+) -> Artefact:
+    """Measure every method side by side in this process, holding the device.
+
+    All times are those of one run: another method, name, device or version of PyTorch measures all of them anew.
+
+    Args:
+        base_model: the one below all of them.
+        methods: the first without guidance.
+        guidance: CFG's rule.
+        guidance_scale: of every call.
+        place: where to work.
+        seconds: about how long; no part of the identity.
+
+    Raises:
+        InputError: the device cannot hold a single image.
+        Stopped: when asked to; run again to measure all of it.
+    """
+    identity = {
+        "version": VERSION,
+        "base_model": base_model.network_digest(),
+        "methods": [[method.name, method.kind, method.adapter and method.adapter.digest] for method in methods],
+        "guidance": guidance.identity(),
+        "guidance_scale": guidance_scale,
+        "device": describe_device(place.device),
+        "versions": {name: version(name) for name in ("torch", "diffusers")},
+    }
+
+    def work(artefact: Artefact) -> None:
+        place.announce(f"{STAGE}: time, memory and FLOPs of {len(methods)} methods, about {seconds:g} s")
+        progress = place.progress("measure cost")
+        with place.on_device("measure cost"):
+            opened = {method.name: _opener(method, guidance, base_model) for method in methods}
+            costs = measure_costs(
+                opened, base_model, guidance_scale, seconds, on_progress=progress, should_stop=place.should_stop
+            )
+        rows = [_described(method) | costs[method.name].as_dict() for method in methods]
+        write_json({"methods": rows, **_surroundings(base_model, place)}, artefact.path / COSTS)
+
+    return place.produce(STAGE, identity, work, measured=[COSTS], title="measure cost per step")
+
+
+def read_cost(artefact: Artefact) -> dict[str, Any]:
+    """What was measured: "methods" in order, and "device", "threads", "dtype" and "torch" (its version)."""
+    costs: dict[str, Any] = json.loads((artefact.path / COSTS).read_text(encoding="utf-8"))
+    return costs
+
+
+def _described(method: Method) -> dict[str, Any]:
+    return {"name": method.name, "method": method.kind, "adapter_parameters": method.parameters}
+
+
+def _surroundings(base_model: BaseModel, place: Workplace) -> dict[str, Any]:
+    return {
+        "device": describe_device(place.device),
+        "threads": torch.get_num_threads(),
+        "dtype": str(base_model.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
+
+
+def _opener(
+    method: Method, guidance: GuidanceConfig, base_model: BaseModel
+) -> Callable[[], AbstractContextManager[Denoiser]]:
+    """Opens the method again and again; its adapter is read once and hangs on the network while it is open."""
+    if method.adapter:
+        adapter = _read_adapter(method.adapter, base_model)
+        return lambda: _student(base_model, adapter)
+    if method.kind == CFG.kind:
+        return lambda: nullcontext(GuidedDenoiser(base_model, guidance.build()))
+    return lambda: nullcontext(base_model)
+
+
+def _read_adapter(artefact: Artefact, base_model: BaseModel) -> Adapter:
+    with load_adapter(base_model, artefact.path, "read") as student:
+        return student.adapters["read"]
+
+
+@contextmanager
+def _student(base_model: BaseModel, adapter: Adapter) -> Iterator[Denoiser]:
+    with Student(base_model) as student:
+        student.add("measured", adapter)
+        yield student

@@ -1,0 +1,62 @@
+"""What is measured beside images: the cost of a step, and the prediction error at every step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agd_core.base_models import BaseModel
+from agd_core.report.costs import Costs
+from flows.config import PipelineConfig
+from flows.stages.comparison import Trained, methods
+from flows.stages.cost import cost, read_cost
+from flows.stages.prediction_error import prediction_error, read_curves
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The artefacts of both; empty where they were not asked for."""
+
+    cost: Artefact | None = None
+    curves: Mapping[str, Artefact] = field(default_factory=dict)
+    """By adapter name."""
+
+    @property
+    def artefacts(self) -> dict[str, Artefact]:
+        """All of them by what they are."""
+        found = {"cost": self.cost} if self.cost else {}
+        return found | {f"prediction error of {name}": curve for name, curve in self.curves.items()}
+
+    def costs(self, steps: int) -> Costs | None:
+        """The cost of every method, reckoned to images of so many steps."""
+        if self.cost is None:
+            return None
+        found = read_cost(self.cost)
+        return Costs(found["device"], found["threads"], found["dtype"], steps, found["methods"])
+
+    def prediction_errors(self) -> dict[str, Any] | None:
+        """Every adapter's errors, see `flows.stages.prediction_error.read_curves`."""
+        return read_curves(self.curves) if self.curves else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for metrics.json."""
+        return {"cost": read_cost(self.cost) if self.cost else None, "prediction_error": self.prediction_errors()}
+
+
+def measure_extras(config: PipelineConfig, base_model: BaseModel, adapters: Trained, place: Workplace) -> Extras:
+    """Measure both at the headline's scale, unless they are there.
+
+    Raises:
+        Stopped: when asked to; run again to go on.
+    """
+    wanted, scale = config.evaluate, config.sample.guidance_scales[0]
+    curves = {
+        adapter.label: prediction_error(
+            config.sample, wanted, adapter.label, artefact, config.guidance, scale, base_model, place
+        )
+        for adapter, artefact in adapters
+        if wanted.curve_images
+    }
+    costs = cost(base_model, methods(adapters), config.guidance, scale, place) if wanted.measure_cost else None
+    return Extras(costs, curves)

@@ -1,0 +1,57 @@
+"""What an extractor makes of a sample set, as an artefact: whatever is measured next, images are looked at once."""
+
+import torch
+
+from agd_core.checkpoint import load_tensors, save_tensors
+from agd_core.extractors import Extracted, FeatureExtractor
+from agd_core.progress import Stopped
+from flows.stages.sample import read_samples
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+
+STAGE, VERSION = "features", 1
+FEATURES = "features.safetensors"
+_IMAGES = 1000
+"""Between two looks at whether to stop."""
+
+
+def features(extractor: FeatureExtractor, samples: Artefact, place: Workplace, what: str) -> Artefact:
+    """Features and logits of every image of a sample set.
+
+    Raises:
+        Stopped: between batches, when asked to; run again to redo this set.
+    """
+    identity = {
+        "version": VERSION,
+        "samples": samples.digest,
+        "extractor": extractor.name,
+        "weights": extractor.identity(),
+    }
+
+    def work(artefact: Artefact) -> None:
+        with place.on_device(f"features of {what}"):
+            extracted = _extract(extractor, samples, place, what)
+        tensors = {"features": extracted.features}
+        if extracted.logits is not None:
+            tensors["logits"] = extracted.logits
+        save_tensors(tensors, artefact.path / FEATURES)
+
+    return place.produce(STAGE, identity, work, title=f"{extractor.name} features of {what}")
+
+
+def read_features(artefact: Artefact) -> Extracted:
+    """The stored features."""
+    tensors, _ = load_tensors(artefact.path / FEATURES)
+    return Extracted(tensors["features"], tensors.get("logits"))
+
+
+def _extract(extractor: FeatureExtractor, samples: Artefact, place: Workplace, what: str) -> Extracted:
+    images = read_samples(samples).images
+    progress, parts = place.progress(f"{extractor.name} features of {what}"), []
+    for batch in torch.split(images, _IMAGES):
+        if place.should_stop():
+            raise Stopped("stopped while looking at images; run the same command again")
+        parts.append(extractor.extract(batch))
+        progress(sum(len(part.features) for part in parts), len(images))
+    logits = [part.logits for part in parts if part.logits is not None]
+    return Extracted(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)

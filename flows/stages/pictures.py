@@ -1,0 +1,95 @@
+"""The plots of a report."""
+
+import json
+from collections.abc import Sequence
+
+from agd_core.report.page import Picture
+from agd_core.report.plots import (
+    ErrorCurve,
+    distance_over_nfe_plot,
+    error_curve_plot,
+    loss_plot,
+    over_scale_plot,
+    precision_recall_plot,
+)
+from agd_core.report.rows import Row
+from flows.stages.comparison import UNGUIDED, Trained
+from flows.stages.extras import Extras
+from flows.stages.train import LOSSES
+
+_OVER_SCALE = {
+    "fd": ("FD over scale", "Fréchet distance to real images"),
+    "accuracy": ("Accuracy over scale", "class accuracy"),
+    "clip_score": ("CLIP score over scale", "CLIP score"),
+    "paired_mse": ("Paired error over scale", "paired MSE to CFG"),
+}
+_EQUAL_NOISE = "All methods start from the same noise and classes."
+
+
+def plots(
+    rows: Sequence[Row], headline: Sequence[Row], curve: Sequence[Row], trained: Trained, extras: Extras
+) -> list[Picture]:
+    """Every plot for which there is something to draw.
+
+    Args:
+        rows: everything that was compared.
+        headline: what was compared with the headline's sampler and steps.
+        curve: what was compared at the headline's scale.
+        trained: the adapters.
+        extras: prediction errors among them.
+    """
+    return [
+        *_over_scale(headline),
+        *_over_nfe(curve),
+        *_precision_recall(rows),
+        *_errors(trained, extras),
+        _loss(trained),
+    ]
+
+
+def _over_scale(rows: Sequence[Row]) -> list[Picture]:
+    if len({row["teacher_scale"] for row in rows}) < 2:
+        return []
+    return [
+        Picture(title, f"{label} over the guidance scale. {_EQUAL_NOISE}", over_scale_plot(rows, value, label))
+        for value, (title, label) in _OVER_SCALE.items()
+        if any(value in row["scores"] for row in rows)
+    ]
+
+
+def _over_nfe(rows: Sequence[Row]) -> list[Picture]:
+    if not any("fd" in row["scores"] for row in rows):
+        return []
+    caption = "Quality for cost: Fréchet distance over network evaluations per image, at the headline's scale."
+    return [Picture("FD over NFE", caption, distance_over_nfe_plot(rows))]
+
+
+def _precision_recall(rows: Sequence[Row]) -> list[Picture]:
+    if not any("precision" in row["scores"] for row in rows):
+        return []
+    caption = "Precision (samples look real) over recall (all that is real is covered); numbers are guidance scales."
+    return [Picture("Precision and recall", caption, precision_recall_plot(rows))]
+
+
+def _errors(trained: Trained, extras: Extras) -> list[Picture]:
+    found = extras.prediction_errors()
+    if found is None:
+        return []
+    kinds = {UNGUIDED.name: UNGUIDED.kind} | {config.label: config.method for config, _ in trained}
+    curves = {}
+    for name, points in found["points"].items():
+        kept = [point for point in points if point["relative"] is not None]
+        columns = ([point[key] or 0.0 for point in kept] for key in ("timestep", "relative", "relative_standard_error"))
+        curves[name] = ErrorCurve(kinds[name], *columns)
+    caption = (
+        f"Error of every single prediction against the guided one, on the teacher's own latents: {found['images']} images, "
+        f"scale {found['guidance_scale']:g}, {found['steps']} {found['scheduler']} steps. 1 is no guidance, 0 is CFG."
+    )
+    return [Picture("Prediction error", caption, error_curve_plot(curves))]
+
+
+def _loss(trained: Trained) -> Picture:
+    losses = {
+        config.label: json.loads((artefact.path / LOSSES).read_text(encoding="utf-8")) for config, artefact in trained
+    }
+    return Picture("Training loss", "Distillation loss, a moving average over at most 50 steps.", loss_plot(losses))

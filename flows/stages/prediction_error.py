@@ -1,0 +1,98 @@
+"""The prediction error of one adapter along the guided teacher's sampling, as an artefact of its own.
+
+Another adapter leaves it alone. Each artefact also holds the error of no guidance on the same latents, so it can be
+read by itself.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agd_core.adapter_files import load_adapter
+from agd_core.base_models import BaseModel
+from agd_core.checkpoint import write_json
+from agd_core.guidance import GuidanceConfig, GuidedDenoiser
+from agd_core.metrics import EvaluateConfig
+from agd_core.prediction_error import UNGUIDED, measure_prediction_errors
+from agd_core.sampling import SampleConfig
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+
+STAGE, VERSION = "prediction-error", 1
+CURVE = "prediction_error.json"
+ADAPTER = "adapter"
+"""What the file calls the adapter, whatever its name is today."""
+
+
+def prediction_error(
+    sample_config: SampleConfig,
+    evaluate_config: EvaluateConfig,
+    name: str,
+    adapter: Artefact,
+    guidance: GuidanceConfig,
+    guidance_scale: float,
+    base_model: BaseModel,
+    place: Workplace,
+) -> Artefact:
+    """Measure one adapter against the guided teacher at every step.
+
+    Args:
+        sample_config: sampler, steps and seed.
+        evaluate_config: `curve_images`, one or more.
+        name: of the adapter, for those who watch.
+        adapter: finished.
+        guidance: the teacher's rule.
+        guidance_scale: of both.
+        base_model: of both.
+        place: where to work.
+
+    Raises:
+        Stopped: between two steps, when asked to; run again to redo this curve.
+    """
+    images = evaluate_config.curve_images
+    identity = {
+        "version": VERSION,
+        "base_model": base_model.pipeline_digest(),
+        "sample": {key: sample_config.identity()[key] for key in ("scheduler", "steps", "seed")},
+        "images": images,
+        "guidance": guidance.identity(),
+        "guidance_scale": guidance_scale,
+        "adapter": adapter.digest,
+    }
+    what = f"prediction error of {name}"
+
+    def work(artefact: Artefact) -> None:
+        place.announce(f"{STAGE}: {name} at every step of {images} images, scale {guidance_scale:g}")
+        teacher, progress = GuidedDenoiser(base_model, guidance.build()), place.progress(what)
+        with place.on_device(what), load_adapter(base_model, adapter.path) as student:
+            errors = measure_prediction_errors(
+                teacher,
+                {ADAPTER: student},
+                base_model,
+                sample_config,
+                images,
+                guidance_scale,
+                progress,
+                place.should_stop,
+            )
+        write_json(errors.as_dict(), artefact.path / CURVE)
+
+    return place.produce(STAGE, identity, work, title=f"{what}, scale {guidance_scale:g}")
+
+
+def read_curve(artefact: Artefact) -> dict[str, Any]:
+    """One artefact's content, `PredictionErrors.as_dict()` with the methods "no guidance" and "adapter"."""
+    curve: dict[str, Any] = json.loads((artefact.path / CURVE).read_text(encoding="utf-8"))
+    return curve
+
+
+def read_curves(artefacts: Mapping[str, Artefact]) -> dict[str, Any]:
+    """Several adapters' content as one, by the adapters' names.
+
+    Args:
+        artefacts: one or more, measured with equal settings.
+    """
+    curves = {name: read_curve(artefact) for name, artefact in artefacts.items()}
+    first = next(iter(curves.values()))
+    points = {name: curve["points"][ADAPTER] for name, curve in curves.items()}
+    return {**first, "points": {UNGUIDED: first["points"][UNGUIDED], **points}}

@@ -1,0 +1,99 @@
+"""Trained adapters as folders to take away: OUTPUT/adapters/NAME with weights, settings, model card and numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agd_core.adapter_files import CONFIG, WEIGHTS, read_card
+from agd_core.adapters import AdapterConfig
+from agd_core.base_models import BaseModel
+from agd_core.checkpoint import write_json
+from agd_core.digest import file_digest
+from agd_core.protocol import Protocol
+from agd_core.report.model_card import FILE, ModelCard, render_card
+from agd_core.report.rows import Row
+from flows.config import PipelineConfig
+from flows.stages.comparison import CFG, UNGUIDED, Compared, Trained
+from flows.stages.report import METRICS
+from storage.artefacts import Artefact
+from storage.atomic import write_bytes
+
+FOLDER = "adapters"
+
+
+def publish_trained(
+    config: PipelineConfig, trained: Trained, command: str, base_model: BaseModel, output: Path
+) -> dict[str, Path]:
+    """Write every adapter's folder; one that holds these weights with their numbers already is left alone."""
+    folders = {adapter.label: output / FOLDER / adapter.label for adapter, _ in trained}
+    for adapter, artefact in trained:
+        folder = folders[adapter.label]
+        if not _holds(folder, artefact):
+            (folder / METRICS).unlink(missing_ok=True)
+            _publish(config, adapter, artefact, (), command, base_model, folder)
+    return folders
+
+
+def publish_evaluated(
+    config: PipelineConfig,
+    trained: Trained,
+    compared: Sequence[Compared],
+    command: str,
+    base_model: BaseModel,
+    output: Path,
+) -> None:
+    """Write every adapter's folder with its measured rows, and those of CFG and no guidance beside them."""
+    for adapter, artefact in trained:
+        shown = (adapter.label, CFG.name, UNGUIDED.name)
+        rows = [item.row for item in compared if item.row["name"] in shown]
+        folder = output / FOLDER / adapter.label
+        _publish(config, adapter, artefact, rows, command, base_model, folder)
+        write_json({"rows": rows, "weights_sha256": file_digest(artefact.path / WEIGHTS)}, folder / METRICS)
+
+
+def _holds(folder: Path, artefact: Artefact) -> bool:
+    weights = folder / WEIGHTS
+    same = weights.is_file() and file_digest(weights) == file_digest(artefact.path / WEIGHTS)
+    return same and all((folder / name).is_file() for name in (CONFIG, FILE, METRICS))
+
+
+def _publish(
+    config: PipelineConfig,
+    adapter: AdapterConfig,
+    artefact: Artefact,
+    rows: Sequence[Row],
+    command: str,
+    base_model: BaseModel,
+    folder: Path,
+) -> None:
+    for name in (WEIGHTS, CONFIG):
+        write_bytes((artefact.path / name).read_bytes(), folder / name)
+    card = _card(config, adapter, artefact, rows, command, base_model)
+    write_bytes(render_card(card).encode(), folder / FILE)
+
+
+def _card(
+    config: PipelineConfig,
+    adapter: AdapterConfig,
+    artefact: Artefact,
+    rows: Sequence[Row],
+    command: str,
+    base_model: BaseModel,
+) -> ModelCard:
+    files = read_card(artefact.path)[1]
+    sampled = config.sample
+    return ModelCard(
+        name=adapter.label,
+        base_model=config.base_model,
+        adapter=adapter,
+        files=files,
+        percent=100 * files.parameters / base_model.parameters,
+        training={name.replace("_", " "): f"{value}" for name, value in config.train.identity().items()},
+        digests={"adapter": artefact.digest, "trained as": files.training_digest},
+        command=command,
+        evaluate_command=command,
+        steps=sampled.steps,
+        guidance_scale=sampled.guidance_scales[0],
+        scheduler=sampled.scheduler,
+        rows=rows,
+        protocol=Protocol.from_dict(rows[0]["protocol"]).lines() if rows else {},
+    )

@@ -1,0 +1,207 @@
+"""Statistics of real images in an extractor's features: shipped, read from a file, or computed once and kept.
+
+The images pass through the extractor as one stream of batches, whatever number of sources they come from, so parts
+in order give the same bits as the whole, and memory does not depend on how many there are.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from agd_core.errors import InputError, NumericError
+from agd_core.extractors import FeatureExtractor
+from agd_core.metrics.reference import KEPT_FEATURES, Reference
+from agd_core.metrics.settings import EvaluateConfig
+from agd_core.metrics.statistics import RunningStatistics
+from agd_core.progress import Stopped
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+from storage.images import DigestMemory, ImageProblem, ImageSource, batches, open_images, stamp
+
+STAGE, VERSION = "reference", 1
+REFERENCE = "reference.safetensors"
+DIGESTS = "image_digests.json"
+"""Remembers content digests of image sources, in the output folder."""
+FINISHED = ".safetensors"
+"""A source that ends so is a reference that was computed before."""
+BATCH_IMAGES = 500
+_POLL_IMAGES = 100
+_MARK = "; features of "
+_DIGITS = 16
+
+
+def reference(config: EvaluateConfig, extractor: FeatureExtractor, place: Workplace) -> Reference | None:
+    """The real images that samples are compared with, as this extractor sees them.
+
+    Args:
+        config: with sources of real images, or without for those that are shipped with the extractor.
+        extractor: makes the features.
+        place: where the artefact goes.
+
+    Returns:
+        None where there are no sources and nothing is shipped.
+
+    Raises:
+        InputError: a source cannot be used, or a finished reference was made with another extractor.
+        Stopped: when asked to; run again to start this stage again.
+    """
+    if not config.reference:
+        return extractor.shipped_reference()
+    if path := _finished(config):
+        return read_reference(path, extractor)
+    return Reference.load(reference_artefact(config, extractor, place).path / REFERENCE)
+
+
+def reference_artefact(config: EvaluateConfig, extractor: FeatureExtractor, place: Workplace) -> Artefact:
+    """Compute the reference of all sources together; the artefact holds `REFERENCE`, which may be shared.
+
+    Its key is made of the images' content, so images that were moved are found again.
+
+    Args:
+        config: with at least one source of real images.
+        extractor: makes the features.
+        place: where the artefact goes.
+
+    Raises:
+        InputError: a source cannot be used, or has changed while it was read.
+        Stopped: when asked to.
+    """
+    sources = _open(config)
+    try:
+        before = [stamp(source) for source in sources]
+        content = [_content_digest(source, place) for source in sources]
+        identity = {
+            "version": VERSION,
+            "images": content,
+            "crop": config.reference_crop,
+            "extractor": [extractor.name, extractor.identity()],
+            "kept": KEPT_FEATURES,
+        }
+
+        def work(artefact: Artefact) -> None:
+            made = _computed(sources, config, extractor, place)
+            if [stamp(source) for source in sources] != before:
+                raise InputError(f"real images {', '.join(config.reference)} have changed while they were read")
+            made.save(artefact.path / REFERENCE)
+
+        return place.produce(STAGE, identity, work, title="statistics of the real images")
+    except ImageProblem as problem:
+        raise InputError(f"evaluate.reference: {problem}") from problem
+
+
+def read_reference(path: Path, extractor: FeatureExtractor) -> Reference:
+    """A finished reference, proved to be made with this extractor.
+
+    Raises:
+        InputError: it cannot be read, or another extractor or other weights made it.
+    """
+    found = _load(path)
+    made_with, wanted = found.description.partition(_MARK)[2], _signature(extractor)
+    if made_with != wanted:
+        raise InputError(
+            f"evaluate.reference: {path} holds features of {made_with or 'an extractor that it does not name'}, "
+            f"this is {wanted}"
+        )
+    return found
+
+
+def check_sources(config: EvaluateConfig) -> None:
+    """Look whether all sources of real images are there, before anything is computed.
+
+    Raises:
+        InputError: one is not, or is of no known kind, or holds no images; broken images are found later.
+    """
+    if path := _finished(config):
+        _load(path)
+    else:
+        _open(config)
+
+
+def describe(images: str, extractor: FeatureExtractor) -> str:
+    """What a reference says of itself: its images, and the extractor by name and digest of its weights."""
+    return f"{images}{_MARK}{_signature(extractor)}"
+
+
+def even_rows(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` rows, evenly spread from the first on: int64, ascending."""
+    kept = min(count, most)
+    return np.arange(kept) * count // max(1, kept)
+
+
+def _finished(config: EvaluateConfig) -> Path | None:
+    """The finished reference among the sources, if there is one."""
+    finished = [source for source in config.reference if source.endswith(FINISHED)]
+    if finished and len(config.reference) > 1:
+        raise InputError(f"evaluate.reference: {finished[0]}, a finished reference, must be the only source")
+    return Path(finished[0]).expanduser() if finished else None
+
+
+def _load(path: Path) -> Reference:
+    try:
+        return Reference.load(path)
+    except (OSError, SafetensorError, LookupError, ValueError) as error:
+        raise InputError(f"evaluate.reference: {path} is no file with a finished reference") from error
+
+
+def _open(config: EvaluateConfig) -> list[ImageSource]:
+    try:
+        return [open_images(source) for source in config.reference]
+    except ImageProblem as problem:
+        raise InputError(f"evaluate.reference: {problem}") from problem
+
+
+def _signature(extractor: FeatureExtractor) -> str:
+    return f"{extractor.name} {extractor.identity()[:_DIGITS]}"
+
+
+def _content_digest(source: ImageSource, place: Workplace) -> str:
+    step = _step(f"read {source.place}", len(source), place)
+
+    def now_and_then(done: int) -> None:
+        if done % _POLL_IMAGES == 0:
+            step(done)
+
+    return DigestMemory(place.output / DIGESTS).content_digest(source, now_and_then)
+
+
+def _step(job: str, total: int, place: Workplace) -> Callable[[int], None]:
+    """Called with the number of images done: shows it, and ends the work when asked to."""
+    progress = place.progress(job)
+
+    def step(done: int) -> None:
+        progress(done, total, "images")
+        if place.should_stop():
+            raise Stopped(f"stopped with {done} of {total} real images read; run the same command to start them again")
+
+    return step
+
+
+def _computed(
+    sources: Sequence[ImageSource],
+    config: EvaluateConfig,
+    extractor: FeatureExtractor,
+    place: Workplace,
+) -> Reference:
+    total = sum(map(len, sources))
+    place.announce(f"{STAGE}: {total:,} real images through {extractor.name}")
+    step, wanted = _step("real images", total, place), even_rows(total, KEPT_FEATURES)
+    running, kept = RunningStatistics(), []
+    with place.on_device(f"features of {total:,} real images"):
+        for batch in batches(sources, BATCH_IMAGES, config.reference_crop):
+            features = extractor.extract(torch.from_numpy(batch)).features
+            done = running.samples
+            running.update(features)
+            kept.append(features[wanted[(wanted >= done) & (wanted < done + len(batch))] - done].half())
+            step(running.samples)
+    size = "whole" if config.reference_crop is None else f"cropped to {config.reference_crop}"
+    return Reference(running.result(), _finite(torch.cat(kept)), describe(f"{total:,} images, {size}", extractor))
+
+
+def _finite(features: Tensor) -> Tensor:
+    if not torch.isfinite(features).all():
+        raise NumericError("the extractor's features of real images do not fit into float16")
+    return features

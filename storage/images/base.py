@@ -1,0 +1,142 @@
+"""What a source of real images is: a known number of images in a fixed order, read one after another."""
+
+import hashlib
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from storage.images.problems import ImageProblem
+
+_BATCH_BYTES = 128 << 20
+_MOST_THREADS = 8
+_CHANNELS = (1, 3)
+
+
+class StoredImage(ABC):
+    """One image as it is stored."""
+
+    name: str
+    """Where it is, for messages."""
+
+    @abstractmethod
+    def content(self) -> bytes:
+        """What is stored of it; equal bytes are equal images."""
+
+    @abstractmethod
+    def pixels(self, crop: int | None) -> np.ndarray:
+        """uint8 `[height, width, 1 or 3]`.
+
+        Args:
+            crop: resize the short side to this and cut out the centre, see `storage.images.pixels`; None leaves it.
+
+        Raises:
+            ImageProblem: it is broken.
+        """
+
+
+class ImageSource(ABC):
+    """Images of one place, read as a stream: nothing of it is held in memory but the names of its files."""
+
+    place: str
+    """As a person gave it."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many images there are; counts without decoding."""
+
+    @abstractmethod
+    def images(self) -> Iterator[StoredImage]:
+        """All images, always in the same order.
+
+        Raises:
+            ImageProblem: something cannot be read.
+        """
+
+    @abstractmethod
+    def captions(self) -> list[str] | None:
+        """One text per image, in their order; None where the source has no texts.
+
+        Raises:
+            ImageProblem: some images have a text and others do not.
+        """
+
+    @abstractmethod
+    def files(self) -> Iterable[Path]:
+        """Every file that the images are read from."""
+
+    def content_digest(self, each: Callable[[int], None] = lambda done: None) -> str:
+        """sha256 of what is stored of all images, in order; names, places and times of files do not count.
+
+        So the same PNG files have the same digest in a folder, in a tar and in Parquet.
+
+        Args:
+            each: called after every image with the number of those done; what it raises ends the work.
+        """
+        hasher = hashlib.sha256()
+        for done, image in enumerate(self.images(), start=1):
+            hasher.update(hashlib.sha256(image.content()).digest())
+            each(done)
+        return hasher.hexdigest()
+
+    def batches(self, rows: int, crop: int | None = None) -> Iterator[np.ndarray]:
+        """The images of this source alone, see `batches`."""
+        return batches([self], rows, crop)
+
+
+def batches(sources: Sequence[ImageSource], rows: int, crop: int | None = None) -> Iterator[np.ndarray]:
+    """Images of several sources as if they were one: where one source ends does not show.
+
+    Grey images keep one channel; in a batch with colour images they are repeated to three. Images are decoded in
+    threads, since Pillow decodes outside the interpreter's lock.
+
+    Args:
+        sources: in order.
+        rows: images per batch; fewer where so many would take more than 128 MB.
+        crop: as in `StoredImage.pixels`.
+
+    Yields:
+        uint8 `[images, height, width, 1 or 3]`.
+
+    Raises:
+        ImageProblem: an image is broken, or sizes differ and there is no crop.
+    """
+    stream = chain.from_iterable(source.images() for source in sources)
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        for first in islice(stream, 1):
+            shape = _decoded([first], crop, pool)[0].shape
+            stream = chain([first], stream)
+            rows = max(1, min(rows, _BATCH_BYTES // (shape[0] * shape[1] * max(_CHANNELS))))
+            while group := list(islice(stream, rows)):
+                pictures = _decoded(group, crop, pool)
+                _require_one_size(first, shape, group, pictures)
+                yield _stacked(pictures)
+
+
+def _decoded(group: Sequence[StoredImage], crop: int | None, pool: ThreadPoolExecutor) -> list[np.ndarray]:
+    with warnings.catch_warnings():  # Pillow only warns of images between one and two times its limit
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return list(pool.map(lambda image: image.pixels(crop), group))
+
+
+def _require_one_size(
+    first: StoredImage, shape: tuple[int, ...], group: Sequence[StoredImage], pictures: Sequence[np.ndarray]
+) -> None:
+    for image, picture in zip(group, pictures, strict=True):
+        if picture.shape[:2] != shape[:2]:
+            raise ImageProblem(
+                f"images must have one size: {first.name} has {shape[1]} x {shape[0]} pixels, {image.name} has "
+                f"{picture.shape[1]} x {picture.shape[0]}; evaluate.reference_crop=N resizes the short side to N and "
+                "cuts out the centre"
+            )
+
+
+def _stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    channels = max(picture.shape[2] for picture in pictures)
+    return np.stack([np.broadcast_to(picture, (*picture.shape[:2], channels)) for picture in pictures])

@@ -1,0 +1,52 @@
+"""From what a person names to a source of images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from storage.images.base import ImageSource
+from storage.images.folder import FolderImages
+from storage.images.parquet import ParquetImages
+from storage.images.problems import ImageProblem
+from storage.images.webdataset import WebDatasetImages
+from storage.images.zarr_array import METADATA, ZarrImages
+
+_BY_SUFFIX: dict[str, Callable[[str], ImageSource]] = {
+    ".tar": WebDatasetImages,
+    ".zarr": ZarrImages,
+    ".parquet": ParquetImages,
+}
+_BY_CONTENT: dict[str, Callable[[str], ImageSource]] = {
+    **dict.fromkeys(METADATA, ZarrImages),
+    "*.tar": WebDatasetImages,
+    "*.parquet": ParquetImages,
+}
+"""What in a folder makes it more than a folder of image files; the first that fits."""
+_ALLOWED = "a folder of PNG, JPEG or WebP files, WebDataset .tar files, a .zarr array, .parquet files"
+
+
+def open_images(place: str) -> ImageSource:
+    """The images of a place on this machine.
+
+    Args:
+        place: a folder of image files, a `.tar`, `.zarr` or `.parquet`, a folder of tars or Parquet files, or a
+            pattern of such files, see `storage.images.places.named_files`.
+
+    Raises:
+        ImageProblem: there is nothing, or nothing that is known here, or it holds no images.
+    """
+    source = _kind(place)(place)
+    if not len(source):
+        raise ImageProblem(f"{place} holds no images; allowed are {_ALLOWED}")
+    return source
+
+
+def _kind(place: str) -> Callable[[str], ImageSource]:
+    path = Path(place).expanduser()
+    if known := _BY_SUFFIX.get(path.suffix.lower()):
+        return known
+    if not path.exists():
+        raise ImageProblem(f"images {place} do not exist; allowed are {_ALLOWED}")
+    if not path.is_dir():
+        raise ImageProblem(f"images {place} are of no known kind; allowed are {_ALLOWED}")
+    found = (kind for pattern, kind in _BY_CONTENT.items() if any(path.glob(pattern)))
+    return next(found, FolderImages)

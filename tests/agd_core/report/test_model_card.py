@@ -1,0 +1,173 @@
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import yaml
+from PIL import Image
+from typer.main import get_command
+
+from agd_core.adapter_files import AdapterCard, read_card, save_adapter
+from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
+from agd_core.base_models import DiTConfig
+from agd_core.report.model_card import FILE, ModelCard, render_card
+from flows.cli import app
+from tests.agd_core.report.made_up import FEW, full_row, row, score
+
+ATTACK = "a|b\n# c <script>`code`</script> *d* [e](http://f) ```"
+NO_NETWORK = """
+import socket, sys
+def refuse(*arguments):
+    raise OSError("this test has no network")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+exec(compile(sys.stdin.read(), "README.md", "exec"))
+"""
+
+
+def card(**changes):
+    values = {
+        "name": "agd-modulated-mlp",
+        "base_model": DiTConfig(),
+        "adapter": ModulatedMlpConfig(),
+        "files": AdapterCard("builtin:fashion-dit", "ab" * 32, (1.0, 5.0), "cd" * 32, 100_152),
+        "percent": 4.7,
+        "training": {"steps": "700", "learning rate": "0.004"},
+        "digests": {"trajectories": "12" * 32},
+        "command": "agd train fashion-dit --output outputs/demo",
+        "evaluate_command": "agd evaluate fashion-dit --output outputs/demo",
+        "steps": 20,
+        "guidance_scale": 2.0,
+        "scheduler": "ddim",
+    }
+    return ModelCard(**values | changes)
+
+
+def rows(scales=(2.0, 3.0), **changes):
+    names = ("no guidance", "CFG", "agd-modulated-mlp")
+    return [full_row(name, scale, **changes) for scale in scales for name in names]
+
+
+def front_matter(text):
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE)
+
+
+def table_lines(text):
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+@pytest.fixture
+def saved(teacher, tmp_path):
+    config = ModulatedMlpConfig(hidden_width=8, bottleneck_width=4)
+    adapter = Adapter(config, teacher.adapter_sites(), teacher.embedding_widths)
+    files = AdapterCard("builtin:fashion-dit", teacher.fingerprint, (1.0, 5.0), "d" * 64, adapter.parameter_count())
+    save_adapter(adapter, files, tmp_path)
+    return tmp_path
+
+
+def test_the_usage_lines_run_in_the_adapters_folder_without_network(saved):
+    config, files = read_card(saved)
+    (saved / FILE).write_text(render_card(card(adapter=config, files=files, steps=3)), encoding="utf-8")
+    (code,) = blocks((saved / FILE).read_text(encoding="utf-8"), "python")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", NO_NETWORK],
+        input=code,
+        cwd=saved,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "3 network evaluations per image\n"
+    assert Image.open(saved / "samples.png").size == (2 * (5 * 33 - 1), 2 * (2 * 33 - 1))
+
+
+def test_the_usage_lines_name_what_differs_from_the_defaults():
+    files = replace(card().files, base_source="some/model")
+    base = DiTConfig(source="some/model", revision="v1", dtype="bfloat16")
+    (code,) = blocks(render_card(card(base_model=base, files=files, scheduler="euler", guidance_scale=1.5)), "python")
+    assert "DiTConfig(source='some/model', revision='v1', dtype='bfloat16')" in code
+    assert "scheduler='euler'" in code
+    assert "guidance_scale=1.5, steps=20" in code
+    compile(code, "README.md", "exec")
+
+
+@pytest.mark.parametrize("measured", [[], rows()], ids=["not evaluated", "evaluated"])
+def test_the_commands_are_ones_that_agd_knows(measured):
+    text = render_card(card(rows=measured))
+    commands = [*blocks(text, "console"), *re.findall(r"run `(agd .*?)`", text)]
+    assert len(commands) == 2
+    for command in commands:
+        _, name, *arguments = shlex.split(command)
+        get_command(app).commands[name].make_context(name, arguments)
+
+
+def test_the_front_matter_claims_no_licence():
+    meta = front_matter(render_card(card()))
+    assert meta["library_name"] == "diffusers"
+    assert meta["base_model"] == "builtin:fashion-dit"
+    assert meta["license"] == "other"
+    assert {"agd", "agd-modulated-mlp", "arxiv:2503.07274"} <= set(meta["tags"])
+    assert "the base model's licence applies to what is derived from it" in render_card(card()).partition("---")[2]
+
+
+def test_it_says_what_the_adapter_is():
+    text = render_card(card(adapter=OffsetConfig()))
+    for part in (
+        "| agd-offset |",
+        "ab" * 32,
+        "| 1 to 5 |",
+        "| 100,152, 4.7 % of",
+        "- steps: `700`",
+        "12" * 32,
+        "cd" * 32,
+    ):
+        assert part in text
+
+
+def test_the_table_holds_every_method_at_every_scale():
+    lines = table_lines(render_card(card(rows=rows(), protocol={"images": "1,000"})))[7:]
+    assert [line.split(" | ")[0].strip("|* ") for line in lines] == [
+        *("method", "---"),
+        *("guidance scale 2", "CFG", "agd-modulated-mlp", "no guidance"),
+        *("guidance scale 3", "CFG", "agd-modulated-mlp", "no guidance"),
+    ]
+    assert len({line.count("|") for line in lines}) == 1
+    assert "| 0.75 (0.67 to 0.83) |" in lines[3]
+    assert "- images: `1,000`" in render_card(card(rows=rows(), protocol={"images": "1,000"}))
+
+
+def test_what_was_not_measured_is_said():
+    text = render_card(card())
+    assert "Not evaluated yet: run `agd evaluate fashion-dit --output outputs/demo`." in text
+    assert "Protocol" not in text
+
+
+def test_warnings_stand_beside_the_number_and_below():
+    text = render_card(card(rows=rows((2.0,), warnings=[FEW]), warnings=["random weights"]))
+    assert "| 0.75 (0.67 to 0.83) (!) |" in text
+    assert text.count(FEW) == 1
+    assert f"- **FD**: {FEW}" in text
+    assert "- random weights" in text
+
+
+def test_no_text_becomes_markup():
+    texts = {"name": ATTACK, "training": {ATTACK: ATTACK}, "digests": {ATTACK: ATTACK}, "protocol": {ATTACK: ATTACK}}
+    hostile = row(ATTACK, scores={"fd": score(1.0, warnings=[ATTACK])})
+    files = replace(card().files, base_source=ATTACK)
+    text = render_card(card(**texts, files=files, command=ATTACK, rows=[hostile]))
+    assert front_matter(text)["base_model"] == ATTACK
+    ((_, code),) = re.findall(r"^(`{4,})python\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
+    compile(code, "README.md", "exec")
+    outside = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", text.split("---\n", 2)[2], flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"(`+) ?.*?\1", "", re.sub(r"\\[\\`*_{}\[\]<>|#~$]", "", outside))
+    for markup in ("<script", "](http://f)", "*d*", "\n# c"):
+        assert markup not in prose

@@ -1,0 +1,56 @@
+import pytest
+
+from agd_core.report.columns import COLUMNS, Cell, cell, explained, measured, tables, warned
+from tests.agd_core.report.made_up import METHODS, full_row, row, score
+
+
+def test_one_table_per_sampler_one_group_per_scale():
+    rows = [full_row("CFG", scale, steps) for scale, steps in ((2.0, 20), (3.0, 20), (2.0, 10))]
+    rows.append({**full_row("CFG", 2.0), "scheduler": "euler"})
+    found = [(table.title, [group.title for group in table.groups]) for table in tables(rows)]
+    assert found == [
+        ("ddim, 20 steps", ["guidance scale 2", "guidance scale 3"]),
+        ("ddim, 10 steps", ["guidance scale 2"]),
+        ("euler, 20 steps", ["guidance scale 2"]),
+    ]
+
+
+def test_cfg_comes_first_and_no_guidance_last():
+    (table,) = tables([full_row(name, 2.0) for name in METHODS])
+    names = [line[0].text for line in table.groups[0].lines]
+    assert names == ["CFG", "agd-modulated-mlp", "agd-offset", "no guidance"]
+
+
+def test_only_what_was_measured_has_a_column_and_gaps_are_dashes():
+    rows = [row("CFG", scores={"kid": score(0.1)}), row("agd", scores={"fd": score(0.5), "kid": score(0.2)})]
+    (table,) = tables(rows)
+    assert table.headings == ("method", "NFE ↓", "FD ↓", "KID ↓")
+    assert [line[2].text for line in table.groups[0].lines] == ["-", "0.50"]
+
+
+def test_a_metric_that_nobody_described_is_shown_last():
+    rows = [row("CFG", scores={"new_metric": score(0.123456, "higher"), "fd": score(1.0)})]
+    (table,) = tables(rows)
+    assert table.headings[2:] == ("FD ↓", "new metric ↑")
+    assert table.groups[0].lines[0][3].text == "0.1235"
+    assert list(explained(rows)) == ["FD ↓"]
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.key)
+def test_every_metric_shows_value_interval_and_meaning(column):
+    found = cell(row("CFG", scores={column.key: score(0.5, width=0.25)}), column)
+    middle, low, high = (column.pattern.format(number) for number in (0.5, 0.25, 0.75))
+    assert found == Cell(middle, f"{low} to {high}")
+    assert column.meaning.endswith(".")
+
+
+def test_what_is_not_finite_is_said():
+    column = next(column for column in COLUMNS if column.key == "psnr")
+    assert cell(row("CFG", scores={"psnr": score(float("inf"), "higher")}), column).text == "inf"
+
+
+def test_warnings_come_once_with_their_metrics():
+    few, odd = score(1.0, warnings=["few images"]), score(1.0, warnings=["few images", "odd"])
+    rows = [row("CFG", scores={"kid": few, "fd": few}), row("agd", scores={"fd": odd})]
+    assert warned(rows) == {"few images": "FD, KID", "odd": "FD"}
+    assert [column.key for column in measured(rows)] == ["fd", "kid"]

@@ -1,0 +1,59 @@
+"""`agd reference`, through its own small command line."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from agd_core.errors import InputError
+from agd_core.extractors import FashionFeatures
+from agd_core.fashion_mnist import load_fashion_mnist
+from flows.cli_reference import add_commands
+from flows.stages.reference import read_reference
+from flows.workplace import Workplace, pick_device
+from tests.storage.images.image_files import write_folder, write_parquet
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    add_commands(app, lambda work, output, device: work(Workplace(output, pick_device(device))))
+    return lambda *words: CliRunner().invoke(app, ["reference", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def real():
+    return load_fashion_mnist("test")[0][:20].permute(0, 2, 3, 1).numpy()
+
+
+def test_it_writes_a_reference_that_evaluation_takes(run, real, tmp_path):
+    places = write_folder(tmp_path / "a", real[:12]), write_parquet(tmp_path / "b.parquet", real[12:])
+    file = tmp_path / "out" / "real.safetensors"
+    result = run(*places, "--output", file, "--device", "cpu", "--json", "--set", "evaluate.reference_crop=32")
+    assert result.exit_code == 0, result.output
+    extractor = FashionFeatures(None, pick_device("cpu"))
+    made = read_reference(file, extractor)
+    answer = json.loads(result.output)
+    assert (answer["images"], answer["identity"], answer["file"]) == (20, made.identity(), str(file))
+    assert made.description.startswith("20 images, cropped to 32; features of fashion-classifier ")
+    again = run(*places, "--output", file, "--device", "cpu", "--set", "evaluate.reference_crop=32")
+    assert again.output == f"{file}: {made.description}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output", "a.txt"], r"--output a.txt must end in .safetensors"),
+        (["--output", "a.safetensors", "--set", "train.steps=1"], "settings of section evaluate alone"),
+        (["--output", "a.safetensors", "--set", "evaluate.extractor=none"], "name an extractor"),
+        (["--output", "a.safetensors"], "absent do not exist"),
+    ],
+)
+def test_bad_input_is_named(words, message, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("absent", *words, "--device", "cpu")
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,187 @@
+"""`agd compare` as a person uses it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tests.result_rows import row, score, scores, write
+
+AGD = [sys.executable, "-m", "flows.cli"]
+
+
+def compare(*arguments):
+    result = CliRunner().invoke(app, ["compare", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def as_json(*arguments):
+    result = compare(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def a(tmp_path):
+    return write(tmp_path / "a", row("CFG"), row(measured=scores(fd=0.7, accuracy=0.95)))
+
+
+@pytest.fixture
+def b(tmp_path):
+    return write(tmp_path / "b", row("CFG"), row(measured=scores(fd=0.5, accuracy=0.955)))
+
+
+def test_the_table_shows_intervals_differences_and_verdicts(a, b):
+    result = compare(a, b)
+    assert result.exit_code == 0, result.stderr
+    for part in (
+        "adapter parameters",
+        f"A: {a}",
+        f"B: {b}",
+        "scale 2, ddim, 20 steps",
+        "0.7 (0.6608 to 0.7392)",
+        "-0.2 ± 0.055: better",
+        "+0.005 ± 0.014: same",
+        "note: same noise on both sides",
+        "note: 3 differences were tested, each at 95 %",
+        "B agd-offset against A agd-offset: BETTER (1 better, 2 same)",
+    ):
+        assert part in result.stdout
+
+
+def test_json_holds_the_same_numbers(a, b):
+    found = as_json(a, b)
+    assert found["sources"] == {"A": str(a), "B": str(b)}
+    [comparison] = found["comparisons"]
+    assert comparison["verdict"] == "better"
+    assert comparison["same_noise"]
+    fd = comparison["metrics"]["fd"]
+    assert (fd["verdict"], fd["baseline"]["value"], fd["other"]["value"]) == ("better", 0.7, 0.5)
+    assert fd["difference"] == pytest.approx(-0.2)
+    assert fd["standard_error"] == pytest.approx(0.02 * 2**0.5)
+    assert fd["high"] - fd["low"] == pytest.approx(2 * 1.96 * fd["standard_error"])
+    assert found["overall"] == [
+        {"baseline": "A agd-offset", "other": "B agd-offset", "verdict": "better", "counts": {"better": 1, "same": 2}}
+    ]
+
+
+def test_three_sources_stand_in_one_table(a, b, tmp_path):
+    c = write(tmp_path / "c", row("agd-mine", measured=scores(fd=0.9, accuracy=0.8)))
+    result = compare(a, b, c)
+    assert result.stdout.count("scale 2, ddim, 20 steps") == 1
+    assert "C agd-mine against A agd-offset: WORSE (2 worse, 1 same)" in result.stdout
+
+
+def test_metric_and_method_narrow_it_down(a, b):
+    [comparison] = as_json(a, b, "--metric", "accuracy", "--method", "CFG")["comparisons"]
+    assert list(comparison["metrics"]) == ["accuracy"]
+    assert (comparison["baseline"]["name"], comparison["other"]["nfe"]) == ("CFG", 40)
+
+
+def test_every_place_where_results_lie_is_read(a, b):
+    (b / "adapter.json").write_text("{}")
+    (a / "report.html").write_text("")
+    assert as_json(a, b)["comparisons"] == as_json(a / "metrics.json", b / "metrics.json")["comparisons"]
+
+
+def test_rows_of_the_step_curve_are_compared_too_and_once(tmp_path):
+    rows = [row(steps=20), row(steps=10)]
+    places = [write(tmp_path / name, rows[0], curve=rows) for name in "ab"]
+    assert [item["other"]["steps"] for item in as_json(*places)["comparisons"]] == [20, 10]
+
+
+def test_unlike_protocols_are_refused_in_one_line_and_compared_when_allowed(a, tmp_path):
+    unlike = write(tmp_path / "unlike", row(images=5000, libraries={"torch": "2.14.0"}))
+    refused = compare(a, unlike)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "agd: not comparable: images: 1000 in A, 5000 in B; libraries.torch: 2.15.0 in A, 2.14.0 in B "
+        "(--allow images --allow libraries to compare nevertheless)\n"
+    )
+    assert compare(a, unlike, "--allow", "images").exit_code == 2
+    allowed = compare(a, unlike, "--allow", "images", "--allow", "libraries")
+    assert allowed.exit_code == 0
+    assert "compared nevertheless, as asked (--allow): images: 1000 in A, 5000 in B" in allowed.stdout
+    assert as_json(a, unlike, "--allow", "images", "--allow", "libraries.torch")["allowed"] == [
+        "images: 1000 in A, 5000 in B",
+        "libraries.torch: 2.15.0 in A, 2.14.0 in B",
+    ]
+
+
+def test_one_source_that_is_comparable_is_enough(a, b, tmp_path):
+    unlike = write(tmp_path / "unlike", row(quantisation="truncation"))
+    result = compare(a, b, unlike)
+    assert result.exit_code == 0
+    assert "not comparable: quantisation: uint8 by rounding in A, truncation in C" in result.stdout
+    assert "C agd-offset against A agd-offset: NOT COMPARABLE (3 not comparable)" in result.stdout
+
+
+def test_warnings_and_missing_numbers_are_shown_and_stay_json(a, tmp_path):
+    few = {
+        "fd": score(0.7, 0.1, warnings=["1,000 images for 2,048 features"]),
+        "accuracy": score(float("nan"), None, "higher"),
+    }
+    place = write(tmp_path / "few", row(measured=few), row(scale=3.0))
+    found = as_json(a, place)
+    assert found["comparisons"][0]["metrics"]["accuracy"]["other"]["value"] is None
+    assert found["lacking"] == ["A has no agd-offset at scale 3, ddim, 20 steps, B has"]
+    text = compare(a, place).stdout
+    assert "(!) 1,000 images for 2,048 features" in text
+    assert "no number" in text
+    assert "A has no agd-offset at scale 3" in text
+    assert "UNKNOWN (NO NUMBER)" in text
+
+
+OLD = {"name": "agd-offset", "method": "agd-offset", "guidance_scale": 2, "steps": 20, "fd": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no metrics.json; `agd evaluate` writes one"),
+        ("{", "metrics.json holds no readable results: JSONDecodeError: "),
+        ("[]", "metrics.json holds no readable results: TypeError: "),
+        ("{}", "metrics.json holds no readable results: KeyError: 'rows'"),
+        (json.dumps({"rows": []}), "metrics.json has no evaluated rows"),
+        (json.dumps({"rows": [row(measured={})]}), "metrics.json has no evaluated rows"),
+        (json.dumps({"rows": [OLD]}), "metrics.json was made before protocols were recorded; evaluate again"),
+        (json.dumps({"rows": [3]}), "metrics.json holds no readable results: rows.0: Input should be a valid "),
+        (
+            json.dumps({"rows": [row(measured={"fd": {**score(1.0), "value": "x"}})]}),
+            "metrics.json holds no readable results: rows.0.scores.fd.value: Input should be a valid number",
+        ),
+        (json.dumps({"rows": [row("CFG")]}), "no row of an adapter; --method takes CFG"),
+    ],
+)
+def test_bad_input_is_one_clear_line(a, tmp_path, content, message):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    if content is not None:
+        (bad / "metrics.json").write_text(content)
+    for places in ((a, bad), (bad, a)):
+        result = compare(*places)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.count("\n") == 1
+        assert str(bad) in result.stderr
+        assert message in result.stderr
+
+
+def test_too_few_places_and_places_that_are_not_there(a, tmp_path):
+    assert "compare takes two results or more" in compare(a).stderr
+    missing = compare(a, tmp_path / "nowhere")
+    assert (missing.exit_code, missing.stderr) == (2, f"agd: {tmp_path / 'nowhere'}: no such file or folder\n")
+    misspelt = compare(a, a, "--allow", "sead")
+    assert (misspelt.exit_code, misspelt.stderr.count("\n")) == (2, 1)
+
+
+def test_as_a_process(a, b):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*AGD, "compare", str(a), str(b), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["comparisons"][0]["verdict"] == "better"

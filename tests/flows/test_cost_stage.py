@@ -1,0 +1,97 @@
+"""The cost of every method on the real teacher: what is written, and when it is measured anew."""
+
+import pytest
+import torch
+
+from agd_core.errors import InputError
+from agd_core.progress import Stopped
+from flows.device_lease import acquisitions
+from flows.stages import cost as stage
+from flows.stages.comparison import CFG, UNGUIDED, Method
+from flows.stages.cost import COSTS, cost, read_cost
+from flows.workplace import Workplace
+from tests.flows.test_prediction_error_stage import saved_adapter
+from tests.leases import CPU
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    return tmp_path_factory.mktemp("costs")
+
+
+@pytest.fixture(scope="module")
+def methods(teacher, output):
+    adapter = saved_adapter(teacher, output, 0.5)
+    return [UNGUIDED, CFG, Method("mine", "agd-offset", adapter, 1234)]
+
+
+@pytest.fixture(scope="module")
+def measure(small_config, teacher, methods, output):
+    def run(chosen=methods, scale=2.0, lines=None, folder=output, **others):
+        place = Workplace(folder, announce=(lines if lines is not None else []).append, **others)
+        return cost(teacher, chosen, small_config.guidance, scale, place, seconds=0.0)
+
+    return run
+
+
+def test_every_method_is_measured_in_order(measure):
+    costs = read_cost(measure())
+    rows = costs.pop("methods")
+    assert [row["name"] for row in rows] == ["no guidance", "CFG", "mine"]
+    assert [row["method"] for row in rows] == ["none", "cfg", "agd-offset"]
+    assert [row["network_evaluations_per_step"] for row in rows] == [1, 2, 1]
+    assert [row["adapter_parameters"] for row in rows] == [0, 0, 1234]
+    assert rows[1]["gigaflops_per_step"] == pytest.approx(2 * rows[0]["gigaflops_per_step"])
+    assert rows[0]["gigaflops_per_step"] < rows[2]["gigaflops_per_step"] < rows[1]["gigaflops_per_step"]
+    assert rows[0]["overhead_percent"] == 0
+    assert all(row["peak_memory_megabytes"] > 0 and row["evaluated_images_per_second"] > 0 for row in rows)
+
+
+def test_where_it_was_measured_is_named(measure):
+    costs = read_cost(measure())
+    assert costs["device"].startswith("CPU ")
+    assert (costs["threads"], costs["dtype"]) == (1, "float32")
+    assert "measure cost" in {entry["what"] for entry in acquisitions(CPU)}
+
+
+def test_nothing_hangs_on_the_teacher_afterwards(measure, teacher):
+    measure()
+    assert not any(module._forward_hooks for module in teacher.network.modules())
+
+
+def test_a_second_call_reuses_and_another_method_measures_all_anew(measure, methods):
+    lines = []
+    first = measure(lines=lines)
+    measure(lines=lines)
+    other = measure(methods[:2], lines=lines)
+    assert other.key != first.key
+    assert ["cached" in line for line in lines][-2:] == [True, False]
+
+
+def test_scale_device_and_names_are_in_the_key(measure, methods, monkeypatch):
+    renamed = [*methods[:2], Method("yours", "agd-offset", methods[2].adapter, 1234)]
+    keys = {measure().key, measure(scale=3.0).key, measure(renamed).key}
+    monkeypatch.setattr(stage, "describe_device", lambda device: "another machine")
+    assert len({*keys, measure().key}) == 4
+
+
+def test_measured_times_are_no_content(measure, tmp_path):
+    one, other = measure(), measure(folder=tmp_path)
+    assert one.manifest()["measured"] == [COSTS]
+    assert one.key == other.key
+    assert one.digest == other.digest
+
+
+def test_a_stop_leaves_nothing_finished(measure, tmp_path):
+    with pytest.raises(Stopped):
+        measure(folder=tmp_path, should_stop=lambda: True)
+    assert not list(tmp_path.rglob(COSTS))
+
+
+def test_too_little_memory_is_one_line(measure, teacher, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(teacher, "evaluate_network", full)
+    with pytest.raises(InputError, match="cost of no guidance: cpu has too little memory for one image"):
+        measure(folder=tmp_path)
