@@ -34,7 +34,9 @@ MIN_GAIN = 0.05
 """A method is saturated at a batch if the next one makes less than 5 % more images per second."""
 MIN_ROUNDS, _MAX_ROUNDS = 5, 30
 _LEVELS = 20
-"""Rounds of one batch go on for this part of the whole time, if more than the fewest fit."""
+"""After the fewest rounds, more follow at one batch for this part of the whole time."""
+_LAST_RESORT = 2
+"""Rounds that are made even where the whole time is over."""
 
 _Inputs = tuple[Latents, PerRow, Condition, PerRow]
 _Level = dict[str, list[float]]
@@ -99,7 +101,7 @@ def measure_costs(
         methods: by name; the first is the bare base model, against which overheads are measured.
         base_model: the one that all of them run on.
         guidance_scale: of every call.
-        seconds: about how long to measure; batch 1 is measured however long it takes.
+        seconds: about how long to measure; batch 1 is measured twice however long it takes.
         largest_batch: images.
         on_progress: told the seconds gone and the batch.
         should_stop: asked before every call.
@@ -202,7 +204,7 @@ class _Growth:
         """Fill `levels` and `ends` in about so many seconds."""
         started, batch = self._bench.clock(), 1
         while growing := self._growing():
-            level = self._time(dict.fromkeys((self._names[0], *growing)), batch, seconds / _LEVELS)
+            level = self._time(dict.fromkeys((self._names[0], *growing)), batch, seconds)
             if self._names[0] in level:
                 self.levels[batch] = level
             self.ends |= {name: end for name in growing if (end := self._end(name, batch))}
@@ -230,7 +232,7 @@ class _Growth:
         fitting = [name for name in names if self._bench.seconds(name, inputs) is not None]
         rounds: list[dict[str, float | None]] = []
         started = clock()
-        while len(rounds) < MIN_ROUNDS or (len(rounds) < _MAX_ROUNDS and clock() - started < seconds):
+        while _goes_on(len(rounds), clock() - started, seconds):
             rounds.append({name: self._bench.seconds(name, inputs) for name in fitting})
         columns = {name: [taken for one in rounds if (taken := one[name]) is not None] for name in fitting}
         return {name: column for name, column in columns.items() if len(column) == len(rounds)}
@@ -249,6 +251,13 @@ class _Growth:
     def _gain(self, name: str, batch: int) -> float:
         """What the next batch has over this one in images per second, by the round that was disturbed least."""
         return GROWTH * min(self.levels[batch][name]) / min(self.levels[batch * GROWTH][name]) - 1
+
+
+def _goes_on(rounds: int, gone: float, seconds: float) -> bool:
+    """Whether another round at this batch is due, so many seconds after the first began."""
+    if rounds < MIN_ROUNDS:
+        return rounds < _LAST_RESORT or gone < seconds
+    return rounds < _MAX_ROUNDS and gone < seconds / _LEVELS
 
 
 def _cost(bench: _Bench, growth: _Growth, name: str, network_evaluations: float, flops: int) -> Cost:

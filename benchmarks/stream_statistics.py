@@ -100,18 +100,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--kinds", nargs="+", default=["zarr", "tar", "parquet", "4 tars merged"])
+    parser.add_argument("--batches", nargs="*", type=int, default=[7, 64], help="other batch sizes, of the Zarr array")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.folder, ignore_errors=True)
-    sources = answer(lambda: write_sources(arguments.folder, arguments.images))
+    written = answer(lambda: write_sources(arguments.folder, arguments.images))
+    sources = {kind: written[kind] for kind in arguments.kinds}
     results: dict[str, Any] = {}
     for kind, places in sources.items():
         results[kind] = answer(measured(places, arguments.folder / "out" / kind))
         print(f"{kind}: {json.dumps(results[kind])}", flush=True)
-    for kind, places, rows in [(k, p, stage.BATCH_IMAGES) for k, p in sources.items()] + [
-        ("zarr", sources["zarr"], rows) for rows in (7, 64)
-    ]:
+    runs = [(kind, stage.BATCH_IMAGES) for kind in sources] + [("zarr", rows) for rows in arguments.batches]
+    for kind, rows in runs:
         output = arguments.folder / "out" / (kind if rows == stage.BATCH_IMAGES else f"{kind}-{rows}")
-        print(f"{kind}, batches of {rows}: distance {answer(distance_of(places, output, rows)):.15g}", flush=True)
+        print(
+            f"{kind}, batches of {rows}: distance {answer(distance_of(written[kind], output, rows)):.15g}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from agd_core.errors import InputError
 from agd_core.judging import overall
 from agd_core.metrics.standard_errors import NORMAL_95
 from agd_core.protocol import FIELDS
+from agd_core.report.columns import COLUMNS
 from agd_core.report.rows import WARNED
 from agd_core.row_pairs import Source, point_in_words
 from flows.results import read_rows
@@ -47,6 +48,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 
 _PIPE_COLUMNS = 140
 _CAPTION = "± is the 95 % interval of the difference from A"
+_ORDER = {column.key: place for place, column in enumerate(COLUMNS)}
 _LABELS = string.ascii_uppercase
 
 Printed = Mapping[str, Any]
@@ -147,7 +149,8 @@ def _table(baseline: str, point: str, items: Sequence[Printed]) -> Table:
     """The baseline's values, and for every other one its values with difference and verdict."""
     others = [_name(item["other"]) + _elsewhere(item) for item in items]
     table = Table("metric", baseline, *others, title=point, caption=_CAPTION, show_lines=True)
-    for metric in dict.fromkeys(name for item in items for name in item["metrics"]):
+    metrics = dict.fromkeys(name for item in items for name in item["metrics"])
+    for metric in sorted(metrics, key=lambda name: _ORDER.get(name, len(_ORDER))):
         judged = [item["metrics"].get(metric) for item in items]
         shown = next(one["baseline"] for one in judged if one)
         table.add_row(metric, _score(shown), *(_judged(one) for one in judged))

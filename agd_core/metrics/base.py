@@ -43,7 +43,7 @@ class Seen:
     latents: Float[Tensor, "images latent_channels latent_height latent_width"]
     labels: Int[Tensor, " images"]
     """The class that each image was sampled for; zeros for a model without classes."""
-    features: Float[Tensor, "images width"] | None = None
+    features: Float[Tensor, "images dims"] | None = None
     """None where no extractor was asked for."""
     logits: Float[Tensor, "images classes"] | None = None
     """Of the extractor's head, if it has one."""

@@ -67,14 +67,7 @@ class ModelCard:
 def render_card(card: ModelCard) -> str:
     """The card as Markdown with YAML front matter; every text is escaped."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
-    environment.filters |= {
-        "text": _text,
-        "code": _code,
-        "fenced": _fenced,
-        "yaml": _yaml,
-        "cell": _cell,
-        "python": repr,
-    }
+    environment.filters.update(text=_text, code=_code, fenced=_fenced, yaml=_yaml, cell=_cell, python=repr)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         card=card,

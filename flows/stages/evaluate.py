@@ -159,7 +159,7 @@ def _settings(config: EvaluateConfig) -> dict[str, Any]:
     """What shapes a score beside the instruments."""
     kept = ("metrics", "bootstrap_resamples", "kid_subsets", "kid_subset_size", "neighbours", "seed")
     lpips = file_digest(Path(config.lpips_weights).expanduser()) if config.lpips_weights else None
-    return {**{name: config.identity()[name] for name in kept}, "lpips": lpips}
+    return {**{name: config.identity()[name] for name in kept}, "lpips": lpips, "version": VERSION}
 
 
 def see(looked: LookedAt, instruments: Instruments, base_model: BaseModel) -> Seen:

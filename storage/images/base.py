@@ -16,6 +16,7 @@ from storage.images.problems import ImageProblem
 
 _BATCH_BYTES = 128 << 20
 _MOST_THREADS = 8
+_DECODED_TOGETHER = 32
 _CHANNELS = (1, 3)
 
 
@@ -107,34 +108,34 @@ def batches(sources: Sequence[ImageSource], rows: int, crop: int | None = None) 
     Raises:
         ImageProblem: an image is broken, or sizes differ and there is no crop.
     """
-    stream = chain.from_iterable(source.images() for source in sources)
+    stream = _decoded(chain.from_iterable(source.images() for source in sources), crop)
+    for first in islice(stream, 1):
+        height, width = first[1].shape[:2]
+        rows = max(1, min(rows, _BATCH_BYTES // (height * width * max(_CHANNELS))))
+        stream = chain([first], stream)
+        while batch := list(islice(stream, rows)):
+            for named in batch:
+                _require_same_size(first, named)
+            yield _stacked([picture for _, picture in batch])
+
+
+def _decoded(images: Iterator[StoredImage], crop: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and pixels; only a few images are held as they are stored."""
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for first in islice(stream, 1):
-            shape = _decoded([first], crop, pool)[0].shape
-            stream = chain([first], stream)
-            rows = max(1, min(rows, _BATCH_BYTES // (shape[0] * shape[1] * max(_CHANNELS))))
-            while group := list(islice(stream, rows)):
-                pictures = _decoded(group, crop, pool)
-                _require_one_size(first, shape, group, pictures)
-                yield _stacked(pictures)
+        while group := list(islice(images, _DECODED_TOGETHER)):
+            with warnings.catch_warnings():  # Pillow only warns of images between one and two times its limit
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                pictures = list(pool.map(lambda image: image.pixels(crop), group))
+            yield from zip((image.name for image in group), pictures, strict=True)
 
 
-def _decoded(group: Sequence[StoredImage], crop: int | None, pool: ThreadPoolExecutor) -> list[np.ndarray]:
-    with warnings.catch_warnings():  # Pillow only warns of images between one and two times its limit
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return list(pool.map(lambda image: image.pixels(crop), group))
-
-
-def _require_one_size(
-    first: StoredImage, shape: tuple[int, ...], group: Sequence[StoredImage], pictures: Sequence[np.ndarray]
-) -> None:
-    for image, picture in zip(group, pictures, strict=True):
-        if picture.shape[:2] != shape[:2]:
-            raise ImageProblem(
-                f"images must have one size: {first.name} has {shape[1]} x {shape[0]} pixels, {image.name} has "
-                f"{picture.shape[1]} x {picture.shape[0]}; evaluate.reference_crop=N resizes the short side to N and "
-                "cuts out the centre"
-            )
+def _require_same_size(first: tuple[str, np.ndarray], other: tuple[str, np.ndarray]) -> None:
+    (height, width), (other_height, other_width) = first[1].shape[:2], other[1].shape[:2]
+    if (height, width) != (other_height, other_width):
+        raise ImageProblem(
+            f"images must have one size: {first[0]} has {width} x {height} pixels, {other[0]} has {other_width} x "
+            f"{other_height}; evaluate.reference_crop=N resizes the short side to N and cuts out the centre"
+        )
 
 
 def _stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -89,10 +89,17 @@ def test_evaluations_are_counted_and_flops_are_those_of_the_layer():
 
 def test_methods_take_turns():
     base_model = Timed()
-    measure(base_model, seconds=0.0)
+    measure(base_model, largest_batch=1)
     counting, warming, *rounds, memory = [base_model.calls[i : i + 3] for i in range(0, len(base_model.calls), 3)]
-    assert len(rounds) == MIN_ROUNDS
+    assert len(rounds) == 30
     assert all(turn == ["bare", "CFG", "slower"] for turn in (counting, warming, *rounds, memory))
+
+
+def test_rounds_depend_on_the_time_that_there_is():
+    """A round takes 3.1 s, a twentieth of the time is left for it."""
+    for seconds, rounds in ((0.0, 2), (10.0, 4), (100.0, MIN_ROUNDS), (400.0, 7)):
+        costs = measure(Timed(), seconds, largest_batch=1)
+        assert {cost.rounds for cost in costs.values()} == {rounds}
 
 
 def test_times_overheads_and_rates_follow_the_clock():
@@ -169,11 +176,12 @@ def test_memory_is_the_peak_of_what_lives_together():
     assert peak_memory(x.double, CPU)[0] == 8000
 
 
-def test_memory_grows_with_the_batch_and_says_how_it_was_measured():
-    guided = measure(Timed(), seconds=0.0, largest_batch=4)["CFG"]
-    assert guided.peak_memory_megabytes > 0
-    assert guided.memory_note.endswith("; one step of 1 images")
-    assert "operators returned" in guided.memory_note
+def test_memory_is_that_of_the_saturating_batch():
+    """The layer's result is all that the bare model allocates."""
+    bare = measure(Timed(second_per_row=1.0))["bare"]
+    assert bare.peak_memory_megabytes == pytest.approx(16 * 4 * WIDTH / 1e6)
+    assert bare.memory_note.endswith("; one step of 16 images")
+    assert "operators returned" in bare.memory_note
 
 
 @pytest.fixture(scope="module")

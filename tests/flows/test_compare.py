@@ -54,6 +54,13 @@ def test_the_table_shows_intervals_differences_and_verdicts(a, b):
         assert part in result.stdout
 
 
+def test_metrics_stand_in_the_order_of_the_report(tmp_path):
+    measured = {name: score(1.0) for name in ("tomorrow", "accuracy", "fd")}
+    places = [write(tmp_path / name, row(measured=measured)) for name in "ab"]
+    text = compare(*places).stdout
+    assert text.index("fd ") < text.index("accuracy ") < text.index("tomorrow ") < text.index("NFE ")
+
+
 def test_json_holds_the_same_numbers(a, b):
     found = as_json(a, b)
     assert found["sources"] == {"A": str(a), "B": str(b)}
