@@ -27,6 +27,7 @@ _SHAPES_ONLY: dict[str, frozenset[str]] = {
     "guidance": _PAIRED,
     "extractor": _IN_FEATURES,
     "extractor_sha256": _IN_FEATURES,
+    "distance": frozenset(),
     "judge": _JUDGED,
     "judge_sha256": _JUDGED,
     "resize": _IN_FEATURES | _JUDGED,
@@ -95,6 +96,8 @@ class Protocol:
     """Name of the feature extractor, "none" without one."""
     extractor_sha256: str | None
     """Of its weights."""
+    distance: str
+    """What the Frechet distance in its features is called: FID with the standard Inception v3 alone."""
     judge: str
     """Name of the network that tells what images show, "none" without one."""
     judge_sha256: str | None

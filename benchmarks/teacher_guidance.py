@@ -29,7 +29,9 @@ def main():
         base_model = DiTConfig().build(place.device)
         for scale in arguments.scales:
             guidance = ClassifierFreeGuidanceConfig() if scale != 1 else None
-            samples = sample(config, Cell(scale, config.steps, config.scheduler, guidance), f"scale {scale:g}", base_model, place)
+            samples = sample(
+                config, Cell(scale, config.steps, config.scheduler, guidance), f"scale {scale:g}", base_model, place
+            )
             values = read_evaluation(evaluate(EvaluateConfig(), samples, samples, place))
             interval = f"{values['fd_low']:.3f} to {values['fd_high']:.3f}"
             print(

@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from agd_core.comparing import Choice, compare, require_comparable
+from agd_core.comparing.comparison import Choice, compare, require_comparable
+from agd_core.comparing.judging import overall
+from agd_core.comparing.row_pairs import Source, point_in_words
 from agd_core.errors import InputError
-from agd_core.judging import overall
 from agd_core.metrics.standard_errors import NORMAL_95
 from agd_core.protocol import FIELDS
 from agd_core.report.columns import COLUMNS
 from agd_core.report.rows import WARNED
-from agd_core.row_pairs import Source, point_in_words
 from flows.results import read_rows
 from flows.workplace import Workplace
 

@@ -11,6 +11,7 @@ PROTOCOL = Protocol(
     guidance={"kind": "cfg", "guided_channels": None},
     extractor="fashion-classifier",
     extractor_sha256="e" * 64,
+    distance="FD",
     judge="fashion-classifier",
     judge_sha256="e" * 64,
     resize="none, 32 x 32",

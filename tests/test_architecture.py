@@ -28,7 +28,7 @@ CORE_ORDER = (
     ("metrics",),
     ("extractors", "cost", "prediction_error"),
     ("evaluator", "pretraining", "report"),
-    ("row_pairs", "judging", "comparing"),
+    ("comparing",),
 )
 MAX_FILE_LINES = 400
 MAX_STRING_TESTS = 2

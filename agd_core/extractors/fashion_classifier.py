@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from agd_core.base_models.sources import BUILTIN_FOLDER
 from agd_core.checkpoint import load_tensors
 from agd_core.digest import file_digest
-from agd_core.fashion_mnist import CLASS_NAMES, to_signed
 from agd_core.extractors.base import Agreement, Extracted, FeatureExtractor
+from agd_core.fashion_mnist import CLASS_NAMES, to_signed
 from agd_core.metrics.reference import Reference
 
 FOLDER = BUILTIN_FOLDER / "fashion-classifier"
@@ -78,9 +78,7 @@ class FashionFeatures(FeatureExtractor):
             logits.append(self.model.head(features[-1]))
         return Extracted(torch.cat(features).cpu(), torch.cat(logits).cpu())
 
-    def agreement(
-        self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]
-    ) -> Agreement | None:
+    def agreement(self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]) -> Agreement | None:
         """Whether the most likely class is the one that was asked for."""
         if extracted.logits is None:
             return None

@@ -6,7 +6,9 @@ the logits of any extractor that has a head. The value is torch-fidelity's.
 
 from collections.abc import Mapping
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from agd_core.metrics.base import Measured, Score
@@ -29,7 +31,7 @@ def inception_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str,
         return {}
     splits = min(_MOST_SPLITS, max(1, len(logits) // _FEWEST_PER_SPLIT))
     value, spread = _torch_fidelity(logits, splits, config.seed)
-    error = value * balanced_standard_error(_divergences(logits), measured.samples.labels)
+    error = _error(logits, measured.samples.labels, _split_of(len(logits), splits, config.seed))
     method = (
         f"mean of {splits} splits of {len(logits) // splits} images, spread among them {spread:.2g}; "
         "influence function within classes; it grows with the images per split"
@@ -45,13 +47,36 @@ def _torch_fidelity(logits: Float[Tensor, "images classes"], splits: int, seed: 
     return found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD]
 
 
-def _divergences(logits: Float[Tensor, "images classes"]) -> Float[Tensor, " images"]:
-    """KL divergence of every image's classes from the mean of all.
+def _split_of(images: int, splits: int, seed: int) -> Int[Tensor, " images"]:
+    """The split into which torch-fidelity's shuffling puts every image."""
+    shuffled = torch.from_numpy(np.random.RandomState(seed).permutation(images))
+    bounds = torch.tensor([split * images // splits for split in range(1, splits)])
+    split_of = torch.empty(images, dtype=torch.long)
+    split_of[shuffled] = torch.bucketize(torch.arange(images), bounds, right=True)
+    return split_of
 
-    It is the influence of an image on the logarithm of the score: the mean's own change drops out, because shares sum
-    to one.
+
+def _error(
+    logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], split_of: Int[Tensor, " images"]
+) -> float:
+    """Standard error among sample sets of these classes, split in the same way.
+
+    The influence of an image on its split's score is the score times the KL divergence of the image's classes from the
+    split's: the change of the split's own mean drops out, because shares sum to one. Where a split has one image of a
+    class, its noise cannot be told from the split's composition, and all splits are taken together.
     """
+    _, cells, sizes = torch.unique(torch.stack([labels, split_of]), dim=1, return_inverse=True, return_counts=True)
+    if int(sizes.min()) < 2:
+        return balanced_standard_error(_influence(logits), labels)
+    influence = torch.empty(len(logits)).double()
+    for split in torch.unique(split_of):
+        influence[split_of == split] = _influence(logits[split_of == split])
+    return balanced_standard_error(influence, cells)
+
+
+def _influence(logits: Float[Tensor, "images classes"]) -> Float[Tensor, " images"]:
+    """Of every image of one split on the split's score, up to a constant."""
     log_shares = logits.double().log_softmax(dim=1)
     shares = log_shares.exp()
     divergences: Tensor = (shares * (log_shares - shares.mean(dim=0).log())).sum(dim=1)
-    return divergences
+    return divergences.mean().exp() * divergences

@@ -19,6 +19,7 @@ from agd_core.metrics.standard_errors import balanced_standard_error
 from agd_core.seeding import generator
 
 Features = Float[Tensor, "samples width"]
+Real = Float[Tensor, "real width"]
 Labels = Int[Tensor, " samples"]
 _MOST_ROWS = 1000
 """Of the kernel matrix from which the error is taken; more change it by a few percent."""
@@ -43,7 +44,7 @@ def kid_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score
     return {"kid": normal_score(value, "lower", error, method)}
 
 
-def _torch_fidelity(samples: Features, real: Features, subsets: int, size: int, seed: int) -> tuple[float, float]:
+def _torch_fidelity(samples: Features, real: Real, subsets: int, size: int, seed: int) -> tuple[float, float]:
     """Mean and standard deviation over subsets."""
     with optional_package("kid"):
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
@@ -53,7 +54,7 @@ def _torch_fidelity(samples: Features, real: Features, subsets: int, size: int, 
     return found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD]
 
 
-def _error(features: Features, labels: Labels, real: Features, spread: float, config: EvaluateConfig) -> float | None:
+def _error(features: Features, labels: Labels, real: Real, spread: float, config: EvaluateConfig) -> float | None:
     """Standard error among sample sets of this size, the real images taken as they are.
 
     What the samples give is the variance of a U-statistic, see `agd_core.metrics.subsets`: the influence function has
@@ -68,7 +69,7 @@ def _error(features: Features, labels: Labels, real: Features, spread: float, co
     return math.sqrt(linear * share + quadratic * share**2 + spread**2 / (config.kid_subsets - 1))
 
 
-def _variances(features: Features, labels: Labels, real: Features) -> tuple[float, float]:
+def _variances(features: Features, labels: Labels, real: Real) -> tuple[float, float]:
     """Variance of the linear and of the quadratic term at this number of samples."""
     n = len(features)
     among = _kernel(features, features).fill_diagonal_(0.0)

@@ -15,6 +15,7 @@ from agd_core.metrics.optional import optional_package
 from agd_core.metrics.settings import EvaluateConfig
 
 Features = Float[Tensor, "images width"]
+Real = Float[Tensor, "real width"]
 
 
 def precision_recall_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
@@ -32,14 +33,14 @@ def precision_recall_scores(measured: Measured, config: EvaluateConfig) -> Mappi
     return {"precision": Score(precision, "higher", method=method), "recall": Score(recall, "higher", method=method)}
 
 
-def evenly(features: Features, count: int) -> Features:
+def evenly(features: Real, count: int) -> Float[Tensor, "chosen width"]:
     """At most `count` rows, from the first to the last at even distances."""
     if count >= len(features):
         return features
     return features[torch.linspace(0, len(features) - 1, count).round().long()]
 
 
-def _torch_fidelity(samples: Features, real: Features, neighbours: int) -> tuple[float, float]:
+def _torch_fidelity(samples: Features, real: Real, neighbours: int) -> tuple[float, float]:
     with optional_package("precision-recall"):
         from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
     found = prc_features_to_metric(samples, real, prc_neighborhood=neighbours, verbose=False)

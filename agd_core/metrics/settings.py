@@ -24,7 +24,7 @@ class EvaluateConfig(Config):
     judge_weights: str | None = None
     """The same for the judge."""
     reference: tuple[str, ...] = ()
-    """Real images: folders, WebDataset .tar, .zarr arrays, .parquet files, merged; none: those shipped with the extractor."""
+    """Real images: folders, WebDataset .tar, .zarr, .parquet, merged; none: those shipped with the extractor."""
     reference_crop: int | None = Field(None, ge=8, le=4096)
     """Bring real images to this size: the short side resized, the centre cropped; None takes them as they are."""
     metrics: tuple[MetricName, ...] = ("frechet", "kid", "inception-score", "precision-recall", "agreement", "paired")

@@ -101,10 +101,10 @@ class _RootedFeatures:
         trace = subsets @ (belongs @ self.centred.square().sum(dim=1)) - n * mean.square().sum(dim=1)
         squares = torch.stack([self.rooted[rows].T @ self.rooted[rows] for rows in belongs.bool()])
         scatter = torch.tensordot(subsets, squares, dims=1) - torch.einsum("s,si,sj->sij", n, rooted_mean, rooted_mean)
-        cross = torch.stack([positive(torch.linalg.eigvalsh(each)).sqrt().sum() for each in scatter])
-        mean_part = (self.shift + mean).square().sum(dim=1)
-        distances: Tensor = mean_part + self.reference.covariance.trace() + trace / (n - 1) - 2 * cross / (n - 1).sqrt()
-        return distances
+        cross: Tensor = torch.stack([positive(torch.linalg.eigvalsh(each)).sqrt().sum() for each in scatter])
+        mean_part: Tensor = (self.shift + mean).square().sum(dim=1)
+        covariance_part: Tensor = self.reference.covariance.trace() + trace / (n - 1) - 2 * cross / (n - 1).sqrt()
+        return torch.add(mean_part, covariance_part)
 
     def influence(self) -> Float[Tensor, " samples"]:
         """How much the distance rises per weight that a sample gets, up to a constant.

@@ -10,6 +10,7 @@ ARROWS = {"lower": "↓", "higher": "↑"}
 """Behind a heading: the good direction."""
 _ORDER = {"cfg": 0, "none": 2}
 _ADAPTERS = 1
+_DISTANCE = "FD"
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -89,7 +90,13 @@ def measured(rows: Sequence[Row]) -> list[Column]:
 def heading(column: Column, rows: Sequence[Row]) -> str:
     """A metric's name with the good direction."""
     directions = {row["scores"][column.key]["better"] for row in rows if column.key in row["scores"]}
-    return f"{column.heading} {'/'.join(ARROWS[direction] for direction in sorted(directions))}"
+    return f"{_name(column, rows)} {'/'.join(ARROWS[direction] for direction in sorted(directions))}"
+
+
+def _name(column: Column, rows: Sequence[Row]) -> str:
+    """The metric's name; the Frechet distance has the one that its extractor gives it."""
+    names = {row["protocol"].get("distance", _DISTANCE) for row in rows}
+    return column.heading.replace(_DISTANCE, names.pop()) if len(names) == 1 else column.heading
 
 
 def explained(rows: Sequence[Row]) -> dict[str, str]:

@@ -150,8 +150,8 @@ def _networks(
 def _check_classes(setting: str, network: FeatureExtractor | None, class_names: Sequence[str]) -> None:
     if network and network.class_names and tuple(network.class_names) != tuple(class_names):
         raise InputError(
-            f"evaluate.{setting} {network.name!r} knows {', '.join(network.class_names[:3])}, ... only; this base model "
-            f"has {len(class_names)} other classes; set evaluate.{setting}=none or another one"
+            f"evaluate.{setting} {network.name!r} knows {', '.join(network.class_names[:3])}, ... only; this base "
+            f"model has {len(class_names)} other classes; set evaluate.{setting}=none or another one"
         )
 
 
@@ -192,6 +192,7 @@ def make_protocol(config: PipelineConfig, cell: Cell, base_model: BaseModel, ins
         guidance=config.guidance.identity(),
         extractor=extractor.name if extractor else "none",
         extractor_sha256=extractor.identity() if extractor else None,
+        distance=extractor.distance_name if extractor else "none",
         judge=judge.name if judge else "none",
         judge_sha256=judge.identity() if judge else None,
         resize="; judge: ".join(resizes) or "none",

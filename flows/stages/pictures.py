@@ -82,8 +82,9 @@ def _errors(trained: Trained, extras: Extras) -> list[Picture]:
         columns = ([point[key] or 0.0 for point in kept] for key in ("timestep", "relative", "relative_standard_error"))
         curves[name] = ErrorCurve(kinds[name], *columns)
     caption = (
-        f"Error of every single prediction against the guided one, on the teacher's own latents: {found['images']} images, "
-        f"scale {found['guidance_scale']:g}, {found['steps']} {found['scheduler']} steps. 1 is no guidance, 0 is CFG."
+        f"Error of every single prediction against the guided one, on the teacher's own latents: {found['images']} "
+        f"images, scale {found['guidance_scale']:g}, {found['steps']} {found['scheduler']} steps. 1 is no guidance, "
+        "0 is CFG."
     )
     return [Picture("Prediction error", caption, error_curve_plot(curves))]
 

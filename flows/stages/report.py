@@ -1,7 +1,7 @@
 """The report: a page, its numbers and its pictures, written as an artefact and copied to the output folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,7 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
         command=made.command,
         all_rows=everything,
         costs=made.extras.costs(made.config.sample.steps),
+        notes=_notes(rows[0]["protocol"]),
     )
     (artefact.path / files.page).write_text(render_page(page), encoding="utf-8")
 
@@ -165,6 +166,16 @@ def _protocol(made: Made) -> dict[str, str]:
         "trained guidance scales": f"{collected.guidance_scale_min:g} to {collected.guidance_scale_max:g}",
         "images/s measured on": "; ".join(sorted({item.device for item in made.compared})),
     }
+
+
+def _notes(protocol: Mapping[str, Any]) -> list[str]:
+    """What must be known before the numbers are believed."""
+    if protocol["extractor"] == "none" or protocol["distance"] == "FID":
+        return []
+    return [
+        f"{protocol['distance']} is measured in the features of {protocol['extractor']}: it is no FID, and is not to "
+        "be compared with published ones."
+    ]
 
 
 def _summary(rows: Sequence[Row]) -> str:

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agd_core.comparing import Choice, compare, require_comparable
+from agd_core.comparing.comparison import Choice, compare, require_comparable
+from agd_core.comparing.judging import judge, overall
+from agd_core.comparing.row_pairs import Source
 from agd_core.errors import InputError
-from agd_core.judging import judge, overall
 from agd_core.metrics import METRICS, EvaluateConfig, FeatureStatistics, Measured, Reference, Seen
 from agd_core.metrics.standard_errors import NORMAL_95
-from agd_core.row_pairs import Source
 from tests.result_rows import PROTOCOL, row, score, scores
 
 LIKE = (PROTOCOL.as_dict(), PROTOCOL.as_dict())

@@ -59,7 +59,7 @@ def test_the_report_lies_beside_its_metrics(first_run):
     output, distilled = first_run
     assert json.loads((output / "metrics.json").read_text()) == distilled.metrics
     page = (output / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5 + 2
+    assert page.count("data:image/png;base64,") == 5 + 4
     assert "agd distill test" in page
 
 
@@ -121,7 +121,8 @@ def test_the_precision_of_the_base_is_part_of_every_key_but_not_of_its_fingerpri
     place = Workplace(tmp_path)
     assert collect_stage(small_config, halved, place).key != collect_stage(small_config, teacher, place).key
     config = small_config.sample
-    assert sample(config, Cell(1.0, 2, "ddim"), "x", halved, place).key != sample(config, Cell(1.0, 2, "ddim"), "x", teacher, place).key
+    cell = Cell(1.0, 2, "ddim")
+    assert sample(config, cell, "x", halved, place).key != sample(config, cell, "x", teacher, place).key
 
 
 def test_a_second_run_waits_for_the_first_and_can_be_stopped(teacher, small_config, tmp_path):

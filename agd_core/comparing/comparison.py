@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agd_core.comparing.judging import Judged, Verdict, judge, overall
+from agd_core.comparing.row_pairs import Source, pair_rows
 from agd_core.errors import InputError
-from agd_core.judging import Judged, Verdict, judge, overall
 from agd_core.protocol import FIELDS
 from agd_core.report.rows import Row
-from agd_core.row_pairs import Source, pair_rows
 
 _NOISE_FIELDS = ("seed", "base_digest")
 
@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """On the other one over all metrics, see `agd_core.judging.overall`."""
+        """On the other one over all metrics, see `agd_core.comparing.judging.overall`."""
         return overall([judged.verdict for judged in self.metrics])
 
     @property

@@ -1,0 +1,148 @@
+"""The metric `frechet`: stable at low rank, extrapolated without bias, intervals that hold the truth."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from agd_core.metrics import (
+    METRICS,
+    EvaluateConfig,
+    FeatureStatistics,
+    Measured,
+    Reference,
+    distance_standard_error,
+    frechet_distance,
+)
+from agd_core.metrics.subsets import extrapolated_distance
+from agd_core.seeding import generator
+from benchmarks.interval_coverage import World, coverage
+
+CONFIG = EvaluateConfig(bootstrap_resamples=20)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=generator("distance", seed)).double()
+
+
+def test_gaussians_that_share_their_axes_have_a_closed_form():
+    axes, a, b = torch.linalg.qr(normal(12, 12)).Q, normal(12).exp(), normal(12, seed=1).exp()
+    shift = normal(12, seed=2)
+    first = FeatureStatistics(torch.zeros(12).double(), axes * a @ axes.T, 1000)
+    second = FeatureStatistics(shift, axes * b @ axes.T, 1000)
+    expected = float(shift.square().sum() + (a.sqrt() - b.sqrt()).square().sum())
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(("samples", "width"), [(5, 40), (30, 200)])
+@pytest.mark.parametrize("real", [20, 500])
+def test_fewer_samples_than_features_agree_with_singular_values(samples, width, real):
+    """The trace of the root is the nuclear norm of the product of both sets, which needs no covariance at all."""
+    mixing = normal(width, width, seed=9)
+    a, b = normal(samples, width) @ mixing, 0.5 + normal(real, width, seed=1) @ mixing
+    centred = [x - x.mean(dim=0) for x in (a, b)]
+    scaled = [x / math.sqrt(len(x) - 1) for x in centred]
+    nuclear = torch.linalg.svdvals(scaled[0] @ scaled[1].T).sum()
+    expected = (a.mean(0) - b.mean(0)).square().sum() + sum(x.square().sum() for x in scaled) - 2 * nuclear
+    statistics = FeatureStatistics.of(a), FeatureStatistics.of(b)
+    assert frechet_distance(*statistics) == pytest.approx(float(expected), rel=1e-6)
+    assert frechet_distance(*reversed(statistics)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_rounding_of_true_zeros_is_no_distance():
+    x = FeatureStatistics.of(normal(10, 400))
+    assert abs(frechet_distance(x, x)) < 1e-6 * float(x.covariance.trace())
+
+
+@pytest.mark.parametrize(("samples", "width"), [(203, 16), (30, 64), (5, 3)])
+def test_the_extrapolation_starts_at_the_distance(samples, width):
+    x, labels = normal(samples, width).float(), torch.arange(samples) % 3
+    real = FeatureStatistics.of(0.3 + normal(500, width, seed=1))
+    found = extrapolated_distance(x, labels, real, 20, 0)
+    assert found.distance == pytest.approx(frechet_distance(real, FeatureStatistics.of(x)), rel=1e-8)
+    assert found == extrapolated_distance(x, labels, real, 20, 0)
+    assert found != extrapolated_distance(x, labels, real, 20, 1)
+
+
+def test_the_influence_is_the_derivative_of_the_distance():
+    """Leaving one sample out shifts the distance by its influence over n - 1: so the jackknife's error is the same."""
+    x, labels, real = normal(400, 5).float(), torch.zeros(400).long(), FeatureStatistics.of(1 + normal(999, 5, seed=1))
+    left_out = [frechet_distance(real, FeatureStatistics.of(torch.cat([x[:i], x[i + 1 :]]))) for i in range(400)]
+    jackknife = math.sqrt(399 / 400 * float((torch.tensor(left_out).double()).var()) * 399)
+    assert extrapolated_distance(x, labels, real, 100, 0).standard_error == pytest.approx(jackknife, rel=0.03)
+
+
+def test_infinity_is_where_more_images_lead():
+    world = World(400, 32, shift=0.5)
+    scores = METRICS["frechet"](world.draw(0), CONFIG)
+    larger = METRICS["frechet"](World(6400, 32, shift=0.5).draw(1), CONFIG)
+    fd, infinity = scores["fd"].value, scores["fd_infinity"].value
+    assert fd > larger["fd"].value > larger["fd_infinity"].value - larger["fd_infinity"].standard_error
+    assert infinity == pytest.approx(world.distance, abs=3 * scores["fd_infinity"].standard_error)
+    assert fd - world.distance > 3 * scores["fd"].standard_error
+
+
+@pytest.mark.parametrize(
+    "world",
+    [World(400, 16, classes=1), World(400, 32, decay=1.0, shift=0.3), World(400, 16, shift=0.0, spread=0.0)],
+    ids=["one class", "few axes matter", "the real distribution"],
+)
+def test_intervals_hold_the_truth_in_90_to_99_of_100_trials(world):
+    """A reduced benchmarks/interval_coverage.py."""
+    found = {line.metric: line for line in coverage(world, 200, 200, ("frechet",))}
+    for name in ("fd", "fd_infinity"):
+        assert 0.90 <= found[name].held <= 0.99
+        assert 0.85 < found[name].claimed < 1.2
+
+
+def test_resampling_within_classes_alone_would_be_too_wide():
+    """Why the interval is not the bootstrap's: at eight images per feature it is half as wide again as the spread."""
+    world = World(512, 64)
+    sets = [world.draw(seed).samples for seed in range(60)]
+    real = world.reference.statistics
+    spread = float(torch.tensor([frechet_distance(real, FeatureStatistics.of(seen.features)) for seen in sets]).std())
+    ours = [extrapolated_distance(seen.features, seen.labels, real, 100, 0).standard_error for seen in sets[:10]]
+    bootstrap = [distance_standard_error(seen.features, seen.labels, real, 30, 0) for seen in sets[:10]]
+    assert 0.75 < float(torch.tensor(ours).mean()) / spread < 1.3
+    assert float(torch.tensor(bootstrap).mean()) / spread > 1.5
+
+
+@pytest.mark.parametrize("images", [100, 199])
+def test_fewer_than_four_images_per_feature_give_no_interval_at_infinity(images):
+    scores = METRICS["frechet"](World(images, 50, classes=1).draw(0), CONFIG)
+    assert scores["fd"].warnings == ()
+    assert scores["fd"].low < scores["fd"].value < scores["fd"].high
+    assert len(scores["fd_infinity"].warnings) == 1
+    assert scores["fd_infinity"].low is None
+
+
+def test_four_images_per_feature_are_enough():
+    score = METRICS["frechet"](World(200, 50, classes=1).draw(0), CONFIG)["fd_infinity"]
+    assert score.warnings == ()
+    assert score.low < score.value < score.high
+
+
+def test_few_images_are_said_to_have_narrow_intervals():
+    assert "fewer than 100" in METRICS["frechet"](World(60, 4).draw(0), CONFIG)["fd"].warnings[0]
+
+
+def test_the_warning_names_images_and_features():
+    measured = World(150, 100, classes=1).draw(0)
+    few = dataclasses.replace(measured.reference.statistics, samples=120)
+    reference = Reference(few, measured.reference.features, "few real images")
+    warnings = METRICS["frechet"](dataclasses.replace(measured, reference=reference), CONFIG)["fd"].warnings
+    assert warnings == (
+        "150 images for 100 features: fewer than twice as many; the distance is biased upwards",
+        "120 real images for 100 features: fewer than twice as many; the distance is biased upwards",
+    )
+
+
+def test_without_features_or_real_images_there_is_no_distance():
+    measured = World(20, 4).draw(0)
+    for nothing in (
+        Measured(measured.samples, None, None),
+        Measured(dataclasses.replace(measured.samples, features=None), None, measured.reference),
+        World(3, 4).draw(0),
+    ):
+        assert METRICS["frechet"](nothing, CONFIG) == {}
