@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from agd_core.base_models.sources import BUILTIN_FOLDER
 from agd_core.checkpoint import load_tensors
 from agd_core.digest import file_digest
+from agd_core.errors import InputError
 from agd_core.extractors.base import Agreement, Extracted, FeatureExtractor
 from agd_core.fashion_mnist import CLASS_NAMES, to_signed
 from agd_core.metrics.reference import Reference
@@ -17,6 +18,7 @@ from agd_core.metrics.reference import Reference
 FOLDER = BUILTIN_FOLDER / "fashion-classifier"
 WEIGHTS, REFERENCE = "classifier.safetensors", "train_reference.safetensors"
 _BATCH_IMAGES = 500
+_SHAPE = (32, 32, 1)
 
 
 class FashionClassifier(nn.Module):
@@ -70,10 +72,17 @@ class FashionFeatures(FeatureExtractor):
 
     @torch.inference_mode()
     def extract(self, images: UInt8[Tensor, "images height width channels"]) -> Extracted:
-        """Penultimate activations and class logits."""
+        """Penultimate activations and class logits.
+
+        Raises:
+            InputError: other images than 32 x 32 grey ones.
+        """
+        if (found := tuple(images.shape[1:])) != _SHAPE:
+            shape = " x ".join(map(str, found))
+            raise InputError(f"extractor {self.name} takes 32 x 32 x 1 images, not {shape}; choose another one")
         features, logits = [], []
         for batch in torch.split(images, _BATCH_IMAGES):
-            signed = to_signed(batch.permute(0, 3, 1, 2).to(self.device))
+            signed = to_signed(batch.permute(0, 3, 1, 2).contiguous().to(self.device))
             features.append(self.model.features(signed))
             logits.append(self.model.head(features[-1]))
         return Extracted(torch.cat(features).cpu(), torch.cat(logits).cpu())

@@ -37,7 +37,7 @@ def paired_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Sc
         "psnr": mean_score(psnr(samples.images, guided.images), "higher", "mean over images in dB, at most 58.9"),
     }
     if min(samples.images.shape[1:3]) >= _SSIM_WINDOW:
-        method = "mean over images; Gaussian window of 11 pixels, sigma 1.5"
+        method = "mean over images; Gaussian window of 11 pixels, sigma 1.5, edges reflected"
         scores["ssim"] = mean_score(ssim(samples.images, guided.images), "higher", method)
     if samples.features is not None and guided.features is not None:
         cosine = torch.nn.functional.cosine_similarity(samples.features.double(), guided.features.double())

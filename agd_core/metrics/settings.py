@@ -6,20 +6,20 @@ from pydantic import Field, model_validator
 
 from agd_core.config import Config
 
-ExtractorName = Literal["fashion-classifier", "inception-v3", "efficientnet-lite0", "dinov2", "clip"]
+ExtractorName = Literal["fashion-classifier", "inception-v3", "efficientnet-lite0", "dinov2", "clip", "none"]
 MetricName = Literal["frechet", "kid", "inception-score", "precision-recall", "agreement", "paired", "lpips"]
 
 
 class EvaluateConfig(Config):
     """What is measured on every sample set."""
 
-    extractor: ExtractorName | Literal["none"] = "fashion-classifier"
+    extractor: ExtractorName = "fashion-classifier"
     """Network in whose features images are compared with real ones; "none" leaves that out."""
     extractor_weights: str | None = None
     """File (inception-v3) or folder in transformers format (dinov2, clip) with the extractor's weights."""
     extractor_sha256: str | None = Field(None, pattern="^[0-9a-f]{8,64}$")
     """What the sha256 of the extractor's weights must begin with; inception-v3 knows its own."""
-    judge: ExtractorName | Literal["none"] | None = None
+    judge: ExtractorName | None = None
     """Network that judges whether an image shows its class or prompt; none given: the extractor, where it can."""
     judge_weights: str | None = None
     """The same for the judge."""

@@ -85,7 +85,7 @@ def test_infinity_is_where_more_images_lead():
 
 @pytest.mark.parametrize(
     "world",
-    [World(400, 16, classes=1), World(400, 32, decay=1.0, shift=0.3), World(400, 16, shift=0.0, spread=0.0)],
+    [World(400, 16, classes=1), World(600, 32, decay=0.5, shift=0.3), World(400, 16, shift=0.0, spread=0.0)],
     ids=["one class", "few axes matter", "the real distribution"],
 )
 def test_intervals_hold_the_truth_in_90_to_99_of_100_trials(world):

@@ -115,7 +115,8 @@ def test_without_a_head_there_is_no_inception_score(measured):
 
 
 def test_precision_takes_as_many_real_images_as_there_are_samples(measured):
-    few = dataclasses.replace(measured.samples, features=measured.samples.features[:50])
+    seen = measured.samples
+    few = Seen(seen.images[:50], seen.latents[:50], seen.labels[:50], seen.features[:50])
     scores = METRICS["precision-recall"](dataclasses.replace(measured, samples=few), CONFIG)
     assert "against 50 real images" in scores["precision"].method
 

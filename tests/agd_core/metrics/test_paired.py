@@ -1,0 +1,126 @@
+"""Image by image against the guided teacher, and the agreement with what was asked for."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from agd_core.metrics import METRICS, EvaluateConfig, Measured, Seen, paired_error
+from agd_core.metrics.paired import psnr, ssim
+from agd_core.seeding import generator
+
+CONFIG = EvaluateConfig()
+ROUNDING_DB = 10 * math.log10(255**2 * 12)
+
+
+def pictures(images, side=32, channels=1, seed=0):
+    shape = (images, side, side, channels)
+    return torch.randint(0, 256, shape, generator=generator("pictures", seed), dtype=torch.uint8)
+
+
+def seen(count, seed=0, **changes):
+    noise = generator("latents", seed)
+    latents, features = torch.randn(count, 2, 4, 4, generator=noise), torch.randn(count, 5, generator=noise)
+    parts = {"images": pictures(count, seed=seed), "latents": latents, "features": features}
+    return Seen(labels=torch.zeros(count, dtype=torch.long), **(parts | changes))
+
+
+def test_every_score_is_a_mean_over_images():
+    samples, guided = seen(20), seen(20, seed=1)
+    scores = METRICS["paired"](Measured(samples, guided, None), CONFIG)
+    assert set(scores) == {"paired_mse", "psnr", "ssim", "feature_cosine"}
+    value, error = paired_error(samples.latents, guided.latents)
+    assert (scores["paired_mse"].value, scores["paired_mse"].standard_error) == pytest.approx((value, error))
+    errors = (samples.images.double() - guided.images.double()).square().mean(dim=(1, 2, 3))
+    assert scores["psnr"].value == pytest.approx(float((10 * (255**2 / errors).log10()).mean()), rel=1e-9)
+    for score in scores.values():
+        assert score.high - score.value == pytest.approx(1.96 * score.standard_error)
+
+
+def test_the_guided_set_itself_is_perfect_and_plain_json():
+    scores = METRICS["paired"](Measured(seen(5), seen(5), None), CONFIG)
+    values = {name: score.value for name, score in scores.items()}
+    assert values == pytest.approx(
+        {"paired_mse": 0.0, "psnr": ROUNDING_DB, "ssim": 1.0, "feature_cosine": 1.0}, abs=1e-5
+    )
+    assert all(math.isfinite(score.standard_error) for score in scores.values())
+
+
+def test_psnr_never_falls_when_the_error_does():
+    images = torch.full((4, 32, 32, 1), 100, dtype=torch.uint8)
+    worse = images.clone()
+    for image, pixels in enumerate((0, 1, 200, 1024)):
+        worse[image].view(-1)[:pixels] += 1
+    values = psnr(images, worse).tolist()
+    assert values == sorted(values, reverse=True)
+    assert values[:2] == pytest.approx([ROUNDING_DB] * 2)
+    assert values[3] == pytest.approx(20 * math.log10(255))
+
+
+@pytest.mark.parametrize(("side", "channels"), [(32, 1), (48, 3), (11, 1)])
+def test_ssim_is_wangs_formula_under_a_gaussian_window(side, channels):
+    a, b = pictures(3, side, channels).double(), pictures(3, side, channels, seed=1).double()
+    axis = torch.exp(-((torch.arange(11) - 5).double() ** 2) / (2 * 1.5**2))
+    window = (torch.outer(axis, axis) / axis.sum() ** 2)[None, None]
+
+    def mean(x):
+        padded = torch.nn.functional.pad(x.permute(0, 3, 1, 2), (5, 5, 5, 5), mode="reflect")
+        return torch.nn.functional.conv2d(padded.flatten(0, 1)[:, None], window).unflatten(0, (3, channels))
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    variances, product = mean(a * a) - mean(a) ** 2 + mean(b * b) - mean(b) ** 2, mean(a) * mean(b)
+    full = (
+        (2 * product + c1) / (mean(a) ** 2 + mean(b) ** 2 + c1) * (2 * (mean(a * b) - product) + c2) / (variances + c2)
+    )
+    assert torch.allclose(ssim(a.to(torch.uint8), b.to(torch.uint8)).double(), full.flatten(1).mean(dim=1), atol=1e-4)
+
+
+def test_ssim_does_not_depend_on_how_images_are_batched():
+    a, b = pictures(40, 256), pictures(40, 256, seed=1)
+    assert torch.allclose(ssim(a, b), torch.cat([ssim(a[i : i + 1], b[i : i + 1]) for i in range(40)]), atol=1e-6)
+
+
+@pytest.mark.parametrize("missing", ["features", "pixels"])
+def test_what_cannot_be_compared_is_left_out(missing):
+    changes = {"features": {"features": None}, "pixels": {"images": pictures(4, side=8)}}[missing]
+    scores = METRICS["paired"](Measured(seen(4, **changes), seen(4, seed=1, **changes), None), CONFIG)
+    assert set(scores) == {"paired_mse", "psnr", "ssim", "feature_cosine"} - {
+        {"features": "feature_cosine", "pixels": "ssim"}[missing]
+    }
+
+
+def test_one_image_has_no_error():
+    score = METRICS["paired"](Measured(seen(1), seen(1, seed=1), None), CONFIG)["paired_mse"]
+    assert score.standard_error is score.low is score.high is None
+
+
+@pytest.mark.parametrize("metric", ["paired", "lpips"])
+def test_without_the_guided_set_there_is_no_score(metric):
+    assert METRICS[metric](Measured(seen(4), None, None), CONFIG) == {}
+
+
+def test_every_name_in_the_settings_has_a_metric():
+    from typing import get_args
+
+    from agd_core.metrics.settings import MetricName
+
+    assert set(METRICS) == set(get_args(MetricName))
+
+
+@pytest.mark.parametrize(("right", "low", "high"), [(10, 0.67, 1.0), (0, 0.0, 0.33), (5, 0.23, 0.77)])
+def test_accuracy_has_the_agresti_coull_interval(right, low, high):
+    judged = dataclasses.replace(seen(10), agreement=(torch.arange(10) < right).float(), agreement_metric="accuracy")
+    score = METRICS["agreement"](Measured(judged, None, None), CONFIG)["accuracy"]
+    assert (score.value, score.low, score.high) == pytest.approx((right / 10, low, high), abs=0.01)
+
+
+def test_a_clip_score_is_a_plain_mean():
+    judged = dataclasses.replace(seen(10), agreement=torch.arange(10) / 10, agreement_metric="clip_score")
+    score = METRICS["agreement"](Measured(judged, None, None), CONFIG)["clip_score"]
+    assert score.value == pytest.approx(0.45)
+    assert score.standard_error == pytest.approx(float((torch.arange(10) / 10).std()) / math.sqrt(10))
+
+
+def test_without_a_judge_there_is_no_agreement():
+    assert METRICS["agreement"](Measured(seen(4), None, None), CONFIG) == {}
