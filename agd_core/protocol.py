@@ -114,7 +114,7 @@ class Protocol:
     guidance_scale: float
     """The scale that was asked for; unguided samples have it too."""
     settings: Mapping[str, Any]
-    """Of the metrics, e.g. bootstrap_resamples, kid_subset_size, neighbours."""
+    """Of the metrics, e.g. distance_subsets, kid_subset_size, neighbours."""
     quantisation: str = QUANTISATION
     libraries: Mapping[str, str] = field(default_factory=library_versions)
     """Version by name."""

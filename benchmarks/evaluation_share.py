@@ -42,7 +42,7 @@ def main() -> None:
     """Print the seconds of every stage and the share."""
     preset, *overrides = sys.argv[1:] or ["fashion-dit"]
     with tempfile.TemporaryDirectory() as folder:
-        place = Timed(Path(folder))
+        place = Timed(Path(folder), announce=print)
         distill(load_config(preset, [*_QUICK, *overrides]), "benchmark", place)
     for stage, seconds in place.seconds.items():
         print(f"{stage:>18}: {seconds:7.1f} s")

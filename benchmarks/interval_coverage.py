@@ -129,7 +129,7 @@ def coverage(world: World, trials: int, more: int, metrics: Sequence[str] = METR
     """
     config = EvaluateConfig(metrics=tuple(metrics))
     counted = [measure(world, seed, config) for seed in range(trials)]
-    quick = config.model_copy(update={"bootstrap_resamples": 2})
+    quick = config.model_copy(update={"distance_subsets": 2})
     others = [measure(world, seed, quick) for seed in range(trials, trials + more)]
     for name in counted[0]:
         truth = statistics.fmean(scores[name].value for scores in others)

@@ -18,7 +18,7 @@ ALLOWED_OWN_IMPORTS = {
 STORAGE_FORMATS = ("zarr", "numcodecs", "webdataset", "pyarrow")
 PREFECT_ROOM = "flows/lab/"
 CORE_ORDER = (
-    ("errors", "digest", "config", "progress", "records", "permutation", "parent_death", "peak_memory"),
+    ("errors", "digest", "config", "progress", "records", "permutation", "parent_death", "peak_memory", "weights"),
     ("seeding", "checkpoint", "condition", "fashion_mnist", "order", "protocol"),
     ("denoiser", "training_loop", "schedulers", "dataset"),
     ("base_models",),

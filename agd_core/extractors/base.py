@@ -70,9 +70,7 @@ class FeatureExtractor(ABC):
     def extract(self, images: Images) -> Extracted:
         """Features and logits; one-channel images are repeated to three where the network takes three."""
 
-    def agreement(
-        self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]
-    ) -> Agreement | None:
+    def agreement(self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]) -> Agreement | None:
         """How well images show what was asked for; None where this extractor cannot tell.
 
         Args:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from agd_core.errors import InputError
 from agd_core.extractors.base import Extracted, FeatureExtractor, Images
-from agd_core.extractors.files import missing_package, read_state, reason
+from agd_core.extractors.files import missing_package, reason
 from agd_core.extractors.preprocessing import BICUBIC, apply_in_batches, normalised, planes, resized
+from agd_core.weights import read_state
 
 _SIZE = 224
 _MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3

@@ -1,7 +1,5 @@
-"""Weights that a person gives: one file of tensors, or a folder in transformers format; never executed or fetched."""
+"""Folders with weights in transformers format that a person gives; never executed or fetched."""
 
-import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_safetensors
-from torch import Tensor
 
 from agd_core.digest import digest, file_digest
 from agd_core.errors import InputError
@@ -19,28 +15,6 @@ CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 """Glob patterns of a folder's weights: one file, or its parts."""
 _REASON_CHARACTERS = 160
-
-
-def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
-    """A network's tensors by name, and the sha256 of the very bytes that they were read from.
-
-    Args:
-        path: a safetensors file, or a PyTorch state dict with any other suffix; nothing in it is executed.
-
-    Raises:
-        InputError: the file cannot be read, or holds anything but tensors by name.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the weights {path}: {error.strerror}") from error
-    try:
-        state = _parse(content, path.suffix)
-    except Exception as error:  # a damaged file may raise anything
-        raise InputError(f"{path} holds no plain tensors by name (safetensors or a PyTorch state dict)") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} holds other things than tensors by name (a PyTorch state dict)")
-    return state, hashlib.sha256(content).hexdigest()
 
 
 def model_folder(weights: Path | None, extractor: str, model_type: str) -> Path:
@@ -122,9 +96,3 @@ def _without_progress_bar() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _parse(content: bytes, suffix: str) -> Any:
-    if suffix == ".safetensors":
-        return load_safetensors(content)
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from agd_core.errors import InputError
 from agd_core.extractors.base import Extracted, FeatureExtractor, Images
-from agd_core.extractors.files import missing_package, read_state, reason
+from agd_core.extractors.files import missing_package, reason
 from agd_core.extractors.preprocessing import apply_in_batches, planes
+from agd_core.weights import read_state
 
 STANDARD_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """What torch hub calls the file that torch-fidelity publishes with its version 0.2.0."""

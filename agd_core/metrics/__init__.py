@@ -3,7 +3,7 @@
 from agd_core.metrics.agreement import agreement_scores
 from agd_core.metrics.base import Better, Measured, Metric, Score, Seen
 from agd_core.metrics.distance import frechet_scores
-from agd_core.metrics.frechet import bootstrap_standard_error, frechet_distance
+from agd_core.metrics.frechet import frechet_distance
 from agd_core.metrics.inception_score import inception_scores
 from agd_core.metrics.kernel import kid_scores
 from agd_core.metrics.lpips import lpips_scores
@@ -12,7 +12,7 @@ from agd_core.metrics.precision_recall import precision_recall_scores
 from agd_core.metrics.reference import Reference
 from agd_core.metrics.regression import Measurement, Verdict, judge_nights
 from agd_core.metrics.settings import EvaluateConfig
-from agd_core.metrics.standard_errors import accuracy_standard_error, distance_standard_error, paired_error
+from agd_core.metrics.standard_errors import accuracy_standard_error, paired_error
 from agd_core.metrics.statistics import FeatureStatistics, RunningStatistics
 
 METRICS: dict[str, Metric] = {
@@ -39,8 +39,6 @@ __all__ = [
     "Seen",
     "Verdict",
     "accuracy_standard_error",
-    "bootstrap_standard_error",
-    "distance_standard_error",
     "frechet_distance",
     "judge_nights",
     "paired_error",

@@ -26,7 +26,7 @@ class Score:
     high: float | None = None
     """95 % interval; None where there is none."""
     method: str = ""
-    """How interval and standard error were made, e.g. "bootstrap within classes, 100 resamples"."""
+    """How interval and standard error were made, e.g. "influence function within classes"."""
     warnings: tuple[str, ...] = ()
     """What a reader must know, e.g. that there are too few images for so many features."""
 

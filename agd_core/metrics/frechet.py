@@ -5,10 +5,9 @@ Heusel et al., https://arxiv.org/abs/1706.08500, equation 6; with Inception feat
 
 import torch
 
-from agd_core.metrics.statistics import Features, FeatureStatistics, positive
-from agd_core.seeding import generator
+from agd_core.metrics.statistics import FeatureStatistics, positive
 
-__all__ = ["FeatureStatistics", "bootstrap_standard_error", "frechet_distance"]
+__all__ = ["FeatureStatistics", "frechet_distance"]
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
@@ -20,13 +19,3 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     cross = positive(torch.linalg.eigvalsh(a.root @ b.covariance @ a.root)).sqrt().sum()
     mean_part = (a.mean - b.mean).square().sum()
     return float(mean_part + a.covariance.trace() + b.covariance.trace() - 2 * cross)
-
-
-def bootstrap_standard_error(features: Features, reference: FeatureStatistics, resamples: int, seed: int) -> float:
-    """Standard deviation of the distance over bootstrap resamples of the features (Efron 1979)."""
-    distances = []
-    for resample in range(resamples):
-        rows = torch.randint(len(features), (len(features),), generator=generator(seed, "bootstrap", resample))
-        counts = torch.bincount(rows, minlength=len(features)).double()
-        distances.append(frechet_distance(reference, FeatureStatistics.weighted(features, counts)))
-    return float(torch.tensor(distances).std())

@@ -23,6 +23,9 @@ _MOST_SPLITS, _FEWEST_PER_SPLIT = 10, 10
 def inception_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
     """`inception_score`: mean over ten random splits, fewer where a split would have fewer than ten images.
 
+    Where next to no image is misjudged, what varies among sample sets is whether a rare one is; the error, taken from
+    one set, is too small then.
+
     Raises:
         InputError: torch-fidelity is not installed.
     """

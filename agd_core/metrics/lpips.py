@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from agd_core.digest import file_digest
@@ -19,6 +18,7 @@ from agd_core.metrics.base import Measured, Score
 from agd_core.metrics.optional import optional_package
 from agd_core.metrics.scores import mean_score
 from agd_core.metrics.settings import EvaluateConfig
+from agd_core.weights import read_state
 
 Images = UInt8[Tensor, "images height width channels"]
 SMALLEST_SIDE = 16
@@ -70,7 +70,10 @@ def _network(weights: Path) -> nn.Module:
     """The authors' network with these weights; the global random state is left as it was."""
     with optional_package("lpips"):
         from lpips import LPIPS
-    state = _read_state(weights)
+    try:
+        state, _ = read_state(weights)
+    except InputError as error:
+        raise InputError(f"evaluate.lpips_weights, torchvision's VGG16: {error}") from error
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision the old way
         network: nn.Module = LPIPS(net="vgg", pnet_rand=True, verbose=False)
@@ -84,17 +87,6 @@ def _network(weights: Path) -> nn.Module:
             f"evaluate.lpips_weights {weights} is no VGG16 of torchvision's (features.0.weight, ...)"
         ) from error
     return network
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    """Tensors by name."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may raise anything
-        raise InputError(f"cannot read evaluate.lpips_weights {path}: a state dict of torchvision's VGG16") from error
-    return state if isinstance(state, dict) else {}
 
 
 def _to_rgb(images: Images) -> Float[Tensor, "images 3 height width"]:

@@ -12,10 +12,15 @@ from torch import Tensor
 
 from agd_core.metrics.base import Measured, Score
 from agd_core.metrics.optional import optional_package
+from agd_core.metrics.scores import share_score
 from agd_core.metrics.settings import EvaluateConfig
 
 Features = Float[Tensor, "images width"]
 Real = Float[Tensor, "real width"]
+RECALL_WIDENED = 1.2
+"""Recall's error over the binomial one. Whether a sample lies in the manifold of the given real images is independent
+of the other samples, so precision's error is binomial; but all samples make the manifold that recall asks for. On
+synthetic Gaussians the spread of precision was 0.95 to 1.02 binomial errors, that of recall 1.06 to 1.18."""
 
 
 def precision_recall_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
@@ -29,8 +34,12 @@ def precision_recall_scores(measured: Measured, config: EvaluateConfig) -> Mappi
         return {}
     real = evenly(reference.features, len(samples))
     precision, recall = _torch_fidelity(samples, real, config.neighbours)
-    method = f"k = {config.neighbours}; against {len(real):,} real images, evenly chosen"
-    return {"precision": Score(precision, "higher", method=method), "recall": Score(recall, "higher", method=method)}
+    method = f"k = {config.neighbours}; against {len(real):,} real images, evenly chosen; binomial"
+    widened = f"{method}, widened by a fifth"
+    return {
+        "precision": share_score(precision, len(samples), method),
+        "recall": share_score(recall, len(real), widened, RECALL_WIDENED),
+    }
 
 
 def evenly(features: Real, count: int) -> Float[Tensor, "chosen width"]:

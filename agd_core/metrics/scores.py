@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agd_core.metrics.base import Better, Score
-from agd_core.metrics.standard_errors import NORMAL_95
+from agd_core.metrics.standard_errors import NORMAL_95, accuracy_interval, accuracy_standard_error
 
 
 def normal_score(value: float, better: Better, error: float | None, method: str, *warnings: str) -> Score:
@@ -22,3 +22,17 @@ def mean_score(values: Float[Tensor, " images"], better: Better, method: str) ->
     values = values.double()
     error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
     return normal_score(float(values.mean()), better, error, method)
+
+
+def share_score(share: float, images: int, method: str, widened: float = 1.0) -> Score:
+    """A share of images, higher being better, with its binomial error and interval (Agresti and Coull 1998).
+
+    Args:
+        share: 0 to 1.
+        images: of how many.
+        method: in words.
+        widened: how many times as large the error is.
+    """
+    error = widened * accuracy_standard_error(share, images)
+    low, high = accuracy_interval(share, images, widened)
+    return Score(share, "higher", error, low, high, method)

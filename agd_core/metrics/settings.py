@@ -29,8 +29,8 @@ class EvaluateConfig(Config):
     """Bring real images to this size: the short side resized, the centre cropped; None takes them as they are."""
     metrics: tuple[MetricName, ...] = ("frechet", "kid", "inception-score", "precision-recall", "agreement", "paired")
     """What to measure; those without something to look at (no real images, no classes) are left out."""
-    bootstrap_resamples: int = Field(100, ge=2)
-    """Resamples behind the intervals."""
+    distance_subsets: int = Field(100, ge=2)
+    """Random subsets through whose distances the bias of the Frechet distance is taken out, about this many."""
     kid_subsets: int = Field(20, ge=1, le=1000)
     """Subsets over which the kernel distance is averaged."""
     kid_subset_size: int = Field(1000, ge=2)
@@ -44,7 +44,7 @@ class EvaluateConfig(Config):
     measure_cost: bool = True
     """Measure time per step, FLOPs and memory of every method."""
     seed: int = Field(0, ge=0)
-    """Seeds the resamples."""
+    """Seeds the subsets."""
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":

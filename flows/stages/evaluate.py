@@ -157,7 +157,7 @@ def _check_classes(setting: str, network: FeatureExtractor | None, class_names: 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:
     """What shapes a score beside the instruments."""
-    kept = ("metrics", "bootstrap_resamples", "kid_subsets", "kid_subset_size", "neighbours", "seed")
+    kept = ("metrics", "distance_subsets", "kid_subsets", "kid_subset_size", "neighbours", "seed")
     lpips = file_digest(Path(config.lpips_weights).expanduser()) if config.lpips_weights else None
     return {**{name: config.identity()[name] for name in kept}, "lpips": lpips, "version": VERSION}
 

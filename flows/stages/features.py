@@ -36,7 +36,7 @@ def features(extractor: FeatureExtractor, samples: Artefact, place: Workplace, w
             tensors["logits"] = extracted.logits
         save_tensors(tensors, artefact.path / FEATURES)
 
-    return place.produce(STAGE, identity, work, title=f"{extractor.name} features of {what}")
+    return place.produce(STAGE, identity, work, title=f"features of {what} by {extractor.name}")
 
 
 def read_features(artefact: Artefact) -> Extracted:

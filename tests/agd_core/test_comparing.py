@@ -282,7 +282,7 @@ def measured_distances(features, reference):
     images, width = features.shape
     pixels, latents = torch.zeros(images, 1, width, 1, dtype=torch.uint8), torch.zeros(images, 1, 1, 1)
     seen = Seen(pixels, latents, torch.arange(images) % 10, features)
-    found = METRICS["frechet"](Measured(seen, None, reference), EvaluateConfig(bootstrap_resamples=20))
+    found = METRICS["frechet"](Measured(seen, None, reference), EvaluateConfig(distance_subsets=20))
     return {name: one.as_dict() for name, one in found.items()}
 
 

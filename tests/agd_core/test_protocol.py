@@ -30,8 +30,8 @@ UNLIKE = [
     ({"steps": 50}, "steps: 20 here, 50 there", "fd"),
     ({"guidance_scale": 3.5}, "guidance_scale: 2 here, 3.5 there", "fd"),
     (
-        {"settings": {**PROTOCOL.settings, "bootstrap_resamples": 5}},
-        "settings.bootstrap_resamples: 100 here, 5 there",
+        {"settings": {**PROTOCOL.settings, "distance_subsets": 5}},
+        "settings.distance_subsets: 100 here, 5 there",
         "fd",
     ),
     ({"settings": {**PROTOCOL.settings, "neighbours": 5}}, "settings.neighbours: 3 here, 5 there", "precision"),

@@ -21,7 +21,7 @@ TRAINED = (
     "train.steps=60",
     "train.batch_size=64",
 )
-QUICK = ("sample.images=60", "sample.steps=5", "evaluate.bootstrap_resamples=20")
+QUICK = ("sample.images=60", "sample.steps=5", "evaluate.distance_subsets=20")
 """Overrides that make a night a matter of a second."""
 
 

@@ -69,7 +69,7 @@ def test_relative_paths_hold_from_everywhere(adapter, tmp_path, monkeypatch):
 
 def test_what_shapes_a_score_shapes_the_protocol(adapter, tmp_path):
     changes = ["sample.images=7", "sample.steps=3", "sample.scheduler=euler", "sample.guidance_scales=[3]"]
-    changes += ["sample.seed=2", "evaluate.bootstrap_resamples=3", "evaluate.extractor=none"]
+    changes += ["sample.seed=2", "evaluate.distance_subsets=3", "evaluate.extractor=none"]
     changes += ["guidance.guided_channels=3", "base_model.dtype=bfloat16"]
     assert register(adapter, tmp_path / "out", name="plain").exit_code == 0
     assert register(adapter, tmp_path / "out", "--set", "sample.batch_size=3", name="batch").exit_code == 0

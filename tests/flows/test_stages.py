@@ -73,7 +73,7 @@ def test_running_again_does_nothing(first_run, small_config):
 
 def test_changing_only_the_evaluation_evaluates_only(first_run, small_config):
     place, lines = recording(first_run[0])
-    changed = small_config.evaluate.model_copy(update={"bootstrap_resamples": 7})
+    changed = small_config.evaluate.model_copy(update={"distance_subsets": 7})
     distill(small_config.model_copy(update={"evaluate": changed}), "agd distill test", place)
     assert [line.partition(":")[0] for line in lines.work()] == ["report"]
 

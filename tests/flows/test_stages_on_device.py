@@ -100,7 +100,7 @@ def test_statistics_go_on_while_another_process_holds_the_device(config, teacher
             return computed(*arguments)
 
     monkeypatch.setattr(evaluation, "evaluate_samples", while_held)
-    other = config.evaluate.model_copy(update={"bootstrap_resamples": 9})
+    other = config.evaluate.model_copy(update={"distance_subsets": 9})
     place = Watched(distilled.output)
     assert (evaluated(config, other, teacher, sample_sets, place).path / EVALUATION).is_file()
     assert place.finished == []

@@ -1,4 +1,4 @@
-"""A sweep: every cell its own cached artefact, shared with the headline, resumed where it was stopped; and what is published."""
+"""A sweep: cells are cached artefacts, shared with the headline, resumed where it was stopped; what is published."""
 
 import json
 from collections import Counter

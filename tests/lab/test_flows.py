@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, tempor
 from prefect.testing.utilities import prefect_test_harness
 
 from agd_core.checkpoint import load_tensors
-from flows.lab.flows import collect_flow, distill_flow, evaluate_flow, sample_flow
+from flows.lab.flows import collect_flow, distill_flow, evaluate_flow, sample_flow, sweep_flow
 from flows.lab.parameters import CollectSettings, DistillSettings, FanOut, SampleSettings, TrainSettings
 from flows.stages.verify import verify
 from tests.conftest import SMALL
@@ -82,13 +82,16 @@ def test_samples_and_losses_are_artifacts(ran):
 
 def test_a_second_run_recomputes_nothing(ran, output):
     assert run_and_count(distill_flow, settings(output)) == {
-        "Cached": ["collect", "evaluate", "sample", "train", "write"]
+        "Cached": ["collect", "evaluate", "features", "prediction", "sample", "train", "write"]
     }
 
 
 def test_another_evaluation_runs_the_evaluation_and_what_follows_it(ran, output):
-    ended = run_and_count(distill_flow, settings(output, "evaluate.bootstrap_resamples=7"))
-    assert ended == {"Cached": ["collect", "sample", "train"], "Completed": ["evaluate", "write"]}
+    ended = run_and_count(distill_flow, settings(output, "evaluate.distance_subsets=7"))
+    assert ended == {
+        "Cached": ["collect", "features", "prediction", "sample", "train"],
+        "Completed": ["evaluate", "write"],
+    }
 
 
 def test_another_folder_is_not_served_from_the_first(ran, tmp_path):
@@ -138,9 +141,9 @@ CHANGES = [
     ("sample.seed=2", "sample"),
     ("sample.steps=3", "sample"),
     ("sample.guidance_scales=[1.5]", "sample"),
-    ("evaluate.bootstrap_resamples=6", "evaluate"),
+    ("evaluate.distance_subsets=6", "evaluate"),
 ]
-CHAIN = ["collect", "train", "sample", "evaluate", "write"]
+CHAIN = ["collect", "train", "sample", "features", "evaluate", "write"]
 
 
 @pytest.mark.parametrize(("change", "first"), CHANGES)
@@ -152,6 +155,14 @@ def test_no_stage_is_served_from_before_a_change(ran, output, change, first):
     assert set(before) <= set(ended.get("Cached", []))
     assert set(after) <= set(ended["Completed"])
     assert first not in ended.get("Cached", []) or first == "sample"
+
+
+def test_a_sweep_takes_over_the_headlines_cells(ran, output):
+    ended = run_and_count(sweep_flow, settings(output, "sample.sweep_schedulers=[euler]"))
+    assert set(ended["Cached"]) >= {"collect", "train", "sample", "features", "evaluate"}
+    assert set(ended["Completed"]) == {"sample", "features", "evaluate", "write"}
+    assert (output / "sweep.html").is_file()
+    assert str(output / "sweep.html") in Artifact.get("results").data
 
 
 def test_names_say_what_a_run_does(ran):
@@ -219,7 +230,7 @@ def test_the_stages_before_sampling_are_enough_for_its_flow(ran, output):
     ended = run_and_count(sample_flow, settings(output, model=SampleSettings))
     assert ended == {"Cached": ["collect", "sample", "train"]}
     ended = run_and_count(evaluate_flow, settings(output))
-    assert ended == {"Cached": ["collect", "evaluate", "sample", "train"]}
+    assert ended == {"Cached": ["collect", "evaluate", "features", "sample", "train"]}
 
 
 @pytest.mark.parametrize("runner", ["dask", "ray"])

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from agd_core.metrics.frechet import FeatureStatistics, bootstrap_standard_error, frechet_distance
+from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
 from agd_core.seeding import generator
 
 
@@ -97,22 +97,3 @@ def test_fewer_samples_than_features_give_a_finite_true_distance():
 def test_a_constant_feature_has_the_distance_of_a_point():
     point, cloud = FeatureStatistics.of(torch.ones(4, 3)), gaussian([1.0] * 3, COVARIANCE)
     assert frechet_distance(point, cloud) == pytest.approx(3.7, abs=1e-9)
-
-
-def test_the_bootstrap_error_shrinks_like_the_square_root_of_the_samples():
-    x, reference = features(1600, 4, shift=1.0), FeatureStatistics.of(features(5000, 4, seed=1))
-    small, large = (bootstrap_standard_error(x[:samples], reference, 60, seed=0) for samples in (100, 1600))
-    assert 2.5 < small / large < 6
-
-
-def test_the_bootstrap_error_is_the_error_of_the_mean_part():
-    x = torch.randn(400, 1, generator=generator(4)) + 10.0
-    reference = gaussian([0.0], [[1.0]])
-    assert bootstrap_standard_error(x, reference, 200, seed=0) == pytest.approx(2 * 10 / math.sqrt(400), rel=0.15)
-
-
-def test_the_bootstrap_is_a_pure_function_of_its_seed():
-    x, reference = features(50, 3), FeatureStatistics.of(features(50, 3, seed=1))
-    first = bootstrap_standard_error(x, reference, 5, seed=0)
-    assert bootstrap_standard_error(x, reference, 5, seed=0) == first
-    assert bootstrap_standard_error(x, reference, 5, seed=1) != first

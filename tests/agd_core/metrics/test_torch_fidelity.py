@@ -16,7 +16,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase  # noqa: 
 pytestmark = pytest.mark.skipif(not DEFAULT_FOLDER.is_dir(), reason="Fashion-MNIST is not installed")
 
 SAMPLES, REAL = 300, 300
-CONFIG = EvaluateConfig(kid_subsets=5, kid_subset_size=100, bootstrap_resamples=20, seed=3)
+CONFIG = EvaluateConfig(kid_subsets=5, kid_subset_size=100, distance_subsets=20, seed=3)
 
 
 class ClassifierForFidelity(FeatureExtractorBase):

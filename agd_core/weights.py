@@ -1,0 +1,40 @@
+"""A file of weights that a person gives; nothing in it is executed."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from agd_core.errors import InputError
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
+    """A network's tensors by name, and the sha256 of the very bytes that they were read from.
+
+    Args:
+        path: a safetensors file, or a PyTorch state dict with any other suffix; nothing in it is executed.
+
+    Raises:
+        InputError: the file cannot be read, or holds anything but tensors by name.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the weights {path}: {error.strerror}") from error
+    try:
+        state = _parse(content, path.suffix)
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"{path} holds no plain tensors by name (safetensors or a PyTorch state dict)") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} holds other things than tensors by name (a PyTorch state dict)")
+    return state, hashlib.sha256(content).hexdigest()
+
+
+def _parse(content: bytes, suffix: str) -> Any:
+    if suffix == ".safetensors":
+        return load_safetensors(content)
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
