@@ -73,7 +73,7 @@ def _network(weights: Path) -> nn.Module:
     try:
         state, _ = read_state(weights)
     except InputError as error:
-        raise InputError(f"evaluate.lpips_weights, torchvision's VGG16: {error}") from error
+        raise InputError(f"evaluate.lpips_weights must be torchvision's VGG16: {error}") from error
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision the old way
         network: nn.Module = LPIPS(net="vgg", pnet_rand=True, verbose=False)
