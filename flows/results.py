@@ -7,6 +7,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from agd_core.adapter_files import WEIGHTS
+from agd_core.digest import file_digest
 from agd_core.errors import InputError, first_line
 from agd_core.metrics.base import Better
 from agd_core.report.rows import Row
@@ -42,18 +44,19 @@ _ROWS = TypeAdapter(list[_StoredRow])
 
 
 def read_rows(place: Path) -> Sequence[Row]:
-    """Every row of a metrics.json, those of the step curve included.
+    """Every row of a metrics.json or sweep.json once: the headline, the step curve, then all other points.
 
     Args:
         place: the file, or a folder that holds it.
 
     Raises:
-        InputError: nothing there, not readable, without evaluated rows, or made before rows had a protocol.
+        InputError: nothing there, not readable, without evaluated rows, made before rows had a protocol, or
+            measured with other weights than lie beside it.
     """
     path = _file(place)
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        rows = [*metrics["rows"], *metrics.get("curve", ())]
+        rows = _once([*metrics["rows"], *metrics.get("curve", ()), *metrics.get("all_rows", ())])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds no readable results: {type(error).__name__}: {first_line(error)}") from error
     if any(isinstance(row, dict) and not (row.keys() >= _NEW and row["protocol"]) for row in rows):
@@ -61,6 +64,7 @@ def read_rows(place: Path) -> Sequence[Row]:
     _check(rows, path)
     if not any(row["scores"] for row in rows):
         raise InputError(f"{path} has no evaluated rows")
+    _check_weights(metrics, path)
     return cast(Sequence[Row], rows)
 
 
@@ -71,6 +75,18 @@ def _file(place: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{place} holds no {METRICS}; `agd evaluate` writes one")
     return path
+
+
+def _once(rows: list[Any]) -> list[Any]:
+    """Equal rows once, in the order of their first."""
+    return list({json.dumps(row, sort_keys=True): row for row in rows}.values())
+
+
+def _check_weights(metrics: dict[str, Any], path: Path) -> None:
+    """Numbers beside an adapter must be those of that adapter."""
+    weights = path.parent / WEIGHTS
+    if weights.is_file() and file_digest(weights) != metrics.get("weights_sha256"):
+        raise InputError(f"{path} was not measured with the {WEIGHTS} beside it; evaluate again")
 
 
 def _check(rows: list[Any], path: Path) -> None:

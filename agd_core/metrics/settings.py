@@ -1,8 +1,8 @@
 """What is measured on every sample set."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agd_core.config import Config
 
@@ -46,10 +46,18 @@ class EvaluateConfig(Config):
     seed: int = Field(0, ge=0)
     """Seeds the subsets."""
 
+    @field_validator("extractor_sha256", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """YAML takes digits alone for a number."""
+        return str(value) if isinstance(value, int) else value
+
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
         if len(set(self.metrics)) < len(self.metrics):
             raise ValueError("metrics must name every metric once")
+        if self.judge_weights is not None and self.judge is None:
+            raise ValueError("judge_weights needs a judge")
         if "lpips" in self.metrics and not self.lpips_weights:
             raise ValueError("metrics names lpips, which needs lpips_weights")
         return self

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agd_core.report.rows import Row
+from agd_core.report.rows import NO_NUMBER, Row, is_number
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 """Behind a heading: the good direction."""
@@ -39,7 +39,12 @@ COLUMNS = (
     Column("accuracy", "accuracy", "{:.1%}", "Share of images that the judge gives the class they were sampled for."),
     Column("clip_score", "CLIP score", "{:.2f}", "Agreement of image and prompt in CLIP's features."),
     Column("paired_mse", "paired MSE", "{:.4f}", "Squared distance of final latents to CFG's from the same noise."),
-    Column("psnr", "PSNR, dB", "{:.2f}", "Likeness to CFG's image from the same noise, pixel by pixel."),
+    Column(
+        "psnr",
+        "PSNR, dB",
+        "{:.2f}",
+        "Likeness to CFG's image from the same noise, pixel by pixel; 58.9 dB is the cap: identical images.",
+    ),
     Column("ssim", "SSIM", "{:.3f}", "Structural likeness to CFG's image from the same noise; 1 is equal."),
     Column("feature_cosine", "cosine", "{:.4f}", "Cosine to CFG's image from the same noise, in features; 1 is equal."),
     Column("lpips", "LPIPS", "{:.4f}", "Perceptual distance to CFG's image from the same noise."),
@@ -115,13 +120,16 @@ def warned(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def cell(row: Row, column: Column) -> Cell:
-    """One metric of one row; a dash where it was not measured."""
+    """One metric of one row; a dash where it was not measured, `NO_NUMBER` where that gave none."""
     score: Mapping[str, Any] | None = row["scores"].get(column.key)
     if score is None:
         return Cell("-")
+    warnings = tuple(score["warnings"])
+    if not is_number(score["value"]):
+        return Cell(NO_NUMBER, warnings=warnings)
     ends = [score["low"], score["high"]]
-    below = "" if None in ends else " to ".join(column.pattern.format(end) for end in ends)
-    return Cell(column.pattern.format(score["value"]), below, tuple(score["warnings"]))
+    below = " to ".join(column.pattern.format(end) for end in ends) if all(map(is_number, ends)) else ""
+    return Cell(column.pattern.format(score["value"]), below, warnings)
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:

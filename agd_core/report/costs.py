@@ -11,7 +11,7 @@ HEADINGS = (
     "evaluations per step",
     "one image, ms",
     "ms per step, batch 1",
-    "images/s",
+    "images/s at saturation",
     "image steps/s",
     "ms per step",
     "batch",

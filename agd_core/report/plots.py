@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from agd_core.metrics.regression import Band, Verdict
-from agd_core.report.rows import Row
+from agd_core.report.rows import Row, is_number
 
 _LOSS_WINDOW = 50
 _SHORT_NAME = 24
@@ -66,7 +66,7 @@ def precision_recall_plot(rows: Sequence[Row]) -> bytes:
     """
     figure, axes = _figure("recall: how much of the real variety", "precision: how real")
     for line in _lines(rows):
-        both = [row for row in line.rows if {"precision", "recall"} <= row["scores"].keys()]
+        both = [row for row in line.rows if all(_has(row, name) for name in ("precision", "recall"))]
         recall, precision = ([row["scores"][name]["value"] for row in both] for name in ("recall", "precision"))
         axes.plot(recall, precision, **line.look.arguments, label=line.name)
         for row, x, y in zip(both, recall, precision, strict=True):
@@ -203,12 +203,16 @@ def _looks(methods: Mapping[str, str]) -> dict[str, _Look]:
     return looks
 
 
+def _has(row: Row, metric: str) -> bool:
+    return metric in row["scores"] and is_number(row["scores"][metric]["value"])
+
+
 def _draw_line(axes: Axes, line: _Line, value: str, positions: Sequence[float]) -> None:
     """One method's values with their 95 % intervals, from left to right; what is not finite is left out."""
     points = [
         (position, score["value"], score["low"], score["high"])
         for position, row in sorted(zip(positions, line.rows, strict=True), key=lambda pair: pair[0])
-        if (score := row["scores"].get(value)) and math.isfinite(score["value"])
+        if (score := row["scores"].get(value)) and is_number(score["value"])
     ]
     if not points:
         return

@@ -1,5 +1,6 @@
 """One line of the results table, the same in the terminal, in metrics.json and in the report."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
@@ -34,20 +35,22 @@ class Row(TypedDict):
     """How the numbers were made, see `agd_core.protocol`."""
 
 
+NO_NUMBER = "no number"
+"""Where a metric was measured and came out as NaN or infinite; JSON holds null there."""
 WARNED = " (!)"
 """Behind a number that a warning belongs to."""
 HEADINGS = ("method", "scale", "NFE", "FD (95 % interval)", "accuracy", "paired MSE", "images/s", "adapter parameters")
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """The row as text, in the order of `HEADINGS`; a dash where nothing was measured."""
+    """The row as text, in the order of `HEADINGS`; a dash where nothing was measured, see also `NO_NUMBER`."""
     return (
         row["name"],
         f"{row['guidance_scale']:g}",
         f"{row['nfe']:g}",
-        _interval(row),
-        _number(row["accuracy"], "{:.1%}"),
-        _number(row["paired_mse"], "{:.4f}"),
+        _distance(row),
+        _number(row, "accuracy", row["accuracy"], "{:.1%}"),
+        _number(row, "paired_mse", row["paired_mse"], "{:.4f}"),
         f"{row['images_per_second']:.1f}",
         f"{row['adapter_parameters']:,} ({row['adapter_percent']:.1f} %)" if row["adapter_parameters"] else "-",
     )
@@ -59,12 +62,29 @@ def warnings(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(every))
 
 
-def _interval(row: Row) -> str:
-    if row["fd"] is None:
-        return "-"
-    mark = WARNED if row["scores"]["fd"]["warnings"] else ""
-    return f"{row['fd']:.2f} ({row['fd_low']:.2f} to {row['fd_high']:.2f}){mark}"
+def is_number(value: float | None) -> bool:
+    """Whether there is a number that can be shown."""
+    return value is not None and math.isfinite(value)
 
 
-def _number(value: Any, pattern: str) -> str:
-    return "-" if value is None else pattern.format(value)
+def plain(value: Any) -> Any:
+    """The same data for JSON, which has no NaN and no infinity: at any depth they become None."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _distance(row: Row) -> str:
+    text = _number(row, "fd", row["fd"], "{:.2f}")
+    low, high = row["fd_low"], row["fd_high"]
+    if is_number(row["fd"]) and is_number(low) and is_number(high):
+        text = f"{text} ({low:.2f} to {high:.2f})"
+    return text + WARNED if row["scores"].get("fd", {}).get("warnings") else text
+
+
+def _number(row: Row, metric: str, value: float | None, pattern: str) -> str:
+    if is_number(value):
+        return pattern.format(value)
+    return NO_NUMBER if metric in row["scores"] else "-"

@@ -29,7 +29,7 @@ from agd_core.progress import ShouldStop, Stopped
 from agd_core.trajectory import collect_unit
 from flows.config import PipelineConfig
 from flows.lab.parameters import FanOut
-from flows.stages.comparison import every_cell
+from flows.stages.comparison import Point, every_cell
 from flows.stages.distill import Trained
 from flows.stages.sample import sample
 from flows.workplace import Workplace, pick_device
@@ -97,8 +97,10 @@ def each_unit(
     yield from _each(fan_out, "unit", there if fan_out.elsewhere else here, units, should_stop)
 
 
-def sample_elsewhere(fan_out: FanOut, trained: Trained, elsewhere: Elsewhere, should_stop: ShouldStop) -> None:
-    """Make every sample set of a configuration in other processes; the stages find them done.
+def sample_elsewhere(
+    fan_out: FanOut, trained: Trained, points: Sequence[Point], elsewhere: Elsewhere, should_stop: ShouldStop
+) -> None:
+    """Make every sample set at these points in other processes; the stages find them done.
 
     Raises:
         Stopped: when asked to.
@@ -106,9 +108,10 @@ def sample_elsewhere(fan_out: FanOut, trained: Trained, elsewhere: Elsewhere, sh
     folders = [(artefact.path, artefact.stage, artefact.key) for _, artefact in trained]
 
     def there(cell: int) -> None:
-        _sample_cell(cell, folders, elsewhere)
+        _sample_cell(cell, folders, points, elsewhere)
 
-    for _ in _each(fan_out, "cell", there, range(len(list(every_cell(elsewhere.settings(), trained)))), should_stop):
+    cells = range(len(list(every_cell(elsewhere.settings(), trained, points))))
+    for _ in _each(fan_out, "cell", there, cells, should_stop):
         pass
 
 
@@ -180,11 +183,13 @@ def _collect_unit(unit: int, store_url: str, elsewhere: Elsewhere) -> None:
             collect_unit(teacher, base_model, store.plan, writer, settings.collect)
 
 
-def _sample_cell(cell: int, adapters: list[tuple[Path, str, str]], elsewhere: Elsewhere) -> None:
+def _sample_cell(
+    cell: int, adapters: list[tuple[Path, str, str]], points: Sequence[Point], elsewhere: Elsewhere
+) -> None:
     """One sample set, as the artefact that the stage would make."""
     settings = elsewhere.settings()
     trained = [(config, Artefact(*folder)) for config, folder in zip(settings.adapters, adapters, strict=True)]
-    method, wanted = list(every_cell(settings, trained))[cell]
+    method, wanted = list(every_cell(settings, trained, points))[cell]
     place = Workplace(Path(elsewhere.output), pick_device(elsewhere.device))
     sample(settings.sample, wanted, method.name, elsewhere.base_model(), place)
 

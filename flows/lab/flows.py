@@ -3,7 +3,7 @@
 Each flow is the function that the command line calls, in a workplace whose artefacts are cached tasks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from flows.lab.parameters import CollectSettings, DistillSettings, SampleSetting
 from flows.lab.running import run_in_lab, run_name, run_stages
 from flows.lab.workplace import LabWorkplace
 from flows.presets import repeat_command
-from flows.stages.comparison import compare, headline_points, sample_all
+from flows.stages.comparison import Point, compare, headline_points, sample_all, sweep_points
 from flows.stages.distill import Distilled, Trained, collect_stage, distill, open_base_model, sweep, train_stage
 from flows.stages.pretrain import pretrain
 from flows.stages.publish import publish_trained
@@ -66,7 +66,7 @@ def sample_flow(settings: SampleSettings = SampleSettings()) -> dict[str, str] |
 
     def work(config: PipelineConfig, place: LabWorkplace) -> dict[str, str]:
         base_model = open_base_model(config, place)
-        return sample_all(config, base_model, _sampled_ahead(config, base_model, place), place)
+        return sample_all(config, base_model, _sampled_ahead(config, base_model, headline_points(config), place), place)
 
     return run_stages(settings, work)
 
@@ -81,7 +81,7 @@ def evaluate_flow(settings: DistillSettings = DistillSettings()) -> list[dict[st
 
     def work(config: PipelineConfig, place: LabWorkplace) -> list[dict[str, Any]]:
         base_model = open_base_model(config, place)
-        trained = _sampled_ahead(config, base_model, place)
+        trained = _sampled_ahead(config, base_model, headline_points(config), place)
         return [dict(item.row) for item in compare(config, base_model, trained, headline_points(config), place)]
 
     return run_stages(settings, work)
@@ -94,7 +94,7 @@ def distill_flow(settings: DistillSettings = DistillSettings()) -> dict[str, Any
     Args:
         settings: everything; a blank is as in the preset.
     """
-    return run_stages(settings, lambda config, place: _reported(distill, "distill", settings, config, place))
+    return run_stages(settings, lambda config, place: _reported(distill, headline_points, settings, config, place))
 
 
 @flow(name="sweep", flow_run_name=run_name)
@@ -104,7 +104,7 @@ def sweep_flow(settings: DistillSettings = DistillSettings()) -> dict[str, Any] 
     Args:
         settings: everything; a blank is as in the preset.
     """
-    return run_stages(settings, lambda config, place: _reported(sweep, "sweep", settings, config, place))
+    return run_stages(settings, lambda config, place: _reported(sweep, sweep_points, settings, config, place))
 
 
 @flow(name="pretrain-teacher")
@@ -120,14 +120,14 @@ def pretrain_flow(data: str = "", output: str = "outputs/pretrain") -> dict[str,
 
 def _reported(
     run: Callable[[PipelineConfig, str, Workplace], Distilled],
-    verb: str,
+    points: Callable[[PipelineConfig], Sequence[Point]],
     settings: DistillSettings,
     config: PipelineConfig,
     place: LabWorkplace,
 ) -> dict[str, Any]:
     if place.fan_out.elsewhere:
-        _sampled_ahead(config, open_base_model(config, place), place)
-    command = repeat_command(settings.source, settings.changes(), Path(settings.output), verb)
+        _sampled_ahead(config, open_base_model(config, place), points(config), place)
+    command = repeat_command(settings.source, settings.changes(), Path(settings.output), run.__name__)
     done = run(config, command, place)
     show_results(done.metrics, done.report, place.output)
     return done.metrics
@@ -137,8 +137,10 @@ def _trained(config: PipelineConfig, base_model: BaseModel, place: LabWorkplace)
     return train_stage(config, collect_stage(config, base_model, place), base_model, place)
 
 
-def _sampled_ahead(config: PipelineConfig, base_model: BaseModel, place: LabWorkplace) -> Trained:
+def _sampled_ahead(
+    config: PipelineConfig, base_model: BaseModel, points: Sequence[Point], place: LabWorkplace
+) -> Trained:
     """The adapters, and their sample sets already made where other processes do the sampling."""
     trained = _trained(config, base_model, place)
-    place.sample_ahead(trained)
+    place.sample_ahead(trained, points)
     return trained

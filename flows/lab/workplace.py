@@ -15,6 +15,7 @@ from flows.lab.fan_out import Elsewhere, each_unit, sample_elsewhere
 from flows.lab.gpu_slot import GpuSlot
 from flows.lab.parameters import FanOut
 from flows.lab.stage_key import StageKey
+from flows.stages.comparison import Point
 from flows.stages.distill import Trained
 from flows.workplace import Workplace
 from storage.artefacts import FOLDER, Artefact, ArtefactStore
@@ -81,10 +82,10 @@ class LabWorkplace(Workplace):
         """Units as mapped tasks, on the task runner of the run's settings."""
         return each_unit(self.fan_out, units, run, store_url, self.elsewhere(), self.should_stop)
 
-    def sample_ahead(self, trained: Trained) -> None:
+    def sample_ahead(self, trained: Trained, points: Sequence[Point]) -> None:
         """Where other processes do the sampling, let them make every sample set before the stages ask for it."""
         if self.fan_out.elsewhere:
-            sample_elsewhere(self.fan_out, trained, self.elsewhere(), self.should_stop)
+            sample_elsewhere(self.fan_out, trained, points, self.elsewhere(), self.should_stop)
 
     def elsewhere(self) -> Elsewhere:
         """This workplace for other processes."""

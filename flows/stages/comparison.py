@@ -150,9 +150,9 @@ def _parameters(adapter: Artefact) -> int:
     return read_card(adapter.path)[1].parameters
 
 
-def every_cell(config: PipelineConfig, adapters: Trained) -> Iterator[tuple[Method, Cell]]:
-    """Every sample set of a configuration."""
-    for point, method in product(headline_points(config), methods(adapters)):
+def every_cell(config: PipelineConfig, adapters: Trained, points: Sequence[Point]) -> Iterator[tuple[Method, Cell]]:
+    """Every sample set of a configuration at these points."""
+    for point, method in product(points, methods(adapters)):
         yield method, make_cell(config, method, point)
 
 
@@ -160,5 +160,5 @@ def sample_all(config: PipelineConfig, base_model: BaseModel, adapters: Trained,
     """Sample every cell without evaluating; folders by method and point."""
     return {
         f"{method.name}, {cell.point}": str(sample(config.sample, cell, method.name, base_model, place).path)
-        for method, cell in every_cell(config, adapters)
+        for method, cell in every_cell(config, adapters, headline_points(config))
     }

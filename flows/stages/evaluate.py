@@ -15,11 +15,11 @@ from agd_core.errors import InputError
 from agd_core.evaluator import evaluate_samples
 from agd_core.extractors import FeatureExtractor, open_extractor
 from agd_core.metrics import EvaluateConfig, Measured, Reference, Seen
-from agd_core.protocol import Protocol
+from agd_core.protocol import Protocol, library_versions
 from flows.config import PipelineConfig
 from flows.stages.features import features, read_features
 from flows.stages.reference import check_sources, reference
-from flows.stages.sample import Cell, read_samples
+from flows.stages.sample import COST, Cell, read_samples
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -111,7 +111,7 @@ def evaluate(
     def work(artefact: Artefact) -> None:
         seen, paired_with = (see(looked, instruments, base_model) for looked in (samples, guided))
         scores = evaluate_samples(Measured(seen, paired_with, instruments.reference), config.evaluate)
-        protocol = make_protocol(config, cell, base_model, instruments)
+        protocol = make_protocol(config, cell, samples.samples, base_model, instruments)
         values = {"scores": {name: score.as_dict() for name, score in scores.items()}, "protocol": protocol.as_dict()}
         write_json(values, artefact.path / EVALUATION)
 
@@ -131,8 +131,8 @@ def check_evaluation(config: EvaluateConfig, base_model: BaseModel) -> None:
         InputError: an extractor cannot be loaded or knows other classes than the base model, or real images are not
             where they should be.
     """
-    _networks(config, base_model, torch.device("cpu"))
-    check_sources(config)
+    extractor, _ = _networks(config, base_model, torch.device("cpu"))
+    check_sources(config, extractor)
 
 
 def _networks(
@@ -140,7 +140,7 @@ def _networks(
 ) -> tuple[FeatureExtractor | None, FeatureExtractor | None]:
     extractor = open_extractor(config.extractor, config.extractor_weights, config.extractor_sha256, device)
     judge = extractor
-    if config.judge is not None and config.judge != config.extractor:
+    if config.judge is not None and (config.judge != config.extractor or config.judge_weights is not None):
         judge = open_extractor(config.judge, config.judge_weights, None, device)
     for name, network in (("extractor", extractor), ("judge", judge)):
         _check_classes(name, network, base_model.class_names)
@@ -182,7 +182,9 @@ def see(looked: LookedAt, instruments: Instruments, base_model: BaseModel) -> Se
     )
 
 
-def make_protocol(config: PipelineConfig, cell: Cell, base_model: BaseModel, instruments: Instruments) -> Protocol:
+def make_protocol(
+    config: PipelineConfig, cell: Cell, samples: Artefact, base_model: BaseModel, instruments: Instruments
+) -> Protocol:
     """How the numbers of one cell are made."""
     extractor, judge, real = instruments.extractor, instruments.judge, instruments.reference
     resizes = dict.fromkeys(network.resize for network in (extractor, judge) if network)
@@ -196,21 +198,29 @@ def make_protocol(config: PipelineConfig, cell: Cell, base_model: BaseModel, ins
         judge=judge.name if judge else "none",
         judge_sha256=judge.identity() if judge else None,
         resize="; judge: ".join(resizes) or "none",
-        reference=_real_images(real, config.evaluate.reference_crop) if real else None,
+        reference=_real_images(real) if real else None,
         images=config.sample.images,
         seed=config.sample.seed,
         scheduler=cell.scheduler,
         steps=cell.steps,
         guidance_scale=cell.guidance_scale,
         settings=_settings(config.evaluate),
+        libraries=_libraries(samples),
     )
 
 
-def _real_images(real: Reference, crop: int | None) -> dict[str, Any]:
+def _libraries(samples: Artefact) -> dict[str, str]:
+    """Versions that measure, and those that sampled where they were others."""
+    measuring = library_versions()
+    sampling = json.loads((samples.path / COST).read_text(encoding="utf-8"))["libraries"]
+    others = {name: version for name, version in sampling.items() if version != measuring.get(name)}
+    return measuring | {f"{name} (sampling)": version for name, version in others.items()}
+
+
+def _real_images(real: Reference) -> dict[str, Any]:
     """The real images, for the protocol."""
     return {
         "sha256": real.identity(),
         "description": real.description,
         "images": real.statistics.samples,
-        "crop": crop,
     }

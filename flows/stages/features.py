@@ -3,6 +3,7 @@
 import torch
 
 from agd_core.checkpoint import load_tensors, save_tensors
+from agd_core.errors import NumericError
 from agd_core.extractors import Extracted, FeatureExtractor
 from agd_core.progress import Stopped
 from flows.stages.sample import read_samples
@@ -45,13 +46,24 @@ def read_features(artefact: Artefact) -> Extracted:
     return Extracted(tensors["features"], tensors.get("logits"))
 
 
+def finite_features(extracted: Extracted, extractor: FeatureExtractor, what: str) -> Extracted:
+    """The same, proved to be numbers.
+
+    Raises:
+        NumericError: they are not.
+    """
+    if torch.isfinite(extracted.features).all():
+        return extracted
+    raise NumericError(f"{extractor.name} gives features of {what} that are no numbers; its weights may be damaged")
+
+
 def _extract(extractor: FeatureExtractor, samples: Artefact, place: Workplace, what: str) -> Extracted:
     images = read_samples(samples).images
     progress, parts = place.progress(f"{extractor.name} features of {what}"), []
     for batch in torch.split(images, _IMAGES):
         if place.should_stop():
             raise Stopped("stopped while looking at images; run the same command again")
-        parts.append(extractor.extract(batch))
+        parts.append(finite_features(extractor.extract(batch), extractor, what))
         progress(sum(len(part.features) for part in parts), len(images))
     logits = [part.logits for part in parts if part.logits is not None]
     return Extracted(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)

@@ -1,5 +1,9 @@
-"""Trained adapters as folders to take away: OUTPUT/adapters/NAME with weights, settings, model card and numbers."""
+"""Trained adapters as folders to take away: OUTPUT/adapters/NAME with weights, settings, model card and numbers.
 
+Numbers never lie beside weights that they were not measured with: they are removed before the weights are replaced.
+"""
+
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +14,7 @@ from agd_core.checkpoint import write_json
 from agd_core.digest import file_digest
 from agd_core.protocol import Protocol
 from agd_core.report.model_card import FILE, ModelCard, render_card
-from agd_core.report.rows import Row
+from agd_core.report.rows import Row, plain
 from flows.config import PipelineConfig
 from flows.stages.comparison import CFG, UNGUIDED, Compared, Trained
 from flows.stages.report import METRICS
@@ -41,19 +45,36 @@ def publish_evaluated(
     base_model: BaseModel,
     output: Path,
 ) -> None:
-    """Write every adapter's folder with its measured rows, and those of CFG and no guidance beside them."""
+    """Write every adapter's folder with its measured rows, and those of CFG and no guidance beside them.
+
+    Where it is interrupted, a folder has no numbers, and the next run writes them.
+    """
     for adapter, artefact in trained:
         shown = (adapter.label, CFG.name, UNGUIDED.name)
-        rows = [item.row for item in compared if item.row["name"] in shown]
+        rows = [plain(item.row) for item in compared if item.row["name"] in shown]
         folder = output / FOLDER / adapter.label
+        if not _holds(folder, artefact):
+            (folder / METRICS).unlink(missing_ok=True)
         _publish(config, adapter, artefact, rows, command, base_model, folder)
         write_json({"rows": rows, "weights_sha256": file_digest(artefact.path / WEIGHTS)}, folder / METRICS)
 
 
 def _holds(folder: Path, artefact: Artefact) -> bool:
+    """Whether a folder is whole: these weights, and the numbers that were measured with them."""
     weights = folder / WEIGHTS
-    same = weights.is_file() and file_digest(weights) == file_digest(artefact.path / WEIGHTS)
-    return same and all((folder / name).is_file() for name in (CONFIG, FILE, METRICS))
+    if not all((folder / name).is_file() for name in (WEIGHTS, CONFIG, FILE, METRICS)):
+        return False
+    digest = file_digest(artefact.path / WEIGHTS)
+    return file_digest(weights) == digest == _measured_weights(folder / METRICS)
+
+
+def _measured_weights(metrics: Path) -> str | None:
+    """Digest of the weights that the numbers belong to; None where they are not readable."""
+    try:
+        found = json.loads(metrics.read_text(encoding="utf-8"))["weights_sha256"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _publish(
@@ -88,7 +109,7 @@ def _card(
         files=files,
         percent=100 * files.parameters / base_model.parameters,
         training={name.replace("_", " "): f"{value}" for name, value in config.train.identity().items()},
-        digests={"adapter": artefact.digest, "trained as": files.training_digest},
+        digests={"adapter": artefact.digest},
         command=command,
         evaluate_command=command,
         steps=sampled.steps,

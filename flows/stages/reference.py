@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
-from agd_core.errors import InputError, NumericError
+from agd_core.errors import InputError
 from agd_core.extractors import FeatureExtractor
 from agd_core.metrics.reference import KEPT_FEATURES, Reference
 from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.statistics import RunningStatistics
 from agd_core.progress import Stopped
+from flows.stages.features import finite_features
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.images import DigestMemory, ImageProblem, ImageSource, batches, open_images, stamp
@@ -109,16 +109,31 @@ def read_reference(path: Path, extractor: FeatureExtractor) -> Reference:
     return found
 
 
-def check_sources(config: EvaluateConfig) -> None:
-    """Look whether all sources of real images are there, before anything is computed.
+def check_sources(config: EvaluateConfig, extractor: FeatureExtractor | None) -> None:
+    """Look at all sources of real images, and at the first two images of each, before anything is computed.
 
     Raises:
-        InputError: one is not, or is of no known kind, or holds no images; broken images are found later.
+        InputError: a source is not there, is of no known kind, holds fewer than two images or some that the extractor
+            cannot take; or there is a crop and nothing to crop. Images further on may still be broken.
     """
-    if path := _finished(config):
+    path = _finished(config)
+    if config.reference_crop and (path or not config.reference):
+        raise InputError("evaluate.reference_crop needs images in evaluate.reference to be cropped")
+    if path:
         _load(path)
-    else:
-        _open(config)
+    for source in [] if path else _open(config):
+        _try(source, config, extractor)
+
+
+def _try(source: ImageSource, config: EvaluateConfig, extractor: FeatureExtractor | None) -> None:
+    try:
+        first = next(iter(batches([source], 2, config.reference_crop)))
+    except ImageProblem as problem:
+        raise InputError(f"evaluate.reference: {problem}") from problem
+    if len(first) < 2:
+        raise InputError(f"evaluate.reference: {source.place} holds one image; two or more are needed")
+    if extractor:
+        extractor.extract(torch.from_numpy(first))
 
 
 def describe(images: str, extractor: FeatureExtractor) -> str:
@@ -192,16 +207,11 @@ def _computed(
     running, kept = RunningStatistics(), []
     with place.on_device(f"features of {total:,} real images"):
         for batch in batches(sources, BATCH_IMAGES, config.reference_crop):
-            features = extractor.extract(torch.from_numpy(batch)).features
+            features = finite_features(extractor.extract(torch.from_numpy(batch)), extractor, "real images").features
             done = running.samples
             running.update(features)
-            kept.append(features[wanted[(wanted >= done) & (wanted < done + len(batch))] - done].half())
+            kept.append(features[wanted[(wanted >= done) & (wanted < done + len(batch))] - done])
             step(running.samples)
-    size = "whole" if config.reference_crop is None else f"cropped to {config.reference_crop}"
-    return Reference(running.result(), _finite(torch.cat(kept)), describe(f"{total:,} images, {size}", extractor))
-
-
-def _finite(features: Tensor) -> Tensor:
-    if not torch.isfinite(features).all():
-        raise NumericError("the extractor's features of real images do not fit into float16")
-    return features
+    how = "whole" if config.reference_crop is None else "resized and cropped"
+    images = f"{total:,} images, {batch.shape[1]} x {batch.shape[2]} {how}"
+    return Reference(running.result(), torch.cat(kept), describe(images, extractor))

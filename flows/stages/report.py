@@ -11,7 +11,8 @@ from agd_core.checkpoint import write_json
 from agd_core.protocol import Protocol
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
-from agd_core.report.rows import Row
+from agd_core.report.rows import Row, plain
+from agd_core.report.summary import summary
 from flows.config import PipelineConfig
 from flows.stages.comparison import Compared, Trained
 from flows.stages.extras import Extras
@@ -21,7 +22,7 @@ from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.atomic import write_bytes
 
-STAGE, VERSION = "report", 2
+STAGE, VERSION = "report", 3
 METRICS = "metrics.json"
 _GRID_IMAGES, _GRID_COLUMNS, _WIDEST = 40, 10, 64
 _LARGE_IMAGES, _LARGE_COLUMNS = 12, 4
@@ -111,8 +112,7 @@ def read_metrics(artefact: Artefact, files: ReportFiles = REPORT) -> dict[str, A
 
 def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace) -> None:
     place.announce(f"{STAGE}: writing {artefact.path / files.page}")
-    rows = [item.row for item in made.headline]
-    everything = [item.row for item in made.compared]
+    rows, everything = _rows(made.headline), _rows(made.compared)
     curve = [row for row in everything if row["teacher_scale"] == made.config.sample.guidance_scales[0]]
     grids = [_grid(item, made.base_model) for item in made.at_first_scale]
     drawn = plots(everything, rows, curve, made.adapters, made.extras)
@@ -129,10 +129,10 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
         "command": made.command,
         **made.extras.as_dict(),
     }
-    write_json(metrics, artefact.path / files.metrics)
+    write_json(plain(metrics), artefact.path / files.metrics)
     page = Page(
         title=f"Adapter Guidance Distillation of {Path(made.config.base_model.source).name}",
-        summary=_summary([item.row for item in made.at_first_scale]),
+        summary=summary(_rows(made.at_first_scale)),
         rows=rows,
         grids=grids,
         plots=drawn,
@@ -144,6 +144,11 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
         notes=_notes(rows[0]["protocol"]),
     )
     (artefact.path / files.page).write_text(render_page(page), encoding="utf-8")
+
+
+def _rows(compared: Sequence[Compared]) -> list[Row]:
+    """The rows as metrics.json holds them: None where a number is NaN or infinite."""
+    return [plain(item.row) for item in compared]
 
 
 def _grid(item: Compared, base_model: BaseModel) -> Picture:
@@ -176,21 +181,6 @@ def _notes(protocol: Mapping[str, Any]) -> list[str]:
         f"{protocol['distance']} is measured in the features of {protocol['extractor']}: it is no FID, and is not to "
         "be compared with published ones."
     ]
-
-
-def _summary(rows: Sequence[Row]) -> str:
-    """The verdict in words, at the headline's first scale."""
-    guided = next(row for row in rows if row["method"] == "cfg")
-    students = [row for row in rows if row["adapter_parameters"]]
-    best = min(students, key=lambda row: row["paired_mse"] or 0.0)
-    text = (
-        f"At guidance scale {guided['guidance_scale']:g} classifier-free guidance takes {guided['nfe']:g} network "
-        f"evaluations per image; {best['name']} takes {best['nfe']:g}, "
-        f"with {best['adapter_percent']:.1f} % extra parameters."
-    )
-    if guided["fd"] is None or best["fd"] is None:
-        return text
-    return f"{text} Fréchet distance: {guided['fd']:.2f} with CFG, {best['fd']:.2f} with the adapter."
 
 
 def _file_name(title: str) -> str:

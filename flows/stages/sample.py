@@ -13,6 +13,7 @@ from agd_core.base_models import BaseModel
 from agd_core.checkpoint import load_tensors, save_tensors, write_json
 from agd_core.denoiser import Denoiser
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
+from agd_core.protocol import library_versions
 from agd_core.sampling import SampleConfig, SampleSet, sample_images
 from agd_core.schedulers import SchedulerName
 from agd_core.student import Student
@@ -96,6 +97,7 @@ def _write(samples: SampleSet, place: Workplace, artefact: Artefact) -> None:
         "denoising_seconds": samples.denoising_seconds,
         "images": len(samples.images),
         "device": describe_device(place.device),
+        "libraries": library_versions(),
     }
     write_json(cost, artefact.path / COST)
 

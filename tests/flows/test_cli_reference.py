@@ -37,7 +37,7 @@ def test_it_writes_a_reference_that_evaluation_takes(run, real, tmp_path):
     made = read_reference(file, extractor)
     answer = json.loads(result.output)
     assert (answer["images"], answer["identity"], answer["file"]) == (20, made.identity(), str(file))
-    assert made.description.startswith("20 images, cropped to 32; features of fashion-classifier ")
+    assert made.description.startswith("20 images, 32 x 32 resized and cropped; features of fashion-classifier ")
     again = run(*places, "--output", file, "--device", "cpu", "--set", "evaluate.reference_crop=32")
     assert again.output == f"{file}: {made.description}\n"
 

@@ -1,0 +1,76 @@
+"""The verdict of a report in words: what the best adapter costs, and how it measures up to CFG."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from agd_core.comparing.judging import Verdict, judge
+from agd_core.report.columns import COLUMNS, Cell, cell
+from agd_core.report.rows import Row
+
+_MAIN = {"fd": "Fréchet distance", "accuracy": "Accuracy", "clip_score": "CLIP score"}
+"""The metrics that the verdict is about; of the last two a base model has one."""
+_COLUMNS = {column.key: column for column in COLUMNS}
+_WORDS: Mapping[Verdict, str] = {
+    "better": "better at 95 %",
+    "same": "the same at 95 %",
+    "worse": "worse at 95 %",
+    "unknown (no interval)": "no interval, so no verdict",
+    "unknown (no number)": "no number, so no verdict",
+}
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Plain sentences: the cost, then every main metric against CFG with 95 % intervals and a verdict.
+
+    Args:
+        rows: of one point: CFG, an adapter or more, and no guidance if it was sampled.
+    """
+    guided = next(row for row in rows if row["method"] == "cfg")
+    best = min((row for row in rows if row["adapter_parameters"]), key=_paired_error)
+    unguided = next((row for row in rows if row["method"] == "none"), None)
+    measured = [metric for metric in _MAIN if any(metric in row["scores"] for row in (guided, best))]
+    return " ".join([_cost(guided, best, rows), *(_against(metric, guided, best, unguided) for metric in measured)])
+
+
+def _paired_error(row: Row) -> float:
+    error = row["paired_mse"]
+    return math.inf if error is None or math.isnan(error) else error
+
+
+def _cost(guided: Row, best: Row, rows: Sequence[Row]) -> str:
+    several = sum(1 for row in rows if row["adapter_parameters"]) > 1 and math.isfinite(_paired_error(best))
+    closest = ", the adapter closest to CFG's images (smallest paired MSE)," if several else ""
+    return (
+        f"At guidance scale {guided['guidance_scale']:g} classifier-free guidance (CFG) takes {guided['nfe']:g} network "
+        f"evaluations per image; {best['name']}{closest} takes {best['nfe']:g}, "
+        f"with {best['adapter_percent']:.1f} % extra parameters."
+    )
+
+
+def _against(metric: str, guided: Row, best: Row, unguided: Row | None) -> str:
+    """One sentence on one metric, e.g. "Accuracy: 94.0% (...) with the adapter, 96.0% (...) with CFG: worse ..."."""
+    text = (
+        f"{_MAIN[metric]}: {_number(metric, best)} with the adapter, {_number(metric, guided)} with CFG: "
+        f"{_verdict(metric, guided, best)}"
+    )
+    shown = [guided, best]
+    if unguided is not None:
+        shown.append(unguided)
+        text += f"; without guidance {_number(metric, unguided)}: {_verdict(metric, guided, unguided)}"
+    warned = any(_cell(metric, row).warnings for row in shown)
+    return f"{text}; a warning belongs to these numbers, see below." if warned else f"{text}."
+
+
+def _verdict(metric: str, guided: Row, other: Row) -> str:
+    scores = guided["scores"].get(metric), other["scores"].get(metric)
+    found = judge(metric, scores, (guided["protocol"], other["protocol"])).verdict
+    return _WORDS.get(found, found)
+
+
+def _number(metric: str, row: Row) -> str:
+    found = _cell(metric, row)
+    return f"{found.text} ({found.below})" if found.below else found.text
+
+
+def _cell(metric: str, row: Row) -> Cell:
+    return cell(row, _COLUMNS[metric])
