@@ -12,7 +12,7 @@ from agd_core.metrics.precision_recall import precision_recall_scores
 from agd_core.metrics.reference import Reference
 from agd_core.metrics.regression import Measurement, Verdict, judge_nights
 from agd_core.metrics.settings import EvaluateConfig
-from agd_core.metrics.standard_errors import accuracy_standard_error, paired_error
+from agd_core.metrics.standard_errors import accuracy_standard_error
 from agd_core.metrics.statistics import FeatureStatistics, RunningStatistics
 
 METRICS: dict[str, Metric] = {
@@ -41,5 +41,4 @@ __all__ = [
     "accuracy_standard_error",
     "frechet_distance",
     "judge_nights",
-    "paired_error",
 ]

@@ -28,6 +28,9 @@ def frechet_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, S
     many; the interval of `fd_infinity` is about the latter. Both take the real images as they are. Where samples and
     real images are of one distribution, `fd` is all bias and `fd_infinity` lies around zero, also below it.
     Nothing for fewer than four images.
+
+    Raises:
+        NumericError: a feature is NaN or infinite.
     """
     samples, reference = measured.samples, measured.reference
     if samples.features is None or reference is None or len(samples.features) < FEWEST_IMAGES:

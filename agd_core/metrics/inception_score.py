@@ -13,9 +13,10 @@ from torch import Tensor
 
 from agd_core.metrics.base import Measured, Score
 from agd_core.metrics.optional import optional_package
-from agd_core.metrics.scores import normal_score
+from agd_core.metrics.scores import few_images, normal_score
 from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.standard_errors import balanced_standard_error
+from agd_core.metrics.statistics import check_finite
 
 _MOST_SPLITS, _FEWEST_PER_SPLIT = 10, 10
 
@@ -28,10 +29,12 @@ def inception_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str,
 
     Raises:
         InputError: torch-fidelity is not installed.
+        NumericError: a logit is NaN or infinite.
     """
     logits = measured.samples.logits
     if logits is None or len(logits) < 2:
         return {}
+    check_finite(logits, "logits")
     splits = min(_MOST_SPLITS, max(1, len(logits) // _FEWEST_PER_SPLIT))
     value, spread = _torch_fidelity(logits, splits, config.seed)
     error = _error(logits, measured.samples.labels, _split_of(len(logits), splits, config.seed))
@@ -39,7 +42,9 @@ def inception_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str,
         f"mean of {splits} splits of {len(logits) // splits} images, spread among them {spread:.2g}; "
         "influence function within classes; it grows with the images per split"
     )
-    return {"inception_score": normal_score(value, "higher", error, method)}
+    return {
+        "inception_score": normal_score(value, "higher", error, method, *few_images(len(logits), "an inception score"))
+    }
 
 
 def _torch_fidelity(logits: Float[Tensor, "images classes"], splits: int, seed: int) -> tuple[float, float]:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from agd_core.metrics.base import Measured, Score
 from agd_core.metrics.optional import optional_package
-from agd_core.metrics.scores import normal_score
+from agd_core.metrics.scores import few_images, normal_score
 from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.standard_errors import balanced_standard_error
+from agd_core.metrics.statistics import check_finite
 from agd_core.seeding import generator
 
 Features = Float[Tensor, "samples width"]
@@ -30,10 +31,13 @@ def kid_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score
 
     Raises:
         InputError: torch-fidelity is not installed.
+        NumericError: a feature is NaN or infinite.
     """
     samples, reference = measured.samples, measured.reference
     if samples.features is None or reference is None or min(len(samples.features), len(reference.features)) < 2:
         return {}
+    check_finite(samples.features, "features")
+    check_finite(reference.features, "features of real images")
     size = min(config.kid_subset_size, len(samples.features), len(reference.features))
     value, spread = _torch_fidelity(samples.features, reference.features, config.kid_subsets, size, config.seed)
     error = _error(samples.features, samples.labels, reference.features, spread, config)
@@ -41,7 +45,9 @@ def kid_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score
         f"mean of {config.kid_subsets} subsets of {size} images, spread among them {spread:.2g}; "
         f"influence function within classes; against {len(reference.features):,} real images"
     )
-    return {"kid": normal_score(value, "lower", error, method)}
+    return {
+        "kid": normal_score(value, "lower", error, method, *few_images(size, "a kernel distance", "images per subset"))
+    }
 
 
 def _torch_fidelity(samples: Features, real: Real, subsets: int, size: int, seed: int) -> tuple[float, float]:

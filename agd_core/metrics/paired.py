@@ -1,12 +1,12 @@
 """The metric `paired`: how near every image is to the guided teacher's image of the same noise and class."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from agd_core.metrics.base import Measured, Score
+from agd_core.metrics.base import Measured, Score, Seen
 from agd_core.metrics.optional import optional_package
 from agd_core.metrics.scores import mean_score
 from agd_core.metrics.settings import EvaluateConfig
@@ -17,13 +17,14 @@ _ROUNDING_MSE = 1 / 12
 """Mean squared error of rounding to whole numbers; it bounds the PSNR at 58.9 dB."""
 _SSIM_WINDOW = 11
 """Pixels of the Gaussian window; smaller images have no SSIM."""
-_SSIM_BATCH_PIXELS = 1 << 20
+_BATCH_VALUES = 1 << 20
 
 
 def paired_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
     """`paired_mse` of the latents, `psnr` and `ssim` of the 8-bit images, `feature_cosine` where there are features.
 
-    All are means over images with the standard error of independent ones. The guided set against itself is perfect.
+    All are means over images with the standard error of independent ones. The guided set against itself has a
+    `paired_mse` of zero by definition, without interval, and nothing else: none of it would be a measurement.
 
     Raises:
         InputError: torchmetrics is not installed.
@@ -31,7 +32,9 @@ def paired_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Sc
     samples, guided = measured.samples, measured.guided
     if guided is None:
         return {}
-    latents = (samples.latents.double() - guided.latents.double()).square().mean(dim=(1, 2, 3))
+    latents = _squared_errors(samples.latents, guided.latents)
+    if is_same_set(samples, guided):
+        return {"paired_mse": Score(float(latents.mean()), "lower", method="the guided set itself")}
     scores = {
         "paired_mse": mean_score(latents, "lower", "mean over images of the latents' mean squared difference"),
         "psnr": mean_score(psnr(samples.images, guided.images), "higher", "mean over images in dB, at most 58.9"),
@@ -40,9 +43,16 @@ def paired_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Sc
         method = "mean over images; Gaussian window of 11 pixels, sigma 1.5, edges reflected"
         scores["ssim"] = mean_score(ssim(samples.images, guided.images), "higher", method)
     if samples.features is not None and guided.features is not None:
-        cosine = torch.nn.functional.cosine_similarity(samples.features.double(), guided.features.double())
+        cosine = _cosines(samples.features, guided.features)
         scores["feature_cosine"] = mean_score(cosine, "higher", "mean over images of the features' cosine")
     return scores
+
+
+def is_same_set(samples: Seen, guided: Seen) -> bool:
+    """Are both one sample set: the same object, or equal in every latent and pixel?"""
+    if samples is guided:
+        return True
+    return torch.equal(samples.latents, guided.latents) and torch.equal(samples.images, guided.images)
 
 
 def psnr(images: Images, guided: Images) -> PerImage:
@@ -51,7 +61,7 @@ def psnr(images: Images, guided: Images) -> PerImage:
     A mean squared error below that of rounding, 1/12, counts as 1/12: equal images have 58.9 dB and not infinity,
     which no mean survives and JSON does not hold.
     """
-    errors = (images.double() - guided.double()).square().mean(dim=(1, 2, 3))
+    errors = _squared_errors(images, guided)
     return 10 * torch.log10(255**2 / errors.clamp_min(_ROUNDING_MSE))
 
 
@@ -63,12 +73,28 @@ def ssim(images: Images, guided: Images) -> PerImage:
     """
     with optional_package("paired"):
         from torchmetrics.functional.image import structural_similarity_index_measure
-    rows = max(1, _SSIM_BATCH_PIXELS // images[0].numel())
     values = [
         structural_similarity_index_measure(_planes(a), _planes(b), data_range=255.0, reduction="none")
-        for a, b in zip(torch.split(images, rows), torch.split(guided, rows), strict=True)
+        for a, b in _batches(images, guided)
     ]
     return torch.cat([torch.as_tensor(value).reshape(-1) for value in values])
+
+
+def _squared_errors(a: Shaped[Tensor, "images *rest"], b: Shaped[Tensor, "images *rest"]) -> PerImage:
+    """Mean over each image's values, float64."""
+    parts = [(x.double() - y.double()).square().flatten(1).mean(dim=1) for x, y in _batches(a, b)]
+    return torch.cat(parts)
+
+
+def _cosines(a: Float[Tensor, "images width"], b: Float[Tensor, "images width"]) -> PerImage:
+    parts = [torch.nn.functional.cosine_similarity(x.double(), y.double()) for x, y in _batches(a, b)]
+    return torch.cat(parts)
+
+
+def _batches(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some images of both at a time, about a million values, so that memory does not grow with their number."""
+    rows = max(1, _BATCH_VALUES // a[0].numel())
+    return zip(torch.split(a, rows), torch.split(b, rows), strict=True)
 
 
 def _planes(images: Images) -> Float[Tensor, "images channels height width"]:

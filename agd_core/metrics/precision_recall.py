@@ -12,8 +12,9 @@ from torch import Tensor
 
 from agd_core.metrics.base import Measured, Score
 from agd_core.metrics.optional import optional_package
-from agd_core.metrics.scores import share_score
+from agd_core.metrics.scores import few_images, share_score
 from agd_core.metrics.settings import EvaluateConfig
+from agd_core.metrics.statistics import check_finite
 
 Features = Float[Tensor, "images width"]
 Real = Float[Tensor, "real width"]
@@ -28,17 +29,21 @@ def precision_recall_scores(measured: Measured, config: EvaluateConfig) -> Mappi
 
     Raises:
         InputError: torch-fidelity is not installed.
+        NumericError: a feature is NaN or infinite.
     """
     samples, reference = measured.samples.features, measured.reference
     if samples is None or reference is None or min(len(samples), len(reference.features)) <= config.neighbours:
         return {}
+    check_finite(samples, "features")
+    check_finite(reference.features, "features of real images")
     real = evenly(reference.features, len(samples))
     precision, recall = _torch_fidelity(samples, real, config.neighbours)
     method = f"k = {config.neighbours}; against {len(real):,} real images, evenly chosen; binomial"
+    few = few_images(min(len(samples), len(real)), "precision and recall")
     widened = f"{method}, widened by a fifth"
     return {
-        "precision": share_score(precision, len(samples), method),
-        "recall": share_score(recall, len(real), widened, RECALL_WIDENED),
+        "precision": share_score(precision, len(samples), method, *few),
+        "recall": share_score(recall, len(real), widened, *few, widened=RECALL_WIDENED),
     }
 
 

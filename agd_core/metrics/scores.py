@@ -8,6 +8,20 @@ from torch import Tensor
 from agd_core.metrics.base import Better, Score
 from agd_core.metrics.standard_errors import NORMAL_95, accuracy_interval, accuracy_standard_error
 
+FEWEST_IMAGES = 100
+"""With fewer, a score of features says so."""
+
+
+def few_images(images: int, what: str, counted: str = "images") -> tuple[str, ...]:
+    """The warning that fewer than 100 images say little.
+
+    Args:
+        images: how many there are.
+        what: the score in words, e.g. "an inception score".
+        counted: what `images` counts in words.
+    """
+    return (f"{images} {counted}: too few for {what} to say much",) if images < FEWEST_IMAGES else ()
+
 
 def normal_score(value: float, better: Better, error: float | None, method: str, *warnings: str) -> Score:
     """A score whose 95 % interval is `value -/+ 1.96 error`; none without an error."""
@@ -24,15 +38,16 @@ def mean_score(values: Float[Tensor, " images"], better: Better, method: str) ->
     return normal_score(float(values.mean()), better, error, method)
 
 
-def share_score(share: float, images: int, method: str, widened: float = 1.0) -> Score:
+def share_score(share: float, images: int, method: str, *warnings: str, widened: float = 1.0) -> Score:
     """A share of images, higher being better, with its binomial error and interval (Agresti and Coull 1998).
 
     Args:
         share: 0 to 1.
         images: of how many.
         method: in words.
+        warnings: what a reader must know.
         widened: how many times as large the error is.
     """
     error = widened * accuracy_standard_error(share, images)
     low, high = accuracy_interval(share, images, widened)
-    return Score(share, "higher", error, low, high, method)
+    return Score(share, "higher", error, low, high, method, warnings)

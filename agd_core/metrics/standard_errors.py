@@ -8,7 +8,6 @@ from torch import Tensor
 
 NORMAL_95 = 1.96
 """Half the width of a 95 % interval, in standard errors of a normal estimate."""
-Latents = Float[Tensor, "images channels height width"]
 
 
 def balanced_standard_error(values: Float[Tensor, " images"], labels: Int[Tensor, " images"]) -> float:
@@ -43,17 +42,6 @@ def accuracy_interval(accuracy: float, images: int, widened: float = 1.0) -> tup
     margin = widened * NORMAL_95 * accuracy_standard_error(accuracy, images)
     centre = _with_two_more_of_each(accuracy, images)
     return max(0.0, centre - margin), min(1.0, centre + margin)
-
-
-def paired_error(latents: Latents, guided_latents: Latents) -> tuple[float, float]:
-    """Mean squared distance of final latents from the guided teacher's of the same noise, with its standard error.
-
-    Args:
-        latents: of two images or more.
-        guided_latents: row by row from the same noise and class.
-    """
-    per_image = (latents.double() - guided_latents.double()).square().mean(dim=(1, 2, 3))
-    return float(per_image.mean()), float(per_image.std()) / math.sqrt(len(per_image))
 
 
 def _with_two_more_of_each(share: float, images: int) -> float:

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.errors import InputError
+from agd_core.errors import InputError, NumericError
 
 Features = Float[Tensor, "samples width"]
-_EPSILON = torch.finfo(torch.float64).eps
+EPSILON = torch.finfo(torch.float64).eps
+ROWS_AT_A_TIME = 1000
+"""Of features in float64, so that no second copy of a whole set is made."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class FeatureStatistics:
     def weighted(cls, features: Features, counts: Float[Tensor, " samples"]) -> "FeatureStatistics":
         """Statistics when sample i occurs `counts[i]` times."""
         running = RunningStatistics()
-        running.update(features, counts)
+        for part in zip(torch.split(features, ROWS_AT_A_TIME), torch.split(counts, ROWS_AT_A_TIME), strict=True):
+            running.update(*part)
         return running.result()
 
     @cached_property
@@ -112,5 +115,15 @@ def positive(eigenvalues: Float[Tensor, " width"]) -> Float[Tensor, " width"]:
     A covariance of fewer samples than features has true zeros, which come out as roundings of either sign; the root
     of 1e-16 is 1e-8, so hundreds of them would count.
     """
-    threshold = eigenvalues.max().clamp_min(0) * len(eigenvalues) * _EPSILON
+    threshold = eigenvalues.max().clamp_min(0) * len(eigenvalues) * EPSILON
     return torch.where(eigenvalues > threshold, eigenvalues, torch.zeros_like(eigenvalues))
+
+
+def check_finite(values: Float[Tensor, "..."], what: str) -> None:
+    """Refuse numbers that are none.
+
+    Raises:
+        NumericError: a value is NaN or infinite.
+    """
+    if not bool(values.isfinite().all()):
+        raise NumericError(f"{what} hold NaN or infinity; every value must be a finite number")

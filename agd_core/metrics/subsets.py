@@ -16,6 +16,7 @@ The distance of n samples is a smooth function of their distribution, so with th
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from agd_core.metrics.standard_errors import balanced_standard_error
-from agd_core.metrics.statistics import FeatureStatistics, positive
+from agd_core.metrics.statistics import EPSILON, ROWS_AT_A_TIME, FeatureStatistics, check_finite
 from agd_core.seeding import generator
 
 FEWEST_PER_FEATURE = 2
@@ -63,12 +64,16 @@ def extrapolated_distance(
         reference: the real data, taken as exact.
         subsets: about how many distances of subsets to compute; two splits (20 distances) are the least.
         seed: of the splits.
+
+    Raises:
+        NumericError: a feature is NaN or infinite.
     """
+    check_finite(features, "features")
     rooted = _RootedFeatures(features, reference)
     splits = max(2, subsets // _DISTANCES_PER_SPLIT)
     quarters = [_balanced_quarters(labels, seed, split) for split in range(splits)]
     distances = torch.stack([rooted.distances(_SUBSETS, split) for split in quarters])  # [splits, 10]
-    distance = float(rooted.distances(torch.ones(1, 1).double(), torch.zeros_like(labels)))
+    distance = rooted.distance()
     three_quarters, halves = distances[:, :4].mean(dim=1), distances[:, 4:].reshape(splits, 3, 2).mean(dim=2)
     whole_weight, three_weight, half_weight = _parabola_weights()
     ends = whole_weight * distance + three_weight * three_quarters + half_weight * halves.mean(dim=1)
@@ -80,20 +85,37 @@ def extrapolated_distance(
     )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of y, as far as distances need them."""
+
+    rows: int
+    mean: Float[Tensor, " axes"]
+    factor: Float[Tensor, "factor axes"]
+    """R of the centred rows' QR decomposition: `factor^T factor` is their scatter."""
+
+    @classmethod
+    def of(cls, rows: Float[Tensor, "rows axes"]) -> "_Part":
+        mean = rows.mean(dim=0)
+        return cls(len(rows), mean, torch.linalg.qr(rows - mean, mode="r").R)
+
+
 class _RootedFeatures:
     """Features c around their mean, and y = c root(reference covariance).
 
     Of any subset, `tr (cov_r cov)^(1/2)` is the sum of the singular values of its centred y, over root(n - 1); y
-    needs no more axes than there are samples.
+    needs no more axes than there are samples. Only y is held in float64; c is made piece by piece.
     """
 
     def __init__(self, features: Float[Tensor, "samples width"], reference: FeatureStatistics) -> None:
-        features = features.double()
-        self.reference = reference
-        self.shift = features.mean(dim=0) - reference.mean
-        self.centred = features - features.mean(dim=0)
-        rooted = self.centred @ reference.root
-        self.rooted = rooted if len(rooted) >= rooted.shape[1] else torch.linalg.qr(rooted.T).R.T
+        self.reference, self.features = reference, features
+        self.mean = torch.stack([piece.double().sum(dim=0) for piece in _pieces(features)]).sum(dim=0) / len(features)
+        self.shift = self.mean - reference.mean
+        self.squares = torch.cat([piece.square().sum(dim=1) for piece in self._centred()])
+        rooted = torch.empty(features.shape, dtype=torch.float64)
+        for rows, piece in zip(_pieces(rooted), self._centred(), strict=True):
+            rows.copy_(piece @ reference.root)
+        self.rooted = rooted if len(rooted) >= rooted.shape[1] else torch.linalg.qr(rooted.T, mode="r").R.T
 
     def distances(
         self, subsets: Float[Tensor, "subsets parts"], part: Int[Tensor, " samples"]
@@ -101,15 +123,18 @@ class _RootedFeatures:
         """Distance of every subset: it has the parts for which its row of `subsets` is 1."""
         belongs = torch.nn.functional.one_hot(part, subsets.shape[1]).double().T  # [parts, samples]
         n = subsets @ belongs.sum(dim=1)
-        mean = subsets @ (belongs @ self.centred) / n[:, None]
-        rooted_mean = subsets @ (belongs @ self.rooted) / n[:, None]
-        trace = subsets @ (belongs @ self.centred.square().sum(dim=1)) - n * mean.square().sum(dim=1)
-        squares = torch.stack([self.rooted[rows].T @ self.rooted[rows] for rows in belongs.bool()])
-        scatter = torch.tensordot(subsets, squares, dims=1) - torch.einsum("s,si,sj->sij", n, rooted_mean, rooted_mean)
-        cross: Tensor = torch.stack([positive(torch.linalg.eigvalsh(each)).sqrt().sum() for each in scatter])
+        mean = subsets @ self._sums(belongs) / n[:, None]
+        trace = subsets @ (belongs @ self.squares) - n * mean.square().sum(dim=1)
+        parts = self._parts(belongs)
+        factors = [_joined([parts[int(index)] for index in subset.nonzero()]) for subset in subsets]
+        cross = torch.stack([torch.linalg.svdvals(factor).sum() for factor in factors])
         mean_part: Tensor = (self.shift + mean).square().sum(dim=1)
         covariance_part: Tensor = self.reference.covariance.trace() + trace / (n - 1) - 2 * cross / (n - 1).sqrt()
         return mean_part + covariance_part
+
+    def distance(self) -> float:
+        """Distance of all samples."""
+        return float(self.distances(torch.ones(1, _QUARTERS).double(), self._in_order()))
 
     def influence(self) -> Float[Tensor, " samples"]:
         """How much the distance rises per weight that a sample gets, up to a constant.
@@ -117,12 +142,43 @@ class _RootedFeatures:
         The distance's gradient is `2 (mean - mean_r)` in the mean and `1 - cov_r^(1/2) M^(-1/2) cov_r^(1/2)` in the
         covariance, with `M = cov_r^(1/2) cov cov_r^(1/2)`.
         """
-        squares, axes = torch.linalg.eigh(self.rooted.T @ self.rooted)
-        kept = positive(squares) > 0
-        along = (self.rooted @ axes[:, kept]).square() / squares[kept].sqrt()
-        covariance_part = self.centred.square().sum(dim=1) - math.sqrt(len(self.rooted) - 1) * along.sum(dim=1)
-        influence: Tensor = 2 * self.centred @ self.shift + covariance_part
+        belongs = torch.nn.functional.one_hot(self._in_order(), _QUARTERS).double().T
+        _, values, axes = torch.linalg.svd(_joined(self._parts(belongs)), full_matrices=False)
+        kept = values > values.max() * len(self.rooted) * EPSILON
+        scaled = axes[kept].T / values[kept].sqrt()
+        along = torch.cat([(piece @ scaled).square().sum(dim=1) for piece in _pieces(self.rooted)])
+        mean_part = torch.cat([2 * piece @ self.shift for piece in self._centred()])
+        influence: Tensor = mean_part + self.squares - math.sqrt(len(self.rooted) - 1) * along
         return influence
+
+    def _centred(self) -> Iterator[Float[Tensor, "piece width"]]:
+        return (piece.double() - self.mean for piece in _pieces(self.features))
+
+    def _sums(self, belongs: Float[Tensor, "parts samples"]) -> Float[Tensor, "parts width"]:
+        sums = torch.zeros(len(belongs), len(self.mean)).double()
+        for rows, piece in zip(torch.split(belongs, ROWS_AT_A_TIME, dim=1), self._centred(), strict=True):
+            sums += rows @ piece
+        return sums
+
+    def _parts(self, belongs: Float[Tensor, "parts samples"]) -> list[_Part]:
+        return [_Part.of(self.rooted[rows]) for rows in belongs.bool()]
+
+    def _in_order(self) -> Int[Tensor, " samples"]:
+        """The first quarter of the samples, the second, ..., whatever the seed is."""
+        return torch.arange(len(self.features)) * _QUARTERS // len(self.features)
+
+
+def _joined(parts: list[_Part]) -> Float[Tensor, "rows axes"]:
+    """A matrix with the singular values of the parts' rows around their common mean, without squaring any."""
+    rows = sum(part.rows for part in parts)
+    mean = torch.stack([part.rows * part.mean for part in parts]).sum(dim=0) / rows
+    between = torch.stack([math.sqrt(part.rows) * (part.mean - mean) for part in parts])
+    return torch.cat([between, *(part.factor for part in parts)])
+
+
+def _pieces(rows: Float[Tensor, "rows width"]) -> tuple[Float[Tensor, "piece width"], ...]:
+    """Views of at most a thousand rows."""
+    return torch.split(rows, ROWS_AT_A_TIME)
 
 
 def _balanced_quarters(labels: Int[Tensor, " samples"], seed: int, split: int) -> Int[Tensor, " samples"]:

@@ -12,12 +12,12 @@ from agd_core.protocol import Protocol
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
 from agd_core.report.rows import Row, plain
-from agd_core.report.summary import summary
 from flows.config import PipelineConfig
 from flows.stages.comparison import Compared, Trained
 from flows.stages.extras import Extras
 from flows.stages.pictures import plots
 from flows.stages.sample import read_samples
+from flows.stages.summary import summary
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.atomic import write_bytes

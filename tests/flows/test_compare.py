@@ -1,5 +1,6 @@
 """`agd compare` as a person uses it."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -8,7 +9,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from agd_core.adapter_files import WEIGHTS
 from flows.cli import app
+from flows.results import read_rows
 from tests.result_rows import row, score, scores, write
 
 AGD = [sys.executable, "-m", "flows.cli"]
@@ -100,6 +103,36 @@ def test_rows_of_the_step_curve_are_compared_too_and_once(tmp_path):
     rows = [row(steps=20), row(steps=10)]
     places = [write(tmp_path / name, rows[0], curve=rows) for name in "ab"]
     assert [item["other"]["steps"] for item in as_json(*places)["comparisons"]] == [20, 10]
+
+
+def test_every_point_of_a_sweep_is_compared_and_once(tmp_path):
+    rows = [row(), row(scale=3.0), row(scheduler="euler"), row(scheduler="euler", steps=10)]
+    places = []
+    for name in "ab":
+        folder = write(tmp_path / name, rows[0], curve=rows[:1])
+        metrics = json.loads((folder / "metrics.json").read_text())
+        places.append(folder / "sweep.json")
+        places[-1].write_text(json.dumps(metrics | {"all_rows": rows}))
+        assert [item["name"] for item in read_rows(places[-1])] == ["agd-offset"] * 4
+    found = [
+        (item["other"]["scheduler"], item["other"]["steps"], item["other"]["teacher_scale"])
+        for item in as_json(*places)["comparisons"]
+    ]
+    assert found == [("ddim", 20, 2.0), ("ddim", 20, 3.0), ("euler", 20, 2.0), ("euler", 10, 2.0)]
+
+
+@pytest.mark.parametrize("recorded", ["0" * 64, None])
+def test_numbers_of_other_weights_than_lie_there_are_refused(a, b, recorded):
+    (b / WEIGHTS).write_bytes(b"new weights")
+    metrics = json.loads((b / "metrics.json").read_text())
+    (b / "metrics.json").write_text(json.dumps(metrics | ({"weights_sha256": recorded} if recorded else {})))
+    for place in (b, b / "metrics.json"):
+        result = compare(a, place)
+        message = f"{b / 'metrics.json'} was not measured with the {WEIGHTS} beside it; evaluate again"
+        assert (result.exit_code, result.stderr) == (2, f"agd: {message}\n")
+    digest = hashlib.sha256(b"new weights").hexdigest()
+    (b / "metrics.json").write_text(json.dumps(metrics | {"weights_sha256": digest}))
+    assert compare(a, b).exit_code == 0
 
 
 def test_unlike_protocols_are_refused_in_one_line_and_compared_when_allowed(a, tmp_path):

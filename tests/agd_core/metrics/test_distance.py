@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from agd_core.errors import NumericError
 from agd_core.metrics import (
     METRICS,
     EvaluateConfig,
@@ -14,9 +15,10 @@ from agd_core.metrics import (
     Reference,
     frechet_distance,
 )
-from agd_core.metrics.subsets import extrapolated_distance
+from agd_core.metrics.subsets import _RootedFeatures, extrapolated_distance
 from agd_core.seeding import generator
 from benchmarks.interval_coverage import World, coverage
+from tests.agd_core.metrics.memory import peak_growth
 
 CONFIG = EvaluateConfig(distance_subsets=20)
 
@@ -32,6 +34,59 @@ def test_gaussians_that_share_their_axes_have_a_closed_form():
     second = FeatureStatistics(shift, axes * b @ axes.T, 1000)
     expected = float(shift.square().sum() + (a.sqrt() - b.sqrt()).square().sum())
     assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-10)
+
+
+def steep(width):
+    return torch.cat([torch.ones(1), torch.full((width - 1,), 1e-7)]).double()
+
+
+def test_small_variances_beside_a_large_one_are_not_lost():
+    zero, variances = torch.zeros(1000).double(), steep(1000)
+    axes = torch.linalg.qr(normal(1000, 1000)).Q
+    for turned in (torch.eye(1000).double(), axes):
+        x, larger = (FeatureStatistics(zero, turned * v @ turned.T, 5000) for v in (variances, 4 * variances))
+        assert frechet_distance(x, larger) == pytest.approx(1.0000999, abs=1e-8)
+        assert abs(frechet_distance(x, x)) < 1e-10
+
+
+def test_nor_are_they_in_distances_of_subsets():
+    """Samples with exactly the real covariance, doubled: every route gives the sum of variances."""
+    white = torch.linalg.qr(normal(800, 200) - normal(800, 200).mean(dim=0)).Q * math.sqrt(799)
+    x, labels = white * steep(200).sqrt(), torch.zeros(800).long()
+    real = FeatureStatistics.of(x)
+    found = extrapolated_distance(2 * x, labels, real, 20, 0)
+    assert found.distance == pytest.approx(1 + 199e-7, abs=1e-8)
+    assert extrapolated_distance(x, labels, real, 20, 0).distance == pytest.approx(0.0, abs=1e-10)
+
+
+def test_distances_of_subsets_are_those_of_their_statistics():
+    x, real = normal(400, 50) * steep(50).sqrt(), FeatureStatistics.of(normal(900, 50, seed=1) * steep(50).sqrt())
+    quarter = torch.arange(400) % 4
+    subsets = torch.tensor([[1.0, 1, 1, 0], [0, 1, 0, 1], [1, 1, 1, 1]]).double()
+    found = _RootedFeatures(x, real).distances(subsets, quarter)
+    rows = [torch.isin(quarter, subset.nonzero().flatten()) for subset in subsets]
+    expected = [frechet_distance(real, FeatureStatistics.of(x[chosen])) for chosen in rows]
+    assert found.tolist() == pytest.approx(expected, abs=1e-11)
+
+
+def test_features_that_are_no_numbers_are_refused_in_one_line():
+    x, labels, real = normal(20, 3), torch.zeros(20).long(), FeatureStatistics.of(normal(50, 3, seed=1))
+    x[3, 1] = math.nan
+    with pytest.raises(NumericError, match=r"^features hold NaN or infinity; every value must be a finite number$"):
+        extrapolated_distance(x, labels, real, 20, 0)
+    with pytest.raises(NumericError, match="NaN or infinity"):
+        frechet_distance(FeatureStatistics.of(x), real)
+
+
+def test_only_one_float64_copy_of_the_features_is_made():
+    """It is 256 MB here, and quarters of it come and go."""
+    prepare = (
+        "import torch; from agd_core.metrics import FeatureStatistics;"
+        "from agd_core.metrics.subsets import extrapolated_distance; x = torch.randn(262144, 128); torch.set_num_threads(1);"
+        "real = FeatureStatistics.of(x[:1000]); real.root"
+    )
+    work = "extrapolated_distance(x, torch.zeros(len(x)).long(), real, 20, 0)"
+    assert peak_growth((prepare, work)) < 2 * 256
 
 
 @pytest.mark.parametrize(("samples", "width"), [(5, 40), (30, 200)])

@@ -2,15 +2,21 @@
 
 import dataclasses
 import math
+import statistics
 
 import pytest
 import torch
 
-from agd_core.metrics import METRICS, EvaluateConfig, Measured, Seen, paired_error
+from agd_core.metrics import METRICS, EvaluateConfig, Measured, Seen
 from agd_core.metrics.paired import psnr, ssim
 from agd_core.seeding import generator
+from tests.agd_core.metrics.memory import peak_growth
 
 CONFIG = EvaluateConfig()
+PSNR_OF_MANY = (
+    "import torch; from agd_core.metrics.paired import psnr; x = torch.zeros(40000, 32, 32, 1, dtype=torch.uint8)",
+    "psnr(x, x)",
+)
 ROUNDING_DB = 10 * math.log10(255**2 * 12)
 
 
@@ -30,21 +36,52 @@ def test_every_score_is_a_mean_over_images():
     samples, guided = seen(20), seen(20, seed=1)
     scores = METRICS["paired"](Measured(samples, guided, None), CONFIG)
     assert set(scores) == {"paired_mse", "psnr", "ssim", "feature_cosine"}
-    value, error = paired_error(samples.latents, guided.latents)
-    assert (scores["paired_mse"].value, scores["paired_mse"].standard_error) == pytest.approx((value, error))
+    latents = (samples.latents.double() - guided.latents.double()).square().mean(dim=(1, 2, 3))
+    expected = float(latents.mean()), float(latents.std()) / math.sqrt(20)
+    assert (scores["paired_mse"].value, scores["paired_mse"].standard_error) == pytest.approx(expected)
     errors = (samples.images.double() - guided.images.double()).square().mean(dim=(1, 2, 3))
     assert scores["psnr"].value == pytest.approx(float((10 * (255**2 / errors).log10()).mean()), rel=1e-9)
     for score in scores.values():
         assert score.high - score.value == pytest.approx(1.96 * score.standard_error)
 
 
-def test_the_guided_set_itself_is_perfect_and_plain_json():
-    scores = METRICS["paired"](Measured(seen(5), seen(5), None), CONFIG)
-    values = {name: score.value for name, score in scores.items()}
-    assert values == pytest.approx(
-        {"paired_mse": 0.0, "psnr": ROUNDING_DB, "ssim": 1.0, "feature_cosine": 1.0}, abs=1e-5
-    )
-    assert all(math.isfinite(score.standard_error) for score in scores.values())
+def test_the_paired_errors_error_is_the_spread_among_sets():
+    guided = seen(100, latents=torch.zeros(100, 2, 3, 3))
+    sets = [torch.randn(100, 2, 3, 3, generator=generator(seed, "paired")) for seed in range(60)]
+    found = [METRICS["paired"](Measured(seen(100, latents=x), guided, None), CONFIG)["paired_mse"] for x in sets]
+    spread = statistics.stdev(score.value for score in found)
+    assert statistics.fmean(score.standard_error for score in found) == pytest.approx(spread, rel=0.25)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_the_guided_set_itself_has_no_likeness_to_measure(copied):
+    guided = seen(5)
+    scores = METRICS["paired"](Measured(seen(5) if copied else guided, guided, None), CONFIG)
+    assert set(scores) == {"paired_mse"}
+    assert scores["paired_mse"].value == 0.0
+    assert scores["paired_mse"].standard_error is scores["paired_mse"].low is scores["paired_mse"].high is None
+
+
+@pytest.mark.parametrize("changed", ["images", "latents"])
+def test_sets_that_share_latents_or_images_only_are_measured(changed):
+    other = dataclasses.replace(seen(5), **{changed: getattr(seen(5, seed=1), changed)})
+    assert "psnr" in METRICS["paired"](Measured(other, seen(5), None), CONFIG)
+
+
+def test_latents_that_are_no_numbers_stay_none():
+    broken = seen(5, latents=torch.full((5, 2, 4, 4), math.nan))
+    assert math.isnan(METRICS["paired"](Measured(broken, seen(5), None), CONFIG)["paired_mse"].value)
+    assert math.isnan(METRICS["paired"](Measured(broken, broken, None), CONFIG)["paired_mse"].value)
+
+
+def test_the_batches_of_images_leave_nothing_out():
+    a, b = pictures(40, 256), pictures(40, 256, seed=1)
+    assert torch.allclose(psnr(a, b), torch.cat([psnr(a[i : i + 1], b[i : i + 1]) for i in range(40)]))
+
+
+def test_the_memory_does_not_grow_with_the_images():
+    """float64 copies of both sets would be 640 MB."""
+    assert peak_growth(PSNR_OF_MANY) < 150
 
 
 def test_psnr_never_falls_when_the_error_does():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
-from agd_core.metrics.standard_errors import accuracy_standard_error, paired_error
+from agd_core.metrics.standard_errors import accuracy_standard_error
 from agd_core.metrics.subsets import extrapolated_distance
 from agd_core.seeding import generator
 
@@ -39,11 +39,3 @@ def test_the_accuracys_error_is_the_binomial_one(accuracy, images):
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
 def test_it_never_claims_certainty(accuracy):
     assert 0.01 < accuracy_standard_error(accuracy, 60) < 0.05
-
-
-def test_the_paired_error_is_the_mean_over_images_and_its_error_the_spread():
-    sets = [torch.randn(100, 2, 3, 3, generator=generator(seed, "paired")) for seed in range(200)]
-    measured = [paired_error(latents, torch.zeros_like(latents)) for latents in sets]
-    assert measured[0][0] == pytest.approx(float(sets[0].square().mean()), rel=1e-6)
-    spread = statistics.stdev(value for value, _ in measured)
-    assert statistics.fmean(error for _, error in measured) == pytest.approx(spread, rel=0.15)

@@ -145,6 +145,11 @@ def test_the_table_holds_every_method_at_every_scale():
     assert "- images: `1,000`" in render_card(card(rows=rows(), protocol={"images": "1,000"}))
 
 
+def test_every_digest_is_listed_once():
+    text = render_card(card())
+    assert text.count("cd" * 32) == text.count("12" * 32) == text.count("ab" * 32) == 1
+
+
 def test_what_was_not_measured_is_said():
     text = render_card(card())
     assert "Not evaluated yet: run `agd evaluate fashion-dit --output outputs/demo`." in text

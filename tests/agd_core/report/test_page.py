@@ -121,6 +121,26 @@ def test_a_row_shows_a_dash_where_nothing_was_measured():
     assert tags.tables[1] == [["method", "NFE ↓"], ["guidance scale 3"], ["none", "20"]]
 
 
+@pytest.mark.parametrize("lost", [None, float("nan"), float("inf")])
+def test_a_metric_without_a_number_is_neither_a_dash_nor_a_number(lost):
+    values = {"fd": lost, "fd_low": lost, "fd_high": lost, "accuracy": lost, "paired_mse": lost}
+    scores = {name: {**score(0.0), "value": lost, "low": lost, "high": lost} for name in ("fd", "accuracy")}
+    tags = parsed(rows=[row("agd", **values, scores=scores)])
+    assert tags.tables[0][1][3:6] == ["no number", "no number", "-"]
+    assert tags.tables[1][2] == ["agd", "20", "no number", "no number"]
+
+
+def test_a_distance_without_an_interval_is_shown_without_one():
+    assert parsed(rows=[row("agd", fd_low=None, fd_high=None)]).tables[0][1][3] == "12.35"
+
+
+def test_both_speeds_are_told_apart_under_their_tables():
+    shown = " ".join("".join(parsed(costs=costs()).texts).split())
+    assert "with the batches and the load of that run. The costs' “images/s at saturation” is another" in shown
+    assert "Images/s at saturation: image steps/s over the steps of a whole image" in shown
+    assert "at saturation" not in render_page(page())
+
+
 def test_a_measured_zero_is_not_a_dash():
     assert parsed(rows=[row("teacher", paired_mse=0.0, accuracy=0.0)]).tables[0][1][4:6] == ["0.0%", "0.0000"]
 
@@ -162,7 +182,8 @@ def test_costs_say_what_a_whole_image_takes():
     line = dict(zip(COST_HEADINGS, table[1], strict=True))
     assert table[0] == list(COST_HEADINGS)
     assert line["one image, ms"] == "150.0"
-    assert line["images/s"] == "4.00"
+    assert line["images/s at saturation"] == "4.00"
+    assert "images/s" not in COST_HEADINGS
     assert line["peak memory, MB"] == "-"
     assert Costs("a card", 1, "bfloat16", 50, [method]).place == "a card, 1 thread, bfloat16"
 

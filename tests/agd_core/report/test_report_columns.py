@@ -46,7 +46,7 @@ def test_every_metric_shows_value_interval_and_meaning(column):
 
 def test_what_is_not_finite_is_said():
     column = next(column for column in COLUMNS if column.key == "psnr")
-    assert cell(row("CFG", scores={"psnr": score(float("inf"), "higher")}), column).text == "inf"
+    assert cell(row("CFG", scores={"psnr": score(float("inf"), "higher")}), column).text == "no number"
 
 
 def test_warnings_come_once_with_their_metrics():
@@ -54,3 +54,22 @@ def test_warnings_come_once_with_their_metrics():
     rows = [row("CFG", scores={"kid": few, "fd": few}), row("agd", scores={"fd": odd})]
     assert warned(rows) == {"few images": "FD, KID", "odd": "FD"}
     assert [column.key for column in measured(rows)] == ["fd", "kid"]
+
+
+def test_cfg_against_itself_has_dashes_and_a_paired_error_of_zero():
+    own = row("CFG", scores={"paired_mse": score(0.0)})
+    paired = {name: score(0.9, "higher") for name in ("psnr", "ssim", "feature_cosine", "lpips")}
+    (table,) = tables([own, row("agd", scores={"paired_mse": score(0.1), **paired})])
+    (line, _) = table.groups[0].lines
+    assert [shown.text for shown in line] == ["CFG", "20", "0.0000", "-", "-", "-", "-"]
+
+
+def test_the_cap_of_psnr_is_said():
+    (meaning,) = explained([row("agd", scores={"psnr": score(58.9, "higher")})]).values()
+    assert "58.9 dB is the cap: identical images" in meaning
+
+
+@pytest.mark.parametrize("lost", [None, float("nan"), float("-inf")])
+def test_no_number_is_shown_as_such_and_keeps_its_warnings(lost):
+    found = {**score(1.0, warnings=["few"]), "value": lost, "low": lost, "high": lost}
+    assert cell(row("agd", scores={"fd": found}), COLUMNS[0]) == Cell("no number", "", ("few",))

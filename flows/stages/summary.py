@@ -41,8 +41,8 @@ def _cost(guided: Row, best: Row, rows: Sequence[Row]) -> str:
     several = sum(1 for row in rows if row["adapter_parameters"]) > 1 and math.isfinite(_paired_error(best))
     closest = ", the adapter closest to CFG's images (smallest paired MSE)," if several else ""
     return (
-        f"At guidance scale {guided['guidance_scale']:g} classifier-free guidance (CFG) takes {guided['nfe']:g} network "
-        f"evaluations per image; {best['name']}{closest} takes {best['nfe']:g}, "
+        f"At guidance scale {guided['guidance_scale']:g} classifier-free guidance (CFG) takes {guided['nfe']:g} "
+        f"network evaluations per image; {best['name']}{closest} takes {best['nfe']:g}, "
         f"with {best['adapter_percent']:.1f} % extra parameters."
     )
 

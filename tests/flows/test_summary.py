@@ -1,0 +1,67 @@
+import pytest
+
+from flows.stages.summary import summary
+from tests.result_rows import row, score
+
+
+def shown(name, fd, accuracy, paired_mse=0.1, fd_error=0.02, **changes):
+    scores = {
+        "fd": score(fd, fd_error, **changes),
+        "accuracy": score(accuracy, 0.005, "higher"),
+        "paired_mse": score(paired_mse, 0.001),
+    }
+    return row(name, scores) | {"paired_mse": paired_mse, "adapter_percent": 4.7}
+
+
+CFG = shown("CFG", 0.64, 0.98, 0.0)
+NONE = shown("no guidance", 1.9, 0.9, 0.3)
+
+
+def test_the_verdict_is_the_cost_and_two_judged_metrics():
+    text = summary([NONE, CFG, shown("agd-offset", 0.65, 0.93)])
+    assert text == (
+        "At guidance scale 2 classifier-free guidance (CFG) takes 40 network evaluations per image; agd-offset takes "
+        "20, with 4.7 % extra parameters. "
+        "Fréchet distance: 0.65 (0.61 to 0.69) with the adapter, 0.64 (0.60 to 0.68) with CFG: the same at 95 %; "
+        "without guidance 1.90 (1.86 to 1.94): worse at 95 %. "
+        "Accuracy: 93.0% (92.0% to 94.0%) with the adapter, 98.0% (97.0% to 99.0%) with CFG: worse at 95 %; "
+        "without guidance 90.0% (89.0% to 91.0%): worse at 95 %."
+    )
+
+
+@pytest.mark.parametrize(("fd", "verdict"), [(0.5, "better"), (0.62, "the same"), (0.8, "worse")])
+def test_the_verdict_follows_the_numbers(fd, verdict):
+    assert f"0.64 (0.60 to 0.68) with CFG: {verdict} at 95 %." in summary([CFG, shown("agd-offset", fd, 0.98)])
+
+
+def test_the_adapter_closest_to_cfg_is_named_as_such():
+    far, near = shown("far", 0.3, 0.99, 0.2), shown("near", 0.9, 0.9, 0.05)
+    text = summary([CFG, far, near])
+    assert "; near, the adapter closest to CFG's images (smallest paired MSE), takes 20" in text
+    assert "0.90 (0.86 to 0.94) with the adapter" in text
+
+
+@pytest.mark.parametrize("lost", [None, float("nan")])
+def test_an_adapter_without_a_paired_error_is_not_the_closest(lost):
+    unknown = shown("unknown", 0.3, 0.99) | {"paired_mse": lost}
+    assert "; near, the adapter closest" in summary([CFG, unknown, shown("near", 0.9, 0.9)])
+    assert "closest" not in summary([CFG, unknown, unknown])
+
+
+def test_a_warning_is_said_with_its_metric():
+    text = summary([CFG, shown("agd-offset", 0.65, 0.93, warnings=["few images"])])
+    assert "the same at 95 %; a warning belongs to these numbers, see below. Accuracy" in text
+    assert text.count("a warning") == 1
+
+
+def test_without_interval_or_number_there_is_no_verdict():
+    text = summary([CFG, shown("agd-offset", 0.65, 0.93, fd_error=None)])
+    assert "Fréchet distance: 0.65 with the adapter, 0.64 (0.60 to 0.68) with CFG: no interval, so no verdict." in text
+    lost = shown("agd-offset", 0.65, 0.93)
+    lost["scores"]["fd"] |= {"value": None, "low": None, "high": None}
+    assert "no number with the adapter, 0.64 (0.60 to 0.68) with CFG: no number, so no verdict." in summary([CFG, lost])
+
+
+def test_what_was_not_measured_is_not_spoken_of():
+    rows = [row(name, {}) | {"paired_mse": None, "adapter_percent": 4.7} for name in ("CFG", "agd-offset")]
+    assert summary(rows).endswith("agd-offset takes 20, with 4.7 % extra parameters.")
