@@ -17,6 +17,7 @@ from agd_core.errors import InputError
 from agd_core.metrics.base import Measured, Score
 from agd_core.metrics.optional import optional_package
 from agd_core.metrics.scores import mean_score
+from agd_core.metrics.paired import is_same_set
 from agd_core.metrics.settings import EvaluateConfig
 from agd_core.weights import read_state
 
@@ -34,7 +35,7 @@ def lpips_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Sco
             smaller than 16 pixels.
     """
     samples, guided = measured.samples, measured.guided
-    if guided is None or config.lpips_weights is None:
+    if guided is None or config.lpips_weights is None or is_same_set(samples, guided):
         return {}
     weights = Path(config.lpips_weights).expanduser()
     height, width = samples.images.shape[1:3]

@@ -1,6 +1,6 @@
 """The metric `paired`: how near every image is to the guided teacher's image of the same noise and class."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
@@ -73,28 +73,32 @@ def ssim(images: Images, guided: Images) -> PerImage:
     """
     with optional_package("paired"):
         from torchmetrics.functional.image import structural_similarity_index_measure
-    values = [
-        structural_similarity_index_measure(_planes(a), _planes(b), data_range=255.0, reduction="none")
-        for a, b in _batches(images, guided)
-    ]
-    return torch.cat([torch.as_tensor(value).reshape(-1) for value in values])
+
+    def compare(a: Images, b: Images) -> Tensor:
+        found = structural_similarity_index_measure(_planes(a), _planes(b), data_range=255.0, reduction="none")
+        return torch.as_tensor(found).reshape(-1)
+
+    return _by_batches(compare, images, guided)
 
 
 def _squared_errors(a: Shaped[Tensor, "images *rest"], b: Shaped[Tensor, "images *rest"]) -> PerImage:
     """Mean over each image's values, float64."""
-    parts = [(x.double() - y.double()).square().flatten(1).mean(dim=1) for x, y in _batches(a, b)]
-    return torch.cat(parts)
+    return _by_batches(lambda x, y: (x.double() - y.double()).square().flatten(1).mean(dim=1), a, b)
 
 
 def _cosines(a: Float[Tensor, "images width"], b: Float[Tensor, "images width"]) -> PerImage:
-    parts = [torch.nn.functional.cosine_similarity(x.double(), y.double()) for x, y in _batches(a, b)]
-    return torch.cat(parts)
+    return _by_batches(lambda x, y: torch.nn.functional.cosine_similarity(x.double(), y.double()), a, b)
 
 
-def _batches(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some images of both at a time, about a million values, so that memory does not grow with their number."""
-    rows = max(1, _BATCH_VALUES // a[0].numel())
-    return zip(torch.split(a, rows), torch.split(b, rows), strict=True)
+def _by_batches(compare: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> PerImage:
+    """Compare about a million values at a time, so that memory does not grow with the number of images.
+
+    The values go into one tensor made before: small tensors left by every batch would keep the freed memory in pieces.
+    """
+    rows, values = max(1, _BATCH_VALUES // a[0].numel()), torch.empty(len(a), dtype=torch.float64)
+    for start in range(0, len(a), rows):
+        values[start : start + rows] = compare(a[start : start + rows], b[start : start + rows])
+    return values
 
 
 def _planes(images: Images) -> Float[Tensor, "images channels height width"]:

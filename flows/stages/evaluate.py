@@ -23,7 +23,7 @@ from flows.stages.sample import COST, Cell, read_samples
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "evaluation", 2
+STAGE, VERSION = "evaluation", 3
 EVALUATION = "evaluation.json"
 
 

@@ -64,7 +64,7 @@ def scores(
         measured = evaluate_samples(Measured(seen, guided, instruments.reference), config)
         for name in names:
             if score := measured.get(name):
-                known = {"value": score.value, "standard_error": score.standard_error, "better": score.better}
+                known = {"value": score.value, "standard_error": score.standard_error or 0.0, "better": score.better}
                 yield {"metric": prefix + name, **known, **_cost(artefact)}
 
 
