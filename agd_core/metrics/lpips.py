@@ -16,8 +16,8 @@ from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from agd_core.metrics.base import Measured, Score
 from agd_core.metrics.optional import optional_package
-from agd_core.metrics.scores import mean_score
 from agd_core.metrics.paired import is_same_set
+from agd_core.metrics.scores import mean_score
 from agd_core.metrics.settings import EvaluateConfig
 from agd_core.weights import read_state
 
