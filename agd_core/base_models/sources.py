@@ -46,8 +46,8 @@ def pipeline_class(folder: Path) -> str:
         raise InputError(f"{folder / MODEL_INDEX} names no pipeline class") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a diffusers folder.
+def read_json(path: Path, form: str = "diffusers") -> dict[str, Any]:
+    """A JSON object of a folder in diffusers (or another) format.
 
     Raises:
         InputError: missing or unreadable.
@@ -55,9 +55,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"not a complete diffusers folder: {path} is missing or unreadable") from error
+        raise InputError(f"not a complete {form} folder: {path} is missing or unreadable") from error
     if not isinstance(content, dict):
-        raise InputError(f"not a complete diffusers folder: {path} holds no JSON object")
+        raise InputError(f"not a complete {form} folder: {path} holds no JSON object")
     return content
 
 

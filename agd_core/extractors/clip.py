@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from agd_core.base_models.sources import read_json
 from agd_core.errors import InputError
 from agd_core.extractors.base import Agreement, Extracted, FeatureExtractor, Images
 from agd_core.extractors.files import (
@@ -18,7 +19,6 @@ from agd_core.extractors.files import (
     load_network,
     missing_package,
     model_folder,
-    read_json,
     reason,
 )
 from agd_core.extractors.preprocessing import BICUBIC, Planes, apply_in_batches, normalised, planes, resized
@@ -118,7 +118,7 @@ def _centre(images: Planes, size: int) -> Planes:
 def _colours(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation per colour."""
     path = folder / _PREPROCESSOR
-    settings = read_json(path) if path.is_file() else {}
+    settings = read_json(path, "transformers") if path.is_file() else {}
     mean, std = settings.get("image_mean", _MEAN), settings.get("image_std", _STD)
     for values in (mean, std):
         if not (len(values) == 3 and all(isinstance(value, int | float) for value in values)):

@@ -1,6 +1,5 @@
 """Folders with weights in transformers format that a person gives; never executed or fetched."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from agd_core.base_models.sources import read_json
 from agd_core.digest import digest, file_digest
 from agd_core.errors import InputError
 
@@ -28,24 +28,9 @@ def model_folder(weights: Path | None, extractor: str, model_type: str) -> Path:
             f"extractor {extractor} needs a folder with its weights ({CONFIG} and model.safetensors, as transformers "
             "saves them); name it in evaluate.extractor_weights"
         )
-    if (found := read_json(weights / CONFIG).get("model_type")) != model_type:
+    if (found := read_json(weights / CONFIG, "transformers").get("model_type")) != model_type:
         raise InputError(f"extractor {extractor}: {weights} holds a model of type {found!r}, not {model_type!r}")
     return weights
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        InputError: missing or unreadable.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"not a folder in transformers format: {path} is missing or unreadable") from error
-    if not isinstance(content, dict):
-        raise InputError(f"not a folder in transformers format: {path} holds no JSON object")
-    return content
 
 
 def load_network(kind: Any, folder: Path, device: torch.device) -> Any:
