@@ -26,13 +26,10 @@ _OVER_SCALE = {
 _EQUAL_NOISE = "All methods start from the same noise and classes."
 
 
-def plots(
-    rows: Sequence[Row], headline: Sequence[Row], curve: Sequence[Row], trained: Trained, extras: Extras
-) -> list[Picture]:
+def plots(headline: Sequence[Row], curve: Sequence[Row], trained: Trained, extras: Extras) -> list[Picture]:
     """Every plot for which there is something to draw.
 
     Args:
-        rows: everything that was compared.
         headline: what was compared with the headline's sampler and steps.
         curve: what was compared at the headline's scale.
         trained: the adapters.
@@ -41,7 +38,7 @@ def plots(
     return [
         *_over_scale(headline),
         *_over_nfe(curve),
-        *_precision_recall(rows),
+        *_precision_recall(headline),
         *_errors(trained, extras),
         _loss(trained),
     ]
@@ -67,7 +64,10 @@ def _over_nfe(rows: Sequence[Row]) -> list[Picture]:
 def _precision_recall(rows: Sequence[Row]) -> list[Picture]:
     if not any("precision" in row["scores"] for row in rows):
         return []
-    caption = "Precision (samples look real) over recall (all that is real is covered); numbers are guidance scales."
+    caption = (
+        "Precision (samples look real) over recall (all that is real is covered), at the headline's sampler and steps; "
+        "numbers are guidance scales."
+    )
     return [Picture("Precision and recall", caption, precision_recall_plot(rows))]
 
 

@@ -22,7 +22,7 @@ from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.atomic import write_bytes
 
-STAGE, VERSION = "report", 3
+STAGE, VERSION = "report", 4
 METRICS = "metrics.json"
 _GRID_IMAGES, _GRID_COLUMNS, _WIDEST = 40, 10, 64
 _LARGE_IMAGES, _LARGE_COLUMNS = 12, 4
@@ -115,7 +115,7 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
     rows, everything = _rows(made.headline), _rows(made.compared)
     curve = [row for row in everything if row["teacher_scale"] == made.config.sample.guidance_scales[0]]
     grids = [_grid(item, made.base_model) for item in made.at_first_scale]
-    drawn = plots(everything, rows, curve, made.adapters, made.extras)
+    drawn = plots(rows, curve, made.adapters, made.extras)
     for number, picture in enumerate((*grids, *drawn), start=1):
         (artefact.path / f"{number:02}-{_file_name(picture.title)}.png").write_bytes(picture.png)
     digests = {name: f"{item.path.name} sha256 {item.digest}" for name, item in made.artefacts.items()}
