@@ -1,6 +1,6 @@
 """One night of one registered adapter: sampled and scored afresh, then compared with its earlier nights.
 
-    OUTPUT/nights/<night>/<name>/work/     what the stages make; deleted once the night is in the history
+    OUTPUT/nights/<night>/<name>/work      what the stages make; deleted once the night is in the history
     OUTPUT/nights/<night>/<name>/          grid.png with the first images, evaluation.json with the scores
     OUTPUT/history/<name>/<night>.parquet  the scores, see `storage.history`
     OUTPUT/trends/<name>.png               every metric over all nights
