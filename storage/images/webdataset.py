@@ -12,8 +12,10 @@ from storage.images.pixels import MOST_BYTES, SUFFIXES, EncodedImage, read_bound
 from storage.images.places import named_files
 from storage.images.problems import ImageProblem
 
-_TEXT = (".txt",)
-_MOST_TEXT_BYTES = 1 << 20
+TEXT = ".txt"
+"""Members with the caption of the image of the same key."""
+MOST_TEXT_BYTES = 1 << 20
+"""A larger member is no caption."""
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -33,7 +35,7 @@ class WebDatasetImages(ImageSource):
 
     @cached_property
     def _count(self) -> int:
-        return sum(1 for shard in self._shards for _ in _members(shard, SUFFIXES, most=None))
+        return sum(1 for shard in self._shards for _ in members(shard, SUFFIXES, most=None))
 
     def __len__(self) -> int:
         return self._count
@@ -45,7 +47,7 @@ class WebDatasetImages(ImageSource):
     def images(self) -> Iterator[EncodedImage]:
         """Every image member."""
         for shard in self._shards:
-            for name, data in _members(shard, SUFFIXES, MOST_BYTES):
+            for name, data in members(shard, SUFFIXES, MOST_BYTES):
                 yield EncodedImage(f"{shard}/{name}", data)
 
     def captions(self) -> list[str] | None:
@@ -59,9 +61,10 @@ class WebDatasetImages(ImageSource):
 
 
 def _texts(shard: Path) -> list[tuple[str, str | None]]:
-    members = _members(shard, _TEXT, _MOST_TEXT_BYTES)
-    found = {_key(name): data.decode("utf-8", "replace").strip() for name, data in members}
-    return [(f"{shard}/{name}", found.get(_key(name))) for name, _ in _members(shard, SUFFIXES, most=None)]
+    found = {
+        _key(name): data.decode("utf-8", "replace").strip() for name, data in members(shard, (TEXT,), MOST_TEXT_BYTES)
+    }
+    return [(f"{shard}/{name}", found.get(_key(name))) for name, _ in members(shard, SUFFIXES, most=None)]
 
 
 def _key(name: str) -> str:
@@ -70,10 +73,13 @@ def _key(name: str) -> str:
     return folder + slash + last.partition(".")[0]
 
 
-def _members(shard: Path, suffixes: tuple[str, ...], most: int | None) -> Iterator[tuple[str, bytes]]:
+def members(shard: Path, suffixes: tuple[str, ...], most: int | None) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every plain member with one of these suffixes; a larger one than `most` is refused.
 
     Without `most` nothing is read and the bytes are empty.
+
+    Raises:
+        ImageProblem: the tar is compressed, broken or cut off, or a member is larger than `most`.
     """
     try:
         with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
