@@ -1,4 +1,4 @@
-"""Where a base model's files are: shipped with this package, a local folder, or a hub id."""
+"""Where a base model's files are: shipped with this package, written by it, a local folder, or a hub id."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from agd_core.errors import InputError, first_line
+from agd_core.miniatures import MINIATURES, miniature_folder
 
 MODEL_INDEX = "model_index.json"
 _FINGERPRINT_VALUES = 4096
@@ -102,10 +103,12 @@ def _tensor_digests(folder: Path) -> Iterator[str]:
 
 
 def _builtin_folder(name: str) -> Path:
-    known = sorted(path.name for path in BUILTIN_FOLDER.iterdir() if (path / MODEL_INDEX).is_file())
-    if name not in known:
-        raise InputError(f"unknown built-in model {name!r}; known: {', '.join(known) or 'none'}")
-    return BUILTIN_FOLDER / name
+    shipped = {path.name: path for path in BUILTIN_FOLDER.iterdir() if (path / MODEL_INDEX).is_file()}
+    if name in MINIATURES:
+        return miniature_folder(name)
+    if name not in shipped:
+        raise InputError(f"unknown built-in model {name!r}; known: {', '.join(sorted([*shipped, *MINIATURES]))}")
+    return shipped[name]
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
