@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from agd_core.condition import Condition
-from agd_core.denoiser import Denoiser, Latents, PerRow
+from agd_core.denoiser import Denoiser, Latents, PerRow, Prediction
+from agd_core.schedulers import initial_noise_scale, network_input, scheduler_output
 from agd_core.seeding import generator, stacked_noise
 
 
@@ -24,8 +25,8 @@ class Step:
     """The value handed to the network."""
     latents: Latents
     """What the network received."""
-    prediction: Latents
-    """What the denoiser answered; the scheduler advanced with it."""
+    prediction: Prediction
+    """What the denoiser answered, a learned variance included; the scheduler advanced with what it takes of it."""
 
 
 Observer = Callable[[Step], None]
@@ -47,7 +48,7 @@ def denoise(
 
     Args:
         denoiser: base model, guided teacher or student.
-        scheduler: a diffusers scheduler whose timesteps are set.
+        scheduler: a diffusers scheduler whose timesteps are set; some keep state, so a fresh one for every call.
         condition: one per row, on the device to run on.
         guidance_scale: one per row, on the same device.
         seeds: one per row; row i's noise is a function of `seeds[i]` alone.
@@ -58,17 +59,21 @@ def denoise(
 
     Returns:
         Clean latents float32 `[batch, *latent_shape]`.
+
+    Raises:
+        InputError: the scheduler samples with a learned variance that the denoiser does not predict.
     """
     device = guidance_scale.device
     generators = [generator(seed, "noise") for seed in seeds]
-    latents: Tensor = stacked_noise(generators, latent_shape).to(device) * scheduler.init_noise_sigma
+    latents: Tensor = stacked_noise(generators, latent_shape).to(device) * initial_noise_scale(scheduler)
     for index, timestep in enumerate(scheduler.timesteps):
-        inputs = _rounded(scheduler.scale_model_input(latents, timestep), input_dtype)
+        inputs = _rounded(network_input(scheduler, latents, timestep), input_dtype)
         per_row = timestep.to(device, torch.float32).expand(len(seeds))
         prediction = denoiser.predict(inputs, per_row, condition, guidance_scale)
         if observer is not None:
             observer(Step(index, float(timestep), inputs, prediction))
-        latents = scheduler.step(prediction, timestep, latents, generator=generators).prev_sample
+        taken = scheduler_output(scheduler, prediction, latent_shape[0])
+        latents = scheduler.step(taken, timestep, latents, generator=generators).prev_sample
     return latents
 
 

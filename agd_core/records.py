@@ -14,7 +14,11 @@ import numpy as np
 from agd_core.digest import digest
 
 INPUT, TARGET = 0, 1
-"""Positions on the K axis of `latents`: the network's input, and the guided prediction to be learnt."""
+"""Positions on the K axis of `latents`: the network's input, and the first slot of the guided prediction to be learnt.
+
+A slot has as many channels as a latent. The prediction takes the slots from `TARGET` on: one, or a second one for the
+variance that a network has learned (what DiT's authors' models emit, https://arxiv.org/abs/2212.09748).
+"""
 
 StoredType = Literal["float16", "bfloat16", "float32"]
 """Types in which latents and predictions are stored."""
@@ -65,8 +69,12 @@ class CollectionPlan:
 
     A store of another identity is refused.
     """
+    prediction_slots: int = 1
+    """Slots of `latent_shape` that a prediction takes: 1, or 2 where a learned variance is stored with it."""
 
     def __post_init__(self) -> None:
+        if self.prediction_slots not in (1, 2):
+            raise ValueError(f"a prediction takes 1 slot, or 2 with a learned variance, not {self.prediction_slots}")
         if self.unit_trajectories % self.shard_trajectories:
             raise ValueError(
                 f"a unit of {self.unit_trajectories} trajectories is no multiple of {self.shard_trajectories}, "
@@ -85,8 +93,13 @@ class CollectionPlan:
 
     @property
     def pair_shape(self) -> tuple[int, int, int, int]:
-        """Shape of one stored pair: `(2, channels, height, width)`."""
-        return 2, *self.latent_shape
+        """Shape of one stored pair: `(K, channels, height, width)`, K = 1 + `prediction_slots`."""
+        return 1 + self.prediction_slots, *self.latent_shape
+
+    @property
+    def prediction_channels(self) -> int:
+        """Channels of a prediction."""
+        return self.prediction_slots * self.latent_shape[0]
 
     @property
     def pair_bytes(self) -> int:
@@ -131,14 +144,15 @@ class CollectionPlan:
     def settings_id(self) -> str:
         """sha256 of what all units have in common: identity, layout, timesteps and the conditions' bytes.
 
-        Timesteps count as what is stored of them, float32.
+        Timesteps count as what is stored of them, float32. The usual one slot is not named.
         """
+        layout = [*self.latent_shape, self.dtype, self.shard_trajectories, self.unit_trajectories]
         return digest(
             {
                 "identity": dict(self.identity),
                 "timesteps": np.asarray(self.timesteps, dtype=np.float32).tolist(),
                 "conditions": {name: array_digest(array) for name, array in self.conditions.items()},
-                "layout": [*self.latent_shape, self.dtype, self.shard_trajectories, self.unit_trajectories],
+                "layout": layout if self.prediction_slots == 1 else [*layout, self.prediction_slots],
             }
         )
 
@@ -186,7 +200,7 @@ class StepBatch:
     """(trajectory, step) pairs for training, row-aligned."""
 
     latents: np.ndarray
-    """`[batch, 2, channels, height, width]`; for bfloat16 its bits as uint16, see `CARRIERS`."""
+    """`[batch, K, channels, height, width]`; for bfloat16 its bits as uint16, see `CARRIERS`."""
     timesteps: np.ndarray
     """float32 `[batch]`."""
     condition_rows: np.ndarray
@@ -209,7 +223,7 @@ def step_batch(plan: CollectionPlan, pairs: np.ndarray, latents: np.ndarray) -> 
     Args:
         plan: the plan of the store that they were read from.
         pairs: int64 `[batch]`; pair = trajectory * stored_steps + slot.
-        latents: `[batch, 2, channels, height, width]`, in the same order.
+        latents: `[batch, K, channels, height, width]`, in the same order.
     """
     trajectories, slots = np.divmod(pairs, plan.stored_steps)
     return StepBatch(
@@ -230,12 +244,12 @@ class UnitWriter(Protocol):
         ...
 
     def put(self, trajectory: int, slot: int, pair: np.ndarray) -> None:
-        """Add one pair, `[2, C, H, W]` in the carrier type.
+        """Add one pair, `[K, C, H, W]` in the carrier type.
 
         Args:
             trajectory: its index in the plan.
             slot: position among its kept steps.
-            pair: (network input, guided prediction).
+            pair: network input, then the slots of the guided prediction.
         """
         ...
 

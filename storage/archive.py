@@ -1,6 +1,6 @@
 """Trajectories as a compressed Zarr v3 array: half the bytes and every bit of them; for keeping, not for training.
 
-    <target>/latents/zarr.json, c.<shard>.0.0.0.0.0    array [trajectories, stored_steps, 2, C, H, W]
+    <target>/latents/zarr.json, c.<shard>.0.0.0.0.0    array [trajectories, stored_steps, K, C, H, W]
     <target>/store/..., export.json, index.parquet     see `storage.exports`
 
 The array holds the latents' bits as unsigned integers; `array[...].view("float16")` is what was collected. Plain
@@ -122,7 +122,7 @@ class _ArchiveReader:
         self._shard, self._latents = -1, np.empty(0)
 
     def trajectory(self, number: int) -> np.ndarray:
-        """The pairs of one trajectory, `[stored_steps, 2, C, H, W]` in the carrier type."""
+        """The pairs of one trajectory, `[stored_steps, K, C, H, W]` in the carrier type."""
         shard, row = divmod(number, self.plan.shard_trajectories)
         if shard != self._shard:
             data = self._checked(shard_key(shard))
@@ -161,7 +161,7 @@ def _archived(
 
 
 def _read_bits(store: ZarrTrajectoryStore, shard: int) -> np.ndarray:
-    """A shard's pairs as unsigned integers, `[trajectories, stored_steps, 2, C, H, W]`."""
+    """A shard's pairs as unsigned integers, `[trajectories, stored_steps, K, C, H, W]`."""
     plan = store.plan
     first, count = shard * plan.shard_trajectories * plan.stored_steps, plan.shard_size(shard) * plan.stored_steps
     latents = store.read(np.arange(first, first + count)).latents.view(_integer(plan))

@@ -205,7 +205,7 @@ def rebuild_store(
         objects: where the store is to be.
         plan: what the export carries.
         content_digest: of the store that was exported.
-        latents: the pairs of one trajectory, `[stored_steps, 2, C, H, W]`.
+        latents: the pairs of one trajectory, `[stored_steps, K, C, H, W]`.
         on_progress: told after every unit.
 
     Raises:

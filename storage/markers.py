@@ -70,7 +70,7 @@ class WrittenShard:
 
     shard: CommittedShard
     absmax: tuple[tuple[float, float], ...]
-    """Largest magnitude of (input, prediction) of each trajectory."""
+    """Largest magnitude of (input, prediction with its variance) of each trajectory."""
 
 
 def write_marker(

@@ -43,20 +43,21 @@ def require_pairs(pairs: np.ndarray, plan: CollectionPlan) -> None:
 
 
 def magnitudes(pairs: np.ndarray, dtype: StoredType) -> np.ndarray:
-    """Bits of the largest magnitude of inputs and of predictions, uint32 `[2]`.
+    """Bits of the largest magnitude of inputs and of predictions with their variance, uint32 `[2]`.
 
     IEEE floats without their sign order like integers, and comparing integers is the fast way.
 
     Args:
-        pairs: contiguous, `[..., 2, channels, height, width]`.
+        pairs: contiguous, `[..., K, channels, height, width]`.
         dtype: what the bits mean.
 
     Raises:
         NotFinite: an infinity or NaN is among them.
     """
     integer = _INTEGERS[dtype]
-    bits = pairs.view(integer).reshape(-1, 2, int(np.prod(pairs.shape[-3:]))) & integer(_MAGNITUDE[dtype])
-    largest: np.ndarray = bits.max(axis=(0, 2)).astype(np.uint32)
+    bits = pairs.view(integer).reshape(-1, pairs.shape[-4], int(np.prod(pairs.shape[-3:]))) & integer(_MAGNITUDE[dtype])
+    by_slot = bits.max(axis=(0, 2)).astype(np.uint32)
+    largest: np.ndarray = np.maximum.reduceat(by_slot, [INPUT, TARGET])
     if largest.max() >= _INFINITY[dtype]:
         raise NotFinite(f"holds a value that is not finite in {dtype}")
     return largest
@@ -71,7 +72,7 @@ def pair_magnitudes(pair: np.ndarray, plan: CollectionPlan, trajectory: int) -> 
 
 
 def checksums(pairs: np.ndarray) -> list[int]:
-    """crc32c of every pair; `pairs` is contiguous, `[n, 2, channels, height, width]`."""
+    """crc32c of every pair; `pairs` is contiguous, `[n, K, channels, height, width]`."""
     return [google_crc32c.value(row) for row in pairs.reshape(len(pairs), -1).view(np.uint8)]
 
 

@@ -1,7 +1,7 @@
 """What a Zarr store writes before the first unit: the plan, then Zarr metadata, conditions and schedule.
 
     zarr.json                 group; its attributes say what this is
-    latents/zarr.json         array [trajectories, stored_steps, 2, C, H, W], empty
+    latents/zarr.json         array [trajectories, stored_steps, K, C, H, W], empty
     cond/<name>/...           condition tensors, one row per distinct condition
     schedule/timestep/...     float32 [sampler steps]
     plan.parquet              one row per trajectory; its footer lists size and crc32c of all files above
@@ -28,7 +28,7 @@ from storage.sealed_parquet import TornFile, seal, unseal
 FORMAT_VERSION = 3
 PLAN = "plan.parquet"
 LATENTS = "latents"
-_K_NAMES = ["input", "guided_prediction"]
+_K_NAMES = ["input", "guided_prediction", "learned_variance"]
 _PAGE_BYTES = 4096
 _CHUNK_LIMIT_BYTES = 16384
 _COND_CHUNK_BYTES = 4 << 20
@@ -151,6 +151,7 @@ def read_plan(data: bytes, files: Mapping[str, bytes]) -> CollectionPlan:
         shard_trajectories=layout["shard_trajectories"],
         unit_trajectories=layout["unit_trajectories"],
         identity=json.loads(footer["identity"]),
+        prediction_slots=layout.get("prediction_slots", 1),
     )
 
 
@@ -168,7 +169,7 @@ def _attributes(plan: CollectionPlan, attributes: Mapping[str, Any]) -> dict[str
         "format": "agd-trajectories",
         "format_version": FORMAT_VERSION,
         "dataset_id": plan.dataset_id,
-        "k_names": _K_NAMES,
+        "k_names": _K_NAMES[: plan.pair_shape[0]],
         "logical_dtype": plan.dtype,
         "storage_rounding": "before_teacher",
         **_layout(plan),
@@ -178,11 +179,13 @@ def _attributes(plan: CollectionPlan, attributes: Mapping[str, Any]) -> dict[str
 
 
 def _layout(plan: CollectionPlan) -> dict[str, Any]:
+    slots = {} if plan.prediction_slots == 1 else {"prediction_slots": plan.prediction_slots}
     return {
         "latent_shape": list(plan.latent_shape),
         "dtype": plan.dtype,
         "shard_trajectories": plan.shard_trajectories,
         "unit_trajectories": plan.unit_trajectories,
+        **slots,
     }
 
 

@@ -62,7 +62,7 @@ def _blocks(store: ZarrTrajectoryStore, number: int) -> Iterator[np.ndarray]:
 
 
 def _pairs(store: ZarrTrajectoryStore, block: np.ndarray) -> Iterator[np.ndarray]:
-    """The pairs of each trajectory of a block, `[stored_steps, 2, C, H, W]`."""
+    """The pairs of each trajectory of a block, `[stored_steps, K, C, H, W]`."""
     plan = store.plan
     for row in block:
         values = np.ascontiguousarray(row[:, : store.layout.chunk_bytes]).reshape(-1).view(CARRIERS[plan.dtype])

@@ -1,6 +1,6 @@
 """One sample of a WebDataset tar as bytes: two members, padded so that every sample takes the same space.
 
-    header | .lat.bin: little-endian [2, channels, height, width] | padding | header | .json, padded with spaces
+    header | .lat.bin: little-endian [K, channels, height, width] | padding | header | .json, padded with spaces
 
 Nothing depends on when, where or by whom it was written, so equal content gives equal bytes, and sample n of a tar
 begins at byte n * size. The headers are POSIX ustar
@@ -43,7 +43,7 @@ class TarRecords:
         self._scales = plan.guidance_scales.tolist()
 
     def encode(self, pairs: np.ndarray, latents: np.ndarray) -> np.ndarray:
-        """Samples, uint8 `[n, size]`, of these pairs (int64 `[n]`) and latents (`[n, 2, C, H, W]`, carrier type)."""
+        """Samples, uint8 `[n, size]`, of these pairs (int64 `[n]`) and latents (`[n, K, C, H, W]`, carrier type)."""
         records = np.zeros((len(pairs), self.size), dtype=np.uint8)
         records[:, self._latents] = np.ascontiguousarray(latents).reshape(len(pairs), -1).view(np.uint8)
         for record, pair in zip(records, pairs.tolist(), strict=True):
@@ -66,7 +66,7 @@ class TarRecords:
         return None
 
     def latents(self, records: np.ndarray) -> np.ndarray:
-        """A view `[n, 2, C, H, W]` in the carrier type on samples, uint8 `[n, size]`."""
+        """A view `[n, K, C, H, W]` in the carrier type on samples, uint8 `[n, size]`."""
         stored = records[:, self._latents].view(CARRIERS[self.plan.dtype])
         return stored.reshape(len(records), *self.plan.pair_shape)
 

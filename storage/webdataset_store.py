@@ -3,7 +3,7 @@
     <target>/<split>-<tar>.tar     equal numbers of samples, only the last tar may have fewer
     <target>/store/..., export.json, index.parquet     see `storage.exports`
 
-A sample is keyed `<trajectory>_<step>` and has two members: `.lat.bin`, the raw little-endian `[2, C, H, W]`, and
+A sample is keyed `<trajectory>_<step>` and has two members: `.lat.bin`, the raw little-endian `[K, C, H, W]`, and
 `.json`. Plain `webdataset` reads it. Conditions are stored once, under `store/cond`. The two headers and the JSON take
 1.5 KiB a sample: 6 % at 24 KiB pairs, but a pair of 1 KiB grows to 2.5 times its size.
 """

@@ -6,7 +6,7 @@ import torch
 
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
-from agd_core.denoiser import Latents, PerRow
+from agd_core.denoiser import Latents, PerRow, Prediction
 
 
 class Guidance(ABC):
@@ -14,7 +14,7 @@ class Guidance(ABC):
 
     @abstractmethod
     def combine(self, conditional: Latents, unconditional: Latents, guidance_scale: PerRow) -> Latents:
-        """The guided prediction; at `guidance_scale == 1` it must equal `conditional`."""
+        """The guided prediction; at `guidance_scale == 1` it must equal `conditional`; the arguments are left alone."""
 
 
 class GuidedDenoiser:
@@ -30,11 +30,17 @@ class GuidedDenoiser:
         return self.base_model.network_evaluations
 
     @torch.no_grad()
-    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Latents:
-        """The guided prediction, one guidance scale per row."""
+    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Prediction:
+        """The guided prediction, one guidance scale per row.
+
+        The rule guides as many channels as a latent has; a learned variance behind them is the conditional one, as in
+        DiT's `forward_with_cfg` (https://github.com/facebookresearch/DiT, models.py).
+        """
         both = Condition.cat([condition, self.base_model.null_condition(len(condition))])
         doubled = self.base_model.predict(
             latents.repeat(2, 1, 1, 1), timestep.repeat(2), both, guidance_scale.repeat(2)
         )
         conditional, unconditional = doubled.chunk(2)
-        return self.guidance.combine(conditional, unconditional, guidance_scale)
+        channels = latents.shape[1]
+        guided = self.guidance.combine(conditional[:, :channels], unconditional[:, :channels], guidance_scale)
+        return torch.cat([guided, conditional[:, channels:]], dim=1)

@@ -17,7 +17,7 @@ BITS = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32}
 
 
 def make_plan(
-    trajectories=5, steps=3, shard=2, unit=4, dtype="float16", latent_shape=(2, 3, 3), identity=None
+    trajectories=5, steps=3, shard=2, unit=4, dtype="float16", latent_shape=(2, 3, 3), identity=None, prediction_slots=1
 ) -> CollectionPlan:
     kept = [tuple(sorted((3 * i + k) % len(TIMESTEPS) for k in range(steps))) for i in range(trajectories)]
     planned = [
@@ -31,7 +31,8 @@ def make_plan(
         "class_labels": np.array([4, 0, 9]),
     }
     identity = identity or {"collect": {"seed": 0, "range": (1, 5)}}
-    return CollectionPlan(tuple(planned), TIMESTEPS, conditions, latent_shape, dtype, shard, unit, identity)
+    layout = latent_shape, dtype, shard, unit
+    return CollectionPlan(tuple(planned), TIMESTEPS, conditions, *layout, identity, prediction_slots)
 
 
 def pair_of(plan, trajectory, slot, seed=0):
@@ -83,6 +84,7 @@ SIZES = {
     "shard": st.integers(1, 4),
     "dtype": st.sampled_from(sorted(BITS)),
     "latent_shape": st.sampled_from([(1, 1, 1), (3, 5, 2), (4, 8, 8), (4, 16, 16), (4, 20, 24)]),
+    "prediction_slots": st.sampled_from([1, 2]),
 }
 
 
@@ -125,6 +127,21 @@ class TrajectoryStoreContract:
         assert reader.plan.conditions.keys() == {"encoder_hidden_states", "pooled", "class_labels"}
         for name, table in plan.conditions.items():
             assert_same_bits(reader.plan.conditions[name], table)
+
+    def test_a_learned_variance_is_a_third_slot(self, new_store):
+        plan = make_plan(prediction_slots=2)
+        reader, latents = self.reopened(write_missing(new_store(plan))), latents_of(plan)
+        assert latents.shape == (15, 3, 2, 3, 3)
+        assert_same_bits(reader.read(np.arange(15)).latents, latents)
+        assert (reader.plan.prediction_slots, reader.plan.dataset_id) == (2, plan.dataset_id)
+        assert reader.content_digest() == write_missing(MemoryTrajectoryStore(plan)).content_digest()
+        assert reader.content_digest() != write_missing(new_store(make_plan())).content_digest()
+
+    def test_pairs_with_and_without_a_variance_do_not_mix(self, new_store):
+        for slots in (1, 2):
+            store, other = new_store(make_plan(prediction_slots=slots)), make_plan(prediction_slots=3 - slots)
+            with pytest.raises(ValueError, match="a pair is"), store.write_unit(0) as writer:
+                writer.put(0, 0, pair_of(other, 0, 0))
 
     def test_a_store_knows_its_plan(self, new_store):
         plan = make_plan()
@@ -174,12 +191,12 @@ class TrajectoryStoreContract:
         with pytest.raises((ValueError, OSError)):
             store.read(np.array([0]))
 
-    @pytest.mark.parametrize("dtype", sorted(BITS))
-    def test_what_is_not_finite_is_refused_by_name(self, new_store, dtype):
-        plan = make_plan(dtype=dtype)
+    @pytest.mark.parametrize(("dtype", "slots"), [*((dtype, 1) for dtype in sorted(BITS)), ("float16", 2)])
+    def test_what_is_not_finite_is_refused_by_name(self, new_store, dtype, slots):
+        plan = make_plan(dtype=dtype, prediction_slots=slots)
         store = new_store(plan)
         for bits in NOT_FINITE[dtype]:
-            for place in (0, plan.pair_shape[1] * 9, 2 * plan.pair_shape[1] * 9 - 1):
+            for place in (0, plan.pair_shape[1] * 9, plan.pair_shape[0] * plan.pair_shape[1] * 9 - 1):
                 pair = pair_of(plan, 3, 1).view(BITS[dtype])
                 pair.reshape(-1)[place] = bits
                 with pytest.raises(ValueError, match=r"trajectory 3\b.*not finite"), store.write_unit(0) as writer:

@@ -48,9 +48,10 @@ def store():
     shard=st.integers(1, 4),
     dtype=st.sampled_from(sorted(BITS)),
     latent_shape=st.sampled_from([(1, 1, 1), (3, 5, 2), (4, 8, 8)]),
+    slots=st.sampled_from([1, 2]),
 )
-def test_there_and_back_every_bit_is_the_same(trajectories, steps, shard, dtype, latent_shape):
-    sizes = {"trajectories": trajectories, "steps": steps, "shard": shard, "unit": 2 * shard}
+def test_there_and_back_every_bit_is_the_same(trajectories, steps, shard, dtype, latent_shape, slots):
+    sizes = {"trajectories": trajectories, "steps": steps, "shard": shard, "unit": 2 * shard, "prediction_slots": slots}
     store = source(dtype=dtype, latent_shape=latent_shape, **sizes)
     rebuilt = import_archive(archived(store), MemoryObjects())
     assert rebuilt.content_digest() == store.content_digest()

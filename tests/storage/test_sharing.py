@@ -46,6 +46,7 @@ CHANGES = {
     "shard": {"shard_trajectories": 4},
     "unit": {"unit_trajectories": 8},
     "latents": {"latent_shape": (3, 2, 3)},
+    "variance": {"prediction_slots": 2},
 }
 
 

@@ -54,13 +54,14 @@ def store():
 
 
 @pytest.mark.parametrize("dtype", sorted(BITS))
-@pytest.mark.parametrize("latent_shape", [(2, 3, 3), (4, 16, 16)])
-def test_there_and_back_every_bit_is_the_same(dtype, latent_shape):
-    store = source(dtype=dtype, latent_shape=latent_shape)
+@pytest.mark.parametrize(("latent_shape", "slots"), [((2, 3, 3), 1), ((4, 16, 16), 1), ((2, 3, 3), 2)])
+def test_there_and_back_every_bit_is_the_same(dtype, latent_shape, slots):
+    store = source(dtype=dtype, latent_shape=latent_shape, prediction_slots=slots)
     rebuilt = import_webdataset(export(store), MemoryObjects())
     everything = np.arange(store.plan.pairs)
     assert rebuilt.content_digest() == store.content_digest()
     assert rebuilt.plan.dataset_id == store.plan.dataset_id
+    assert rebuilt.plan.prediction_slots == slots
     assert_same_bits(rebuilt.read(everything).latents, latents_of(store.plan))
 
 

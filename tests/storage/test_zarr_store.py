@@ -82,6 +82,20 @@ def test_plain_zarr_reads_what_we_wrote(tmp_path, sizes, dtype):
     assert group.attrs["dataset_id"] == plan.dataset_id
     assert group.attrs["logical_dtype"] == dtype
     assert group.attrs["k_names"] == ["input", "guided_prediction"]
+    assert "prediction_slots" not in group.attrs
+
+
+@pytest.mark.parametrize("sizes", [ONE_STEP, SEVERAL_STEPS])
+def test_plain_zarr_reads_a_learned_variance_behind_the_prediction(tmp_path, sizes):
+    plan = make_plan(prediction_slots=2, **sizes)
+    write_missing(in_folder(tmp_path, plan))
+    group = zarr.open_group(tmp_path, mode="r")
+    assert_same_bits(group["latents"][:].reshape(-1, *plan.pair_shape), latents_of(plan))
+    assert (group.attrs["k_names"], group.attrs["prediction_slots"]) == (
+        ["input", "guided_prediction", "learned_variance"],
+        2,
+    )
+    assert store_problems(LocalObjects(tmp_path)) == []
 
 
 @pytest.mark.parametrize("dtype", sorted(BITS))
@@ -178,11 +192,13 @@ def test_equal_content_gives_equal_bytes_whatever_the_order(tmp_path, sizes):
         assert content(tmp_path / str(seed)) == content(tmp_path / "straight")
 
 
-def test_the_marker_says_what_is_stored(tmp_path):
-    plan = make_plan(**ONE_STEP)
+@pytest.mark.parametrize("slots", [1, 2])
+def test_the_marker_says_what_is_stored(tmp_path, slots):
+    plan = make_plan(prediction_slots=slots, **ONE_STEP)
     store = write_missing(ZarrTrajectoryStore.prepare(LocalObjects(tmp_path), plan, "a device"))
     rows = pq.read_table(tmp_path / marker_key(0)).to_pylist()
-    latents = np.abs(latents_of(plan).reshape(5, 3, 2, -1)).max(axis=(1, 3)).astype(np.float32)
+    by_slot = np.abs(latents_of(plan).reshape(5, 3, 1 + slots, -1)).max(axis=(1, 3)).astype(np.float32)
+    latents = np.stack([by_slot[:, 0], by_slot[:, 1:].max(axis=1)], axis=1)
     assert [row["trajectory"] for row in rows] == [0, 1, 2, 3]
     assert [tuple(row["steps"]) for row in rows] == [row.steps for row in plan.unit(0)]
     assert [[row["x_absmax"], row["eps_absmax"]] for row in rows] == latents[:4].tolist()

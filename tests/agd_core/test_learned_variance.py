@@ -1,0 +1,314 @@
+"""DiT's learned variance and the guided channels: sampled with, guided, stored and learnt as the settings say."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DiTPipeline, DiTTransformer2DModel
+
+from agd_core.adapters import Adapter, OffsetConfig
+from agd_core.base_models import BaseModel, DiTConfig
+from agd_core.checkpoint import Checkpoint
+from agd_core.condition import Condition
+from agd_core.dataset import TrainingBatches
+from agd_core.denoising import denoise
+from agd_core.errors import InputError
+from agd_core.guidance import ClassifierFreeGuidanceConfig, GuidedDenoiser
+from agd_core.order import BatchOrder
+from agd_core.records import INPUT, TARGET
+from agd_core.schedulers import build_scheduler, takes_learned_variance
+from agd_core.seeding import generator
+from agd_core.student import Student
+from agd_core.subjects import Subjects
+from agd_core.trainer import TrainConfig, _distillation_loss, train_adapter
+from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
+from storage.objects import MemoryObjects
+from storage.zarr_store import ZarrTrajectoryStore
+from tests.storage.contract import make_plan
+
+SHAPE = (4, 5, 5)
+SEEDS = [3, 11]
+LEARNED = json.loads(DDPMScheduler(variance_type="learned_range", clip_sample=False).to_json_string())
+
+
+class Predictor:
+    """A smooth function of all that a network is given, row by row: four channels of epsilon, four of variance."""
+
+    network_evaluations = 0
+
+    def __init__(self, channels=8):
+        self.channels = channels
+
+    def predict(self, latents, timestep, condition, guidance_scale):
+        row = (timestep / 1000 + condition.class_labels).view(-1, 1, 1, 1)
+        epsilon = torch.sin(latents + row) + 0.2 * latents.flip(1)
+        return torch.cat([epsilon, torch.tanh(latents.flip(2) - row)], dim=1)[:, : self.channels]
+
+
+class Model(BaseModel):
+    """A base model of that function; class 9 is the null class."""
+
+    def __init__(self, channels=8, scheduler_config=LEARNED):
+        super().__init__()
+        self.latent_shape, self.prediction_channels = SHAPE, channels
+        self.scheduler_config, self.class_names = scheduler_config, ("a", "b", "c")
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+
+    def predict(self, latents, timestep, condition, guidance_scale):
+        return Predictor(self.prediction_channels).predict(latents, timestep, condition, guidance_scale)
+
+    def null_condition(self, batch):
+        return Condition(class_labels=torch.full((batch,), 9))
+
+    def class_condition(self, labels):
+        return Condition(class_labels=torch.tensor(labels))
+
+    def decode(self, latents):
+        return latents
+
+
+def denoised(denoiser, scheduler, observer=None):
+    condition = Condition(class_labels=torch.tensor([0, 2]))
+    return denoise(denoiser, scheduler, condition, torch.tensor([2.0, 4.0]), SEEDS, SHAPE, observer=observer)
+
+
+def first_noise(generators):
+    return torch.stack([torch.randn(SHAPE, generator=each) for each in generators])
+
+
+def arguments(rows=2):
+    rng = torch.Generator().manual_seed(1)
+    labels = torch.arange(rows) % 3
+    return torch.randn(rows, *SHAPE, generator=rng), torch.full((rows,), 400.0), Condition(class_labels=labels)
+
+
+@pytest.mark.parametrize("variance_type", ["learned_range", "learned"])
+def test_ddpm_samples_with_the_whole_prediction(variance_type):
+    config = LEARNED | {"variance_type": variance_type}
+    model = Predictor() if variance_type == "learned_range" else Positive()
+    scheduler, generators = DDPMScheduler.from_config(config), [generator(seed, "noise") for seed in SEEDS]
+    scheduler.set_timesteps(7)
+    latents = first_noise(generators)
+    for timestep in scheduler.timesteps:
+        answer = model.predict(latents, timestep.float().expand(2), Condition(class_labels=torch.tensor([0, 2])), None)
+        assert answer.shape[1] == 8
+        latents = scheduler.step(answer, timestep, latents, generator=generators).prev_sample
+    assert torch.equal(denoised(model, build_scheduler("ddpm", config, 7)), latents)
+
+
+class Positive(Predictor):
+    """Its variance is one, not a place in a range."""
+
+    def predict(self, latents, timestep, condition, guidance_scale):
+        answer = super().predict(latents, timestep, condition, guidance_scale)
+        return torch.cat([answer[:, :4], 1e-3 * (answer[:, 4:] + 1.5)], dim=1)
+
+
+def test_the_learned_range_lies_between_the_two_fixed_variances():
+    """The posterior of improved DDPM (https://arxiv.org/abs/2102.09672, equation 15), written out."""
+    alphas = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), dim=0).double()
+    generators = [generator(seed, "noise") for seed in SEEDS]
+    latents = first_noise(generators).double()
+    steps = [800, 600, 400, 200, 0]
+    for now, following in zip(steps, [*steps[1:], -1], strict=True):
+        condition = Condition(class_labels=torch.tensor([0, 2]))
+        answer = Predictor().predict(latents.float(), torch.full((2,), float(now)), condition, None).double()
+        epsilon, place = answer[:, :4], (answer[:, 4:] + 1) / 2
+        here, there = alphas[now], alphas[following] if following >= 0 else torch.tensor(1.0).double()
+        beta = 1 - here / there
+        clean = (latents - (1 - here).sqrt() * epsilon) / here.sqrt()
+        mean = there.sqrt() * beta / (1 - here) * clean + (here / there).sqrt() * (1 - there) / (1 - here) * latents
+        if now > 0:
+            smallest = (beta * (1 - there) / (1 - here)).log()
+            deviation = (0.5 * (place * beta.log() + (1 - place) * smallest)).exp()
+            mean = mean + deviation * first_noise(generators).double()
+        latents = mean
+    assert torch.allclose(denoised(Predictor(), build_scheduler("ddpm", LEARNED, 5)).double(), latents, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm-solver++", "euler"])
+def test_the_other_samplers_take_the_epsilon_alone(name):
+    """Whatever `variance_type` the configuration carries along; the observer still sees the whole prediction."""
+    seen = []
+    scheduler = build_scheduler(name, LEARNED, 6)
+    assert not takes_learned_variance(scheduler)
+    with_variance = denoised(Predictor(), scheduler, observer=lambda step: seen.append(step.prediction.shape))
+    fixed = build_scheduler(name, LEARNED | {"variance_type": "fixed_small"}, 6)
+    assert torch.equal(with_variance, denoised(Predictor(4), fixed))
+    assert seen == [(2, 8, 5, 5)] * 6
+
+
+def test_ddpm_with_a_fixed_variance_takes_the_epsilon_alone():
+    config = LEARNED | {"variance_type": "fixed_small"}
+    expected = denoised(Predictor(4), build_scheduler("ddpm", config, 6))
+    assert torch.equal(denoised(Predictor(), build_scheduler("ddpm", config, 6)), expected)
+    assert not torch.allclose(denoised(Predictor(), build_scheduler("ddpm", LEARNED, 6)), expected, atol=1e-3)
+
+
+def test_ddpm_takes_the_variance_type_of_the_base_model():
+    config = json.loads(DDIMScheduler().to_json_string())
+    assert build_scheduler("ddpm", config, 5).config.variance_type == "fixed_small"
+    assert build_scheduler("ddpm", config | {"variance_type": "fixed_large"}, 5).config.variance_type == "fixed_large"
+    assert takes_learned_variance(build_scheduler("ddpm", LEARNED, 5))
+
+
+def test_a_sampler_that_misses_its_variance_is_one_clear_line():
+    with pytest.raises(InputError, match="variance_type is 'learned_range', but predictions have 4 channels") as caught:
+        denoised(Predictor(4), build_scheduler("ddpm", LEARNED, 6))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("guided_channels", [None, 3, 4])
+def test_guidance_leaves_the_variance_conditional(guided_channels):
+    """As DiT's `forward_with_cfg` does with three of eight channels."""
+    latents, timestep, condition = arguments()
+    scale = torch.tensor([2.0, 4.0])
+    teacher = GuidedDenoiser(Model(), ClassifierFreeGuidanceConfig(guided_channels=guided_channels).build())
+    answer = teacher.predict(latents, timestep, condition, scale)
+    conditional = Predictor().predict(latents, timestep, condition, None)
+    unconditional = Predictor().predict(latents, timestep, Condition(class_labels=torch.tensor([9, 9])), None)
+    guided = unconditional + scale.view(-1, 1, 1, 1) * (conditional - unconditional)
+    channels = guided_channels or 4
+    assert torch.equal(answer, torch.cat([guided[:, :channels], conditional[:, channels:]], dim=1))
+    assert not torch.allclose(guided, conditional, atol=0.1)
+
+
+@pytest.mark.parametrize("guided_channels", [None, 1, 3])
+def test_combining_leaves_its_arguments_alone(guided_channels):
+    conditional, unconditional = torch.randn(2, *SHAPE), torch.randn(2, *SHAPE)
+    before = conditional.clone(), unconditional.clone()
+    rule = ClassifierFreeGuidanceConfig(guided_channels=guided_channels).build()
+    rule.combine(conditional, unconditional, torch.tensor([1.0, 5.0]))
+    assert torch.equal(conditional, before[0])
+    assert torch.equal(unconditional, before[1])
+
+
+def collected(model, guided_channels):
+    """A store of guided trajectories, and who was asked."""
+    config = CollectConfig(trajectories=6, steps=5, scheduler="ddpm", dtype="float32", shard_trajectories=3)
+    teacher = GuidedDenoiser(model, ClassifierFreeGuidanceConfig(guided_channels=guided_channels).build())
+    plan = plan_collection(config, Subjects(model), {"guided_channels": guided_channels})
+    store = ZarrTrajectoryStore.prepare(MemoryObjects(), plan)
+    for unit in store.missing_units():
+        with store.write_unit(unit) as writer:
+            collect_unit(teacher, model, plan, writer, config)
+    return ZarrTrajectoryStore.open(store.objects), teacher
+
+
+def test_three_guided_channels_and_the_variance_are_stored_and_read_back():
+    store, teacher = collected(Model(), 3)
+    plan = store.plan
+    assert (plan.pair_shape, plan.prediction_channels) == ((3, *SHAPE), 8)
+    assert plan.identity == {"guided_channels": 3}
+    batch = store.read(np.arange(plan.pairs))
+    latents = torch.from_numpy(batch.latents.copy())
+    labels = Condition(class_labels=torch.from_numpy(plan.conditions["class_labels"][batch.condition_rows]))
+    rows = torch.from_numpy(batch.timesteps), labels, torch.from_numpy(batch.guidance_scales)
+    stored = latents[:, TARGET:].flatten(1, 2)
+    assert torch.allclose(stored, teacher.predict(latents[:, INPUT], *rows), atol=1e-6)
+    conditional = Predictor().predict(latents[:, INPUT], *rows)
+    assert torch.allclose(stored[:, 3:], conditional[:, 3:], atol=1e-6)
+    assert not torch.allclose(stored[:, :3], conditional[:, :3], atol=0.1)
+
+
+def test_a_dropped_variance_is_not_stored():
+    store, _ = collected(Model(4, LEARNED | {"variance_type": "fixed_small"}), None)
+    assert store.plan.pair_shape == (2, *SHAPE)
+
+
+class StudentOf(Student):
+    """Answers as the function does, with one weight to learn."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.weight = torch.ones((), requires_grad=True)
+
+    def predict(self, latents, timestep, condition, guidance_scale):
+        return self.weight * self.base_model.predict(latents, timestep, condition, guidance_scale)
+
+
+@pytest.mark.parametrize("channels", [4, 8])
+def test_training_learns_every_channel_of_the_prediction(channels):
+    variance_type = "learned_range" if channels == 8 else "fixed_small"
+    model = Model(channels, LEARNED | {"variance_type": variance_type})
+    store, _ = collected(model, 3)
+    order = BatchOrder(store.plan.pairs, 4, seed=0)
+    with TrainingBatches(store, order, 1) as batches:
+        loss = _distillation_loss(StudentOf(model), batches, store.plan)(0)
+    loss.backward()
+    batch = store.read(order.pairs(0))
+    latents = torch.from_numpy(batch.latents.copy())
+    labels = Condition(class_labels=torch.from_numpy(batch.condition_rows))
+    answer = Predictor(channels).predict(latents[:, 0], torch.from_numpy(batch.timesteps), labels, None)
+    difference = answer - latents[:, 1:].reshape(4, channels, 5, 5)
+    assert loss.item() == pytest.approx(difference.square().mean().item(), rel=1e-6)
+    assert loss.item() > 0
+
+
+def test_a_plan_without_variance_has_the_identity_it_always_had():
+    """Stores of before are continued and shared, not collected anew."""
+    plan = make_plan()
+    assert plan.settings_id == "a2666793e77c82645429eca82c5709d95c07007e9538dcc335dc8d8ff01160d3"
+    assert plan.dataset_id == "00df4e1b97fbd5d638b69daa0cc3479c540e7acd97399adffb1aa588cf298a8e"
+    other = make_plan(prediction_slots=2)
+    assert (other.pair_shape, other.prediction_channels) == ((3, 2, 3, 3), 4)
+    assert other.pair_bytes == plan.pair_bytes * 3 // 2
+    assert not {other.settings_id, other.dataset_id, *other.unit_ids} & {plan.settings_id, *plan.unit_ids}
+
+
+@pytest.mark.parametrize("slots", [0, 3])
+def test_a_prediction_of_other_slots_is_refused(slots):
+    with pytest.raises(ValueError, match=f"1 slot, or 2 with a learned variance, not {slots}"):
+        make_plan(prediction_slots=slots)
+
+
+@pytest.fixture(scope="module")
+def small_dit(tmp_path_factory):
+    """A folder with facebook/DiT-XL-2-256's layout: eight output channels, a DDIM configuration. Random weights."""
+    torch.manual_seed(0)
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "sample_size": 8}
+    transformer = DiTTransformer2DModel(in_channels=4, out_channels=8, norm_type="ada_norm_zero", **sizes)
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, sample_size=16, latent_channels=4)
+    folder = tmp_path_factory.mktemp("dit")
+    DiTPipeline(transformer, vae, DDIMScheduler(clip_sample=False)).save_pretrained(folder)
+    return DiTConfig(source=str(folder), learned_variance="keep").build(torch.device("cpu"))
+
+
+def test_our_loop_equals_that_of_the_original_dit(small_dit):
+    """Ancestral sampling with the learned range; guidance mixes channels 0 to 2 of 8, the rest is conditional."""
+    scheduler = DDPMScheduler(variance_type="learned_range", clip_sample=False)
+    scheduler.set_timesteps(5)
+    generators = [generator(seed, "noise") for seed in SEEDS]
+    latents = torch.stack([torch.randn((4, 8, 8), generator=each) for each in generators])
+    labels, scale = torch.tensor([0, 2, 1000, 1000]), torch.tensor([2.0, 4.0]).view(2, 1, 1, 1)
+    with torch.no_grad():
+        for timestep in scheduler.timesteps:
+            both = latents.repeat(2, 1, 1, 1)
+            output = small_dit.network(both, timestep=timestep.expand(4), class_labels=labels).sample
+            conditional, unconditional = output[:2], output[2:]
+            mixed = unconditional[:, :3] + scale * (conditional[:, :3] - unconditional[:, :3])
+            answer = torch.cat([mixed, conditional[:, 3:]], dim=1)
+            latents = scheduler.step(answer, timestep, latents, generator=generators).prev_sample
+    teacher = GuidedDenoiser(small_dit, ClassifierFreeGuidanceConfig(guided_channels=3).build())
+    condition, ours = small_dit.class_condition([0, 2]), build_scheduler("ddpm", small_dit.scheduler_config, 5)
+    found = denoise(teacher, ours, condition, scale.flatten(), SEEDS, (4, 8, 8))
+    assert torch.allclose(found, latents, atol=1e-5)
+
+
+def test_a_dit_that_keeps_its_variance_is_distilled(small_dit, tmp_path):
+    store, _ = collected(small_dit, 3)
+    assert store.plan.pair_shape == (3, 4, 8, 8)
+    torch.manual_seed(0)
+    backbone = small_dit.backbone
+    adapter = Adapter(OffsetConfig(hidden_width=16), backbone.sites, backbone.embedding_widths)
+    config = TrainConfig(steps=120, batch_size=15, learning_rate=1e-2)
+    losses = train_adapter(small_dit, adapter, store, config, Checkpoint(tmp_path / "c.safetensors", "d"))
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    with Student(small_dit) as student:
+        student.add("trained", adapter)
+        before, scheduler = student.network_evaluations, build_scheduler("ddpm", small_dit.scheduler_config, 4)
+        condition = small_dit.class_condition([0, 2])
+        latents = denoise(student, scheduler, condition, torch.tensor([2.0, 4.0]), SEEDS, (4, 8, 8))
+        assert student.network_evaluations - before == 8
+    assert torch.isfinite(latents).all()
