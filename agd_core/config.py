@@ -1,8 +1,9 @@
 """The base of every configuration: immutable, typed, refusing unknown names."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 class Config(BaseModel):
@@ -21,3 +22,14 @@ class Config(BaseModel):
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 """Marks a field that changes how work is done and not what comes out."""
+
+BUILTIN = "builtin:"
+"""Begins the names of what ships with this package."""
+
+
+def _absolute(place: str) -> str:
+    return place if place.startswith(BUILTIN) else str(Path(place).expanduser().absolute())
+
+
+Place = Annotated[str, AfterValidator(_absolute)]
+"""builtin:NAME, or files as an absolute path or pattern, so that they are the same from everywhere."""

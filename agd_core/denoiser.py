@@ -8,6 +8,8 @@ from torch import Tensor
 from agd_core.condition import Condition
 
 Latents = Float[Tensor, "batch channels height width"]
+Prediction = Float[Tensor, "batch predicted_channels height width"]
+"""As many channels as the latents, or twice as many where a learned variance is kept."""
 PerRow = Float[Tensor, " batch"]
 
 
@@ -24,7 +26,7 @@ class Denoiser(Protocol):
         """Rows that went through the network so far; a difference divided by images is the NFE."""
         ...
 
-    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Latents:
+    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Prediction:
         """One prediction per row.
 
         Args:

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
-from agd_core.denoiser import Denoiser, Latents, PerRow
+from agd_core.denoiser import Denoiser, PerRow, Prediction
 from agd_core.denoising import Step, denoise
 from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
 from agd_core.sampling import SampleConfig
 from agd_core.schedulers import build_scheduler
 from agd_core.seeding import derive_seed
+from agd_core.subjects import Subjects
 
 UNGUIDED = "no guidance"
 """The plain conditional prediction, which is always measured along."""
@@ -67,19 +67,19 @@ class PredictionErrors:
 def measure_prediction_errors(
     teacher: Denoiser,
     methods: Mapping[str, Denoiser],
-    base_model: BaseModel,
+    subjects: Subjects,
     config: SampleConfig,
     images: int,
     guidance_scale: float,
     on_progress: Progress = silent,
     should_stop: ShouldStop = never,
 ) -> PredictionErrors:
-    """Walk with the guided teacher; image i has class `i % classes` and noise of its own, seen in no sample set.
+    """Walk with the guided teacher; image i has subject `i % len(subjects)` and noise that no sample set has.
 
     Args:
         teacher: the guided one; the sampler goes on with its prediction.
         methods: who is compared with it, by name.
-        base_model: the one below all of them; it makes the prediction without guidance.
+        subjects: what is asked of the base model below all of them, which makes the prediction without guidance.
         config: sampler, steps, batch size and seed.
         images: one or more.
         guidance_scale: of teacher and methods.
@@ -89,11 +89,11 @@ def measure_prediction_errors(
     Raises:
         Stopped: when `should_stop` answered True.
     """
-    compared = {UNGUIDED: base_model, **methods}
+    compared = {UNGUIDED: subjects.base_model, **methods}
     walks = []
     for first in range(0, images, config.batch_size):
         rows = range(first, min(first + config.batch_size, images))
-        walk = _Walk(compared, base_model, config, rows, images, guidance_scale, on_progress, should_stop)
+        walk = _Walk(compared, subjects, config, rows, images, guidance_scale, on_progress, should_stop)
         walk.run(teacher)
         walks.append(walk)
     squares = {name: torch.cat([walk.squares(name) for walk in walks], dim=1) for name in (_GUIDED, *compared)}
@@ -108,7 +108,7 @@ class _Walk:
     def __init__(
         self,
         compared: Mapping[str, Denoiser],
-        base_model: BaseModel,
+        subjects: Subjects,
         config: SampleConfig,
         rows: range,
         images: int,
@@ -116,11 +116,11 @@ class _Walk:
         on_progress: Progress,
         should_stop: ShouldStop,
     ) -> None:
-        classes = len(base_model.class_names)
+        base_model = subjects.base_model
         self.timesteps: list[float] = []
         self._compared, self._base_model, self._config = compared, base_model, config
         self._rows, self._images = rows, images
-        self._condition: Condition = base_model.class_condition([row % classes for row in rows])
+        self._condition: Condition = subjects.condition([row % len(subjects) for row in rows])
         self._scale: PerRow = torch.full((len(rows),), guidance_scale, device=base_model.device)
         self._on_progress, self._should_stop = on_progress, should_stop
         self._squares: dict[str, list[Tensor]] = {name: [] for name in (_GUIDED, *compared)}
@@ -155,7 +155,7 @@ class _Walk:
         self._on_progress(done, self._images * steps)
 
 
-def _mean_squares(prediction: Latents, guided: Latents) -> Float[Tensor, " batch"]:
+def _mean_squares(prediction: Prediction, guided: Prediction) -> Float[Tensor, " batch"]:
     return (prediction.double() - guided.double()).square().mean(dim=(1, 2, 3))
 
 

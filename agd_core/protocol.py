@@ -116,6 +116,8 @@ class Protocol:
     settings: Mapping[str, Any]
     """Of the metrics, e.g. distance_subsets, kid_subset_size, neighbours."""
     quantisation: str = QUANTISATION
+    prompts: str | None = None
+    """sha256 of the prompts that images were sampled of; None for classes."""
     libraries: Mapping[str, str] = field(default_factory=library_versions)
     """Version by name."""
 
@@ -149,6 +151,7 @@ class Protocol:
             "base model": f"{self.base_model}, sha256 {in_words(self.base_digest)}",
             "guidance rule": in_words(self.guidance),
             "sampler": f"{self.scheduler}, {self.steps} steps, guidance scale {self.guidance_scale:g}",
+            "subjects": f"prompts, sha256 {in_words(self.prompts)}" if self.prompts else "classes of the base model",
             "images": f"{self.images:,} per row, seed {self.seed}, {self.quantisation}",
             "feature extractor": _network(self.extractor, self.extractor_sha256),
             "judge": _network(self.judge, self.judge_sha256),

@@ -9,23 +9,23 @@ from jaxtyping import Float, Int, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from agd_core.base_models.base import BaseModel
-from agd_core.config import NOT_IDENTITY, Config
+from agd_core.config import NOT_IDENTITY, Config, Place
 from agd_core.denoiser import Denoiser
 from agd_core.denoising import denoise
 from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
 from agd_core.schedulers import SchedulerName, build_scheduler
 from agd_core.seeding import derive_seed
+from agd_core.subjects import Subjects
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class SampleConfig(Config):
-    """Which images are sampled for the evaluation; every method gets the same noise and classes."""
+    """Which images are sampled for the evaluation; every method gets the same noise and subjects."""
 
     images: int = Field(5000, ge=2)
-    """Images per sample set, balanced over the classes."""
+    """Images per sample set, balanced over classes or prompts."""
     guidance_scales: tuple[Scale, ...] = Field((2.0,), min_length=1)
     """Guidance scales at which CFG and the adapters are compared; the first is the headline."""
     scheduler: SchedulerName = "ddim"
@@ -36,6 +36,10 @@ class SampleConfig(Config):
     """Further step counts, at the headline scale, for the plot of Frechet distance over NFE."""
     sweep_schedulers: tuple[SchedulerName, ...] = ()
     """Further samplers for `agd sweep`, which tries every scale with every step count and every sampler."""
+    prompts: Place | None = Field(None, json_schema_extra=NOT_IDENTITY)
+    """For models that take prompts: a text, Parquet or WebDataset file of them, or builtin:everyday-1000."""
+    prompt_count: int | None = Field(None, ge=1, json_schema_extra=NOT_IDENTITY)
+    """How many of the prompts; None takes all."""
     batch_size: int = Field(250, ge=1, json_schema_extra=NOT_IDENTITY)
     """Images sampled together."""
     seed: int = Field(1, ge=0)
@@ -58,6 +62,7 @@ class SampleSet:
     images: UInt8[Tensor, "images height width channels"]
     latents: Float[Tensor, "images latent_channels latent_height latent_width"]
     labels: Int[Tensor, " images"]
+    """Number of each image's subject: its class or prompt."""
     nfe: float
     """Network evaluations per image, counted by the denoiser."""
     denoising_seconds: float
@@ -66,19 +71,19 @@ class SampleSet:
 
 def sample_images(
     denoiser: Denoiser,
-    base_model: BaseModel,
+    subjects: Subjects,
     config: SampleConfig,
     guidance_scale: float,
     steps: int,
     on_progress: Progress = silent,
     should_stop: ShouldStop = never,
 ) -> SampleSet:
-    """Sample class-balanced images; image i has class `i % classes` and its own noise from (seed, i).
+    """Sample images balanced over their subjects; image i has subject `i % len(subjects)` and noise from (seed, i).
 
     Raises:
         Stopped: when `should_stop` answered True between batches.
     """
-    labels = [index % len(base_model.class_names) for index in range(config.images)]
+    labels = [index % len(subjects) for index in range(config.images)]
     parts, seconds = [], 0.0
     evaluations = denoiser.network_evaluations
     for first in range(0, config.images, config.batch_size):
@@ -86,9 +91,9 @@ def sample_images(
             raise Stopped(f"stopped after {first} of {config.images} images; run the same command again")
         rows = range(first, min(first + config.batch_size, config.images))
         started = time.perf_counter()
-        latents = _denoise_rows(denoiser, base_model, config, guidance_scale, steps, rows, labels)
+        latents = _denoise_rows(denoiser, subjects, config, guidance_scale, steps, rows, labels)
         seconds += time.perf_counter() - started
-        parts.append((latents, to_bytes(base_model.decode(latents)).cpu()))
+        parts.append((latents, to_bytes(subjects.base_model.decode(latents)).cpu()))
         on_progress(rows.stop, config.images)
     return SampleSet(
         images=torch.cat([images for _, images in parts]),
@@ -101,17 +106,18 @@ def sample_images(
 
 def _denoise_rows(
     denoiser: Denoiser,
-    base_model: BaseModel,
+    subjects: Subjects,
     config: SampleConfig,
     guidance_scale: float,
     steps: int,
     rows: range,
     labels: list[int],
 ) -> Tensor:
+    base_model = subjects.base_model
     latents = denoise(
         denoiser,
         build_scheduler(config.scheduler, base_model.scheduler_config, steps),
-        base_model.class_condition([labels[row] for row in rows]),
+        subjects.condition([labels[row] for row in rows]),
         torch.full((len(rows),), guidance_scale, device=base_model.device),
         [derive_seed(config.seed, "sample", row) for row in rows],
         base_model.latent_shape,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
-from agd_core.config import NOT_IDENTITY, Config
+from agd_core.config import NOT_IDENTITY, Config, Place
 from agd_core.denoiser import Denoiser
 from agd_core.denoising import Step, denoise
 from agd_core.errors import NumericError
@@ -20,13 +20,14 @@ from agd_core.progress import ShouldStop, Stopped, never
 from agd_core.records import CollectionPlan, PlannedTrajectory, StoredType, UnitWriter
 from agd_core.schedulers import SchedulerName, build_scheduler
 from agd_core.seeding import derive_seed, generator
+from agd_core.subjects import Subjects
 
 
 class CollectConfig(Config):
     """Which guided trajectories are recorded."""
 
     trajectories: int | None = Field(None, ge=1)
-    """How many, balanced over the classes; None collects what training will read (see reads_per_pair)."""
+    """How many, balanced over classes or prompts; None collects what training will read (see reads_per_pair)."""
     reads_per_pair: float = Field(4.0, gt=0, json_schema_extra=NOT_IDENTITY)
     """How often training reads each stored pair where trajectories is None."""
     guidance_scale_min: float = Field(1.0, ge=0, le=100)
@@ -45,6 +46,10 @@ class CollectConfig(Config):
     """Trajectories per shard, the object that is written and checked as a whole."""
     unit_trajectories: int | None = Field(None, ge=1)
     """Trajectories per unit of work, a multiple of the shard's; committed and resumed as a whole; None: one shard."""
+    prompts: Place | None = Field(None, json_schema_extra=NOT_IDENTITY)
+    """For models that take prompts: a text, Parquet or WebDataset file of them, or builtin:everyday-500."""
+    prompt_count: int | None = Field(None, ge=1, json_schema_extra=NOT_IDENTITY)
+    """How many of the prompts; None takes all (the paper: 500 captions of COCO)."""
     batch_size: int = Field(64, ge=1, json_schema_extra=NOT_IDENTITY)
     """Trajectories sampled together, within a unit."""
     seed: int = Field(0, ge=0)
@@ -85,32 +90,31 @@ class CollectConfig(Config):
         return self.model_copy(update={"trajectories": max(1, math.ceil(needed / conditions)) * conditions})
 
 
-def plan_collection(
-    config: CollectConfig, base_model: BaseModel, conditions: Condition, identity: dict[str, Any]
-) -> CollectionPlan:
-    """The plan: balanced conditions, guidance scales uniform in the range, kept steps stratified over time.
+def plan_collection(config: CollectConfig, subjects: Subjects, identity: dict[str, Any]) -> CollectionPlan:
+    """The plan: balanced subjects, guidance scales uniform in the range, kept steps stratified over time.
 
     Row i depends only on the settings and i, so a longer plan begins with the shorter one.
 
     Args:
         config: with its number of trajectories decided, see `CollectConfig.sized`.
-        base_model: the teacher's base.
-        conditions: the distinct conditions, one row each.
+        subjects: what the teacher is asked for; each is one row of the plan's condition tensors.
         identity: plain data that tells this content from any other.
     """
     if config.trajectories is None:
         raise ValueError("the number of trajectories is not decided yet: call sized()")
+    base_model = subjects.base_model
     schedule = build_scheduler(config.scheduler, base_model.scheduler_config, config.steps).timesteps
     shard = min(config.shard_trajectories, config.trajectories)
     return CollectionPlan(
-        trajectories=tuple(_planned(index, conditions, config) for index in range(config.trajectories)),
+        trajectories=tuple(_planned(index, subjects, config) for index in range(config.trajectories)),
         timesteps=tuple(schedule.to(torch.float32).tolist()),
-        conditions=conditions.to_arrays(),
+        conditions=subjects.condition(range(len(subjects))).to_arrays(),
         latent_shape=base_model.latent_shape,
         dtype=config.dtype,
         shard_trajectories=shard,
         unit_trajectories=shard if shard < config.shard_trajectories else config.unit_trajectories or shard,
         identity=identity,
+        prediction_slots=base_model.prediction_channels // base_model.latent_shape[0],
     )
 
 
@@ -140,15 +144,15 @@ def collect_unit(
             _collect_batch(teacher, base_model, plan, batch, wanted, writer, config, should_stop)
 
 
-def _planned(index: int, conditions: Condition, config: CollectConfig) -> PlannedTrajectory:
+def _planned(index: int, subjects: Subjects, config: CollectConfig) -> PlannedTrajectory:
     rng = generator(config.seed, "plan", index)
     low, high = config.guidance_range
     scale = low + (high - low) * float(torch.rand((), generator=rng, dtype=torch.float64))
     kept = tuple(_stratified(config.steps, config.stored_steps, rng))
-    seed, condition = derive_seed(config.seed, "trajectory", index), index % len(conditions)
-    labels = conditions.class_labels
-    label = None if labels is None else int(labels[condition])
-    return PlannedTrajectory(index, seed, condition, float(np.float32(scale)), kept, class_label=label)
+    seed, subject = derive_seed(config.seed, "trajectory", index), index % len(subjects)
+    prompt = subjects.prompts[subject] if subjects.prompts else None
+    label = None if prompt else subject
+    return PlannedTrajectory(index, seed, subject, float(np.float32(scale)), kept, class_label=label, prompt=prompt)
 
 
 def _stratified(steps: int, kept: int, rng: torch.Generator) -> Iterator[int]:
@@ -178,7 +182,8 @@ def _collect_batch(
             raise Stopped("stopped within a unit of work; run the same command again to resume")
         rows = np.flatnonzero(slots[:, step.index] >= 0)
         if rows.size:
-            pairs = _carried(torch.stack([step.latents[rows], step.prediction[rows]], dim=1), dtype)
+            predicted = torch.split(step.prediction[rows], plan.latent_shape[0], dim=1)
+            pairs = _carried(torch.stack([step.latents[rows], *predicted], dim=1), dtype)
             for row, pair in zip(rows.tolist(), pairs, strict=True):
                 writer.put(planned[row].index, int(slots[row, step.index]), pair)
 

@@ -31,7 +31,7 @@ def denoisers(base_model):
     yield "CFG", GuidedDenoiser(base_model, ClassifierFreeGuidance())
     for name, config in ADAPTERS.items():
         student = Student(base_model)
-        student.add(name, Adapter(config, base_model.adapter_sites(), base_model.embedding_widths))
+        student.add(name, Adapter(config, base_model.backbone.sites, base_model.backbone.embedding_widths))
         yield name, student
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from agd_core.guidance import GuidedDenoiser
+from agd_core.subjects import Subjects
 from agd_core.trajectory import collect_unit
 from benchmarks.store_against_authors import make_plan, peak_megabytes, write_ours
 from flows.presets import load_config
@@ -45,7 +46,7 @@ def store_share(folder: Path) -> list[float]:
     """For every unit: seconds in the store over all seconds."""
     config = load_config("fashion-dit", SETTINGS)
     base_model = config.base_model.build(torch.device("cpu"))
-    plan = collection_plan(config.collect, config.guidance, base_model)
+    plan = collection_plan(config.collect, config.guidance, Subjects(base_model))
     teacher = GuidedDenoiser(base_model, config.guidance.build())
     store, shares = ZarrTrajectoryStore.prepare(LocalObjects(folder), plan), []
     for unit in range(plan.units):

@@ -23,6 +23,7 @@ import torch
 from agd_core.base_models import BaseModel
 from agd_core.guidance import GuidedDenoiser
 from agd_core.records import CollectionPlan
+from agd_core.subjects import Subjects
 from agd_core.trajectory import collect_unit
 from benchmarks.killing import KILLED, answer, append_line, command_line, kill, lines, show, start, wait
 from flows.config import PipelineConfig
@@ -64,7 +65,7 @@ class Collection:
     def run_stage(self) -> None:
         """What `agd collect` does."""
         stage.collect_unit = self.logged_unit
-        stage.collect(self.config.collect, self.config.guidance, self.base_model, Workplace(self.folder))
+        stage.collect(self.config.collect, self.config.guidance, Subjects(self.base_model), Workplace(self.folder))
 
     def run_store(self) -> None:
         """Collect straight into the store, without the artefact and its lock."""
@@ -160,7 +161,7 @@ class Fuzz:
 def new_collection(config: PipelineConfig, base_model: BaseModel, folder: Path) -> Collection:
     """An empty place to collect into."""
     folder.mkdir()
-    plan = stage.collection_plan(config.collect, config.guidance, base_model)
+    plan = stage.collection_plan(config.collect, config.guidance, Subjects(base_model))
     artefact = ArtefactStore(folder / FOLDER).artefact(stage.STAGE, stage.artefact_identity(plan))
     return Collection(config, base_model, plan, folder, Path(new_store(artefact, None).url))
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from agd_core.guidance import GuidedDenoiser
+from agd_core.subjects import Subjects
 from benchmarks.kill_collect import SETTINGS
 from benchmarks.killing import KILLED, answer, kill, show, start, wait
 from benchmarks.s3_servers import moto_server, radosgw_server, rclone_server
@@ -41,7 +42,7 @@ class Collector:
     def __init__(self, trajectories: int) -> None:
         self.config = load_config("fashion-dit", [*SETTINGS, f"collect.trajectories={trajectories}"])
         self.base_model = self.config.base_model.build(torch.device("cpu"))
-        self.plan = collection_plan(self.config.collect, self.config.guidance, self.base_model)
+        self.plan = collection_plan(self.config.collect, self.config.guidance, Subjects(self.base_model))
 
     def collect(self, objects: ObjectStore) -> None:
         with warnings.catch_warnings(action="ignore"):

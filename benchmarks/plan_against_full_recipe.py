@@ -21,6 +21,7 @@ from agd_core.condition import Condition
 from agd_core.dataset import latents_tensor, tensor_of
 from agd_core.records import INPUT, TARGET
 from agd_core.student import Student
+from agd_core.subjects import Subjects
 from flows.presets import load_config
 from flows.stages.collect import collect
 from flows.stages.distill import collect_stage, open_base_model, train_stage
@@ -51,7 +52,7 @@ def held_out_error(base_model: BaseModel, student: Student, store: ZarrTrajector
         condition = conditions[tensor_of(batch.condition_rows, base_model.device)]
         scale = tensor_of(batch.guidance_scales, base_model.device)
         for column, denoiser in enumerate((student, base_model)):
-            error = denoiser.predict(latents[:, INPUT], timesteps, condition, scale) - latents[:, TARGET]
+            error = denoiser.predict(latents[:, INPUT], timesteps, condition, scale) - latents[:, TARGET:].flatten(1, 2)
             errors[column] += float(error.square().sum())
     return float(errors[0] / errors[1])
 
@@ -68,7 +69,7 @@ def main() -> None:
         )
         base_model = open_base_model(load_config("fashion-dit"), place)
         held_config = load_config("fashion-dit", HELD_OUT)
-        held_out = open_trajectories(collect(held_config.collect, held_config.guidance, base_model, place))
+        held_out = open_trajectories(collect(held_config.collect, held_config.guidance, Subjects(base_model), place))
         print(
             "| plan | NFE | MB | held-out error by seed | mean | against full |\n| --- | --- | --- | --- | --- | --- |"
         )

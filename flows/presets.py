@@ -9,13 +9,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from agd_core.adapters import AnyAdapterConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.errors import InputError
 from flows.config import PipelineConfig
 
 _HERE = Path(__file__).resolve().parent
-_ADAPTER_KINDS: dict[int | str, type[BaseModel]] = {
-    model.model_fields["kind"].default: model for model in get_args(get_args(AnyAdapterConfig)[0])
+_KINDS: dict[int | str, type[BaseModel]] = {
+    model.model_fields["kind"].default: model
+    for union in (AnyAdapterConfig, BaseModelConfig)
+    for model in get_args(get_args(union)[0])
 }
+"""The configurations of both unions by kind; no two have a kind in common."""
 _FOLDERS = (_HERE / "presets", _HERE.parent / "deployments" / "presets")
 
 
@@ -113,8 +117,8 @@ def _settings_at(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]
     path: list[str] = []
     current: type[BaseModel] = PipelineConfig
     for part in location:
-        if part in _ADAPTER_KINDS:
-            current = _ADAPTER_KINDS[part]
+        if part in _KINDS:
+            current = _KINDS[part]
             continue
         path.append(str(part))
         field = current.model_fields.get(str(part))

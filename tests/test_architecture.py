@@ -19,13 +19,15 @@ STORAGE_FORMATS = ("zarr", "numcodecs", "webdataset", "pyarrow")
 PREFECT_ROOM = "flows/lab/"
 CORE_ORDER = (
     ("errors", "digest", "config", "progress", "records", "permutation", "parent_death", "peak_memory", "weights"),
-    ("seeding", "checkpoint", "condition", "fashion_mnist", "order", "protocol"),
+    ("seeding", "checkpoint", "base_sketch", "condition", "fashion_mnist", "miniatures", "order", "protocol"),
     ("denoiser", "training_loop", "schedulers", "dataset"),
+    ("backbones",),
     ("base_models",),
+    ("subjects",),
     ("guidance", "adapters"),
     ("student", "denoising"),
     ("trajectory", "trainer", "adapter_files", "sampling"),
-    ("metrics",),
+    ("pipelines", "metrics"),
     ("extractors", "cost", "prediction_error"),
     ("evaluator", "pretraining", "report"),
     ("comparing",),

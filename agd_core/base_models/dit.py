@@ -6,80 +6,69 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from agd_core.base_models.base import AdapterSite, BaseModel
-from agd_core.base_models.sources import (
-    MODEL_INDEX,
-    load_component,
-    pipeline_class,
-    read_json,
-    resolve_source,
-    stored_fingerprint,
-)
+from agd_core.backbones import DiTBackbone
+from agd_core.base_models.base import BaseModel
+from agd_core.base_models.decoder import Decoder
+from agd_core.base_models.family import FamilyConfig
+from agd_core.base_models.sources import MODEL_INDEX, load_component, read_json, stored_fingerprint
 from agd_core.condition import Condition
-from agd_core.config import Config
-from agd_core.denoiser import Latents, PerRow
+from agd_core.denoiser import Latents
 from agd_core.errors import InputError
 
-_PIPELINE = "DiTPipeline"
 
-
-class DiTConfig(Config):
+class DiTConfig(FamilyConfig):
     """A DiT base model: the built-in teacher, a diffusers folder or a hub id such as facebook/DiT-XL-2-256."""
+
+    pipelines = ("DiTPipeline",)
 
     kind: Literal["dit"] = "dit"
     source: str = "builtin:fashion-dit"
     """builtin:NAME, a folder in diffusers format, or a hub id; weights are read from safetensors files only."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision in which the base network runs; adapters always train in float32."""
+    learned_variance: Literal["drop", "keep"] = "drop"
+    """Whether the variance that some DiTs predict beside epsilon is collected, learnt and used (ddpm alone uses it)."""
 
-    def build(self, device: torch.device) -> "DiT":
-        """Load the model.
-
-        Raises:
-            InputError: the source is missing or is not a DiT.
-        """
-        folder = resolve_source(self.source, self.revision)
-        if (found := pipeline_class(folder)) != _PIPELINE:
-            raise InputError(
-                f"base model {self.source} is a {found}, not a {_PIPELINE}; family 'dit' takes DiT models only"
-            )
-        return DiT(folder, getattr(torch, self.dtype), device)
+    def open(self, folder: Path, device: torch.device) -> "DiT":
+        """Load the model from a local folder."""
+        return DiT(folder, self, device)
 
 
 class DiT(BaseModel):
     """A DiT with its VAE.
 
-    A model with learned variance (`out_channels == 2 * in_channels`) predicts epsilon in its first half;
-    the variance is dropped, as diffusers' own pipeline does.
+    A model with learned variance (`out_channels == 2 * in_channels`) predicts epsilon in its first half. Where the
+    variance is dropped, as diffusers' own pipeline does, the ddpm sampler takes the fixed small one.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-        from diffusers import AutoencoderKL, DiTTransformer2DModel
+    def __init__(self, folder: Path, config: DiTConfig, device: torch.device) -> None:
+        from diffusers import DiTTransformer2DModel
 
         super().__init__()
-        self.transformer: Any = load_component(DiTTransformer2DModel, folder / "transformer", dtype, device)
-        self.network = self.transformer
-        self.vae: Any = load_component(AutoencoderKL, folder / "vae", torch.float32, device)
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype = device, config.torch_dtype
+        network: Any = load_component(DiTTransformer2DModel, folder / "transformer", self.dtype, device)
+        self.backbone = DiTBackbone(network)
+        self.decoder = Decoder(folder, device)
         self.fingerprint = stored_fingerprint(folder / "transformer")
-        self.decoder_fingerprint = stored_fingerprint(folder / "vae")
-        config = self.transformer.config
-        self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
+        self.decoder_fingerprint = self.decoder.fingerprint
+        self.latent_shape = (network.config.in_channels, network.config.sample_size, network.config.sample_size)
         self.scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
-        self.null_class: int = config.num_embeds_ada_norm
+        self._settle_variance(config)
+        self.null_class: int = network.config.num_embeds_ada_norm
         self.class_names = _class_names(read_json(folder / MODEL_INDEX).get("id2label", {}), self.null_class)
-        self.width: int = config.num_attention_heads * config.attention_head_dim
-        self._embedder: Any = self.transformer.transformer_blocks[0].norm1.emb
 
-    def evaluate_network(self, latents: Latents, timestep: PerRow, condition: Condition) -> Latents:
-        """One pass; epsilon `[batch, in_channels, height, width]` in float32."""
-        inputs = latents.to(self.transformer.dtype)
-        output: Tensor = self.transformer(inputs, timestep=timestep, class_labels=condition.class_labels).sample
-        return output[:, : self.latent_shape[0]].float()
+    def _settle_variance(self, config: DiTConfig) -> None:
+        channels, out_channels = self.latent_shape[0], self.backbone.network.config.out_channels
+        if config.learned_variance == "drop":
+            self.prediction_channels = channels
+            self.scheduler_config["variance_type"] = "fixed_small"
+            return
+        if out_channels != 2 * channels:
+            raise InputError(
+                f"base_model.learned_variance=keep: {config.source} predicts {out_channels} channels for latents of "
+                f"{channels}, so it has learnt no variance; set it to drop"
+            )
+        self.prediction_channels = out_channels
+        self.scheduler_config["variance_type"] = "learned_range"
 
     def null_condition(self, batch: int) -> Condition:
         """The row after the last class of the label table."""
@@ -89,39 +78,16 @@ class DiT(BaseModel):
         """Class labels as they are."""
         return Condition(class_labels=torch.tensor(labels, device=self.device))
 
-    @torch.no_grad()
-    def decode(self, latents: Latents) -> Float[Tensor, "batch image_channels image_height image_width"]:
+    def decode(self, latents: Latents) -> Float[torch.Tensor, "batch image_channels image_height image_width"]:
         """Through the VAE in float32."""
-        images: Tensor = self.vae.decode(latents.float() / self.vae.config.scaling_factor).sample
-        return images.clamp(-1, 1)
-
-    def adapter_sites(self) -> tuple[AdapterSite, ...]:
-        """The self-attention of every block."""
-        blocks = len(self.transformer.transformer_blocks)
-        return tuple(AdapterSite(f"transformer_blocks.{i}.attn1", self.width) for i in range(blocks))
-
-    def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
-        """The first block's timestep embedder (diffusers keeps one copy per block)."""
-        projected = self._embedder.time_proj(timestep).to(self.transformer.dtype)
-        features: Tensor = self._embedder.timestep_embedder(projected)
-        return features.float()
-
-    def embed_condition(self, condition: Condition) -> Float[Tensor, "batch 1 condition_width"]:
-        """The first block's label table, one token per row."""
-        features: Tensor = self._embedder.class_embedder(condition.class_labels)
-        return features.float().unsqueeze(1)
-
-    @property
-    def embedding_widths(self) -> tuple[int, int]:
-        """Both embeddings are as wide as the hidden states."""
-        return self.width, self.width
+        return self.decoder.decode(latents)
 
     @property
     def parameters(self) -> int:
         """All parameters less the label rows of classes that the model does not name."""
-        total = sum(p.numel() for p in self.network.parameters())
         unused_rows = self.null_class - len(self.class_names)
-        return total - unused_rows * self.width * len(self.transformer.transformer_blocks)
+        width = self.backbone.embedding_widths[1]
+        return self.backbone.parameters - unused_rows * width * len(self.backbone.sites)
 
 
 def _class_names(id2label: dict[str, str], table_rows: int) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from jinja2 import Environment, StrictUndefined
 
 from agd_core.adapter_files import AdapterCard
 from agd_core.adapters import AdapterConfig
-from agd_core.config import Config
+from agd_core.base_models.text_to_image import TextToImageConfig
+from agd_core.config import BUILTIN, Config
 from agd_core.report.columns import Cell, explained, tables, warned
 from agd_core.report.rows import WARNED, Row
 
@@ -62,6 +63,24 @@ class ModelCard:
         """What the base model's configuration must be told: its source and what differs from the defaults."""
         values = self.base_model.model_dump(exclude_defaults=True)
         return {"source": self.files.base_source} | {key: value for key, value in values.items() if key != "kind"}
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether the base model takes prompts: then the usage lines are the stock pipeline's."""
+        return isinstance(self.base_model, TextToImageConfig)
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether the base model ships with this package."""
+        return self.files.base_source.startswith(BUILTIN)
+
+    @property
+    def stock_arguments(self) -> str:
+        """How diffusers loads the base model."""
+        arguments = self.base_arguments
+        source = f"resolve_source({arguments['source']!r})" if self.is_builtin else repr(arguments["source"])
+        revision = f", revision={arguments['revision']!r}" if arguments.get("revision") else ""
+        return f"{source}{revision}, dtype=torch.{arguments.get('dtype', 'float32')}"
 
 
 def render_card(card: ModelCard) -> str:

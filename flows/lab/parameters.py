@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from agd_core.adapters import AnyAdapterConfig
+from agd_core.base_models.family import FamilyConfig
 from agd_core.metrics import EvaluateConfig
 from agd_core.sampling import SampleConfig
 from agd_core.trainer import TrainConfig
@@ -52,6 +53,12 @@ def section_of(config: type[BaseModel]) -> type[Section]:
     """A section with the fields of a stage's configuration, every one of which may stay blank."""
     fields: Any = {name: (field.annotation | None, _blank(field)) for name, field in config.model_fields.items()}  # type: ignore[operator]
     return create_model(f"{config.__name__}Fields", __base__=Section, **fields)
+
+
+class BaseModelSection(section_of(FamilyConfig)):  # type: ignore[misc]
+    """Another model of the preset's family. Blank: as in the preset."""
+
+    model_config = ConfigDict(title="Base model")
 
 
 class CollectSection(section_of(CollectConfig)):  # type: ignore[misc]
@@ -113,6 +120,7 @@ class CollectSettings(Section):
     """Folder for artefacts and report; a relative one is below the folder where `agd up` was started."""
     overrides: list[str] = []
     """Further changes such as guidance.guided_channels=3 or adapters.0.hidden_width=32."""
+    base_model: BaseModelSection = BaseModelSection()
     collect: CollectSection = CollectSection()
     store: StoreSection = StoreSection()
     fan_out: FanOut = FanOut()

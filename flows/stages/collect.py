@@ -3,7 +3,6 @@
 A longer collection takes over what a shorter one of the same settings has, and several collectors may share one store.
 """
 
-import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,11 +11,11 @@ import numpy as np
 
 from agd_core.base_models import BaseModel
 from agd_core.checkpoint import write_json
-from agd_core.condition import Condition
 from agd_core.errors import InputError
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.progress import Stopped
 from agd_core.records import CARRIERS, CollectionPlan
+from agd_core.subjects import Subjects
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from flows.stages.sharing import bring_over
 from flows.stages.trajectories import LOCATION, STORE_SUMMARY, new_store, remember_location, trajectory_problems
@@ -32,7 +31,7 @@ STAGE, VERSION = "trajectories", 3
 def collect(
     config: CollectConfig,
     guidance: GuidanceConfig,
-    base_model: BaseModel,
+    subjects: Subjects,
     place: Workplace,
     store_url: str | None = None,
 ) -> Artefact:
@@ -41,7 +40,7 @@ def collect(
     Args:
         config: with its number of trajectories decided.
         guidance: the rule that makes the teacher.
-        base_model: the teacher's base.
+        subjects: what the teacher is asked for.
         place: where the artefact goes.
         store_url: where the store goes, if not into the artefact.
 
@@ -49,9 +48,10 @@ def collect(
         InputError: not enough disk space, or the store's place holds something else.
         Stopped: when asked to; run again to resume.
     """
+    base_model = subjects.base_model
     if store_url is None:
         refuse_the_impossible(config, base_model, place)
-    plan = collection_plan(config, guidance, base_model)
+    plan = collection_plan(config, guidance, subjects)
     teacher = GuidedDenoiser(base_model, guidance.build())
 
     def work(artefact: Artefact) -> None:
@@ -66,7 +66,7 @@ def collect(
     return place.produce(STAGE, identity, work, measured=[LOCATION], check=trajectory_problems, title=title)
 
 
-def collection_plan(config: CollectConfig, guidance: GuidanceConfig, base_model: BaseModel) -> CollectionPlan:
+def collection_plan(config: CollectConfig, guidance: GuidanceConfig, subjects: Subjects) -> CollectionPlan:
     """What `collect` will record.
 
     Its identity tells one trajectory from another, so it leaves out how many there are.
@@ -75,11 +75,12 @@ def collection_plan(config: CollectConfig, guidance: GuidanceConfig, base_model:
     del settings["trajectories"]
     identity = {
         "version": VERSION,
-        "base_model": base_model.pipeline_digest(),
+        "base_model": subjects.base_model.pipeline_digest(),
+        "prompts": subjects.identity(),
         "guidance": guidance.identity(),
         "collect": settings,
     }
-    return plan_collection(config, base_model, _conditions(base_model), identity)
+    return plan_collection(config, subjects, identity)
 
 
 def artefact_identity(plan: CollectionPlan) -> dict[str, Any]:
@@ -89,15 +90,13 @@ def artefact_identity(plan: CollectionPlan) -> dict[str, Any]:
 
 def refuse_the_impossible(config: CollectConfig, base_model: BaseModel, place: Workplace) -> None:
     """What exceeds the whole disk is refused before its plan, one row per trajectory, fills the memory."""
-    values = 2 * math.prod(base_model.latent_shape) * config.stored_steps * (config.trajectories or 0)
+    channels, height, width = base_model.latent_shape
+    pair = (channels + base_model.prediction_channels) * height * width
+    values = pair * config.stored_steps * (config.trajectories or 0)
     needed = values * np.dtype(CARRIERS[config.dtype]).itemsize
     place.output.mkdir(parents=True, exist_ok=True)
     if needed > shutil.disk_usage(place.output).total:
         place.require_space(needed, "collecting these trajectories")
-
-
-def _conditions(base_model: BaseModel) -> Condition:
-    return base_model.class_condition(range(len(base_model.class_names)))
 
 
 def _prepared(artefact: Artefact, plan: CollectionPlan, place: Workplace, url: str | None) -> ZarrTrajectoryStore:

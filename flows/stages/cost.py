@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from agd_core.adapter_files import load_adapter
+from agd_core.adapter_files import load_student
 from agd_core.adapters import Adapter
 from agd_core.base_models import BaseModel
 from agd_core.checkpoint import write_json
@@ -106,7 +106,7 @@ def _opener(
 
 
 def _read_adapter(artefact: Artefact, base_model: BaseModel) -> Adapter:
-    with load_adapter(base_model, artefact.path, "read") as student:
+    with load_student(base_model, artefact.path, "read") as student:
         return student.adapters["read"]
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from agd_core.adapters import AdapterConfig
 from agd_core.base_models import BaseModel
 from agd_core.errors import InputError
+from agd_core.schedulers import allowed_samplers
+from agd_core.subjects import Subjects
 from agd_core.trajectory import CollectConfig
 from flows.config import PipelineConfig
 from flows.stages.collect import collect
@@ -16,6 +18,7 @@ from flows.stages.extras import measure_extras
 from flows.stages.publish import publish_evaluated
 from flows.stages.report import REPORT, SWEEP, Made, ReportFiles, read_metrics, report
 from flows.stages.train import train
+from flows.subjects import collect_subjects, sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -38,23 +41,41 @@ def open_base_model(config: PipelineConfig, place: Workplace) -> BaseModel:
     """
     base_model = config.base_model.build(place.device)
     check_evaluation(config.evaluate, base_model)
+    collect_subjects(config.collect, base_model)
+    sample_subjects(config.sample, base_model)
     channels, guided = base_model.latent_shape[0], config.guidance.guided_channels
     if guided is not None and guided > channels:
         raise InputError(f"guidance.guided_channels {guided} exceeds the {channels} channels of this base model")
+    _check_samplers(config, base_model)
     limit = base_model.scheduler_config.get("num_train_timesteps", 1000)
     if (steps := max(config.collect.steps, config.sample.steps, *config.sample.curve_steps)) > limit:
         raise InputError(f"{steps} sampler steps exceed the {limit} timesteps that this base model was trained with")
     return base_model
 
 
+def _check_samplers(config: PipelineConfig, base_model: BaseModel) -> None:
+    """Every sampler can walk what the base model predicts."""
+    sampled = config.sample
+    asked = {"collect.scheduler": config.collect.scheduler, "sample.scheduler": sampled.scheduler}
+    asked |= {f"sample.sweep_schedulers.{place}": name for place, name in enumerate(sampled.sweep_schedulers)}
+    allowed = allowed_samplers(base_model.scheduler_config)
+    for setting, name in asked.items():
+        if name not in allowed:
+            kind = base_model.prediction_type
+            raise InputError(
+                f"{setting} {name!r} cannot walk a model that predicts {kind}; allowed: {', '.join(allowed)}"
+            )
+
+
 def collect_stage(config: PipelineConfig, base_model: BaseModel, place: Workplace) -> Artefact:
     """Stage 1 of a configuration."""
-    return collect(sized_collect(config, base_model), config.guidance, base_model, place, config.store.url)
+    subjects = collect_subjects(config.collect, base_model)
+    return collect(sized_collect(config, subjects), config.guidance, subjects, place, config.store.url)
 
 
-def sized_collect(config: PipelineConfig, base_model: BaseModel) -> CollectConfig:
+def sized_collect(config: PipelineConfig, subjects: Subjects) -> CollectConfig:
     """The collection's settings, its number of trajectories decided from what training will read."""
-    return config.collect.sized(config.train.pairs_read, len(base_model.class_names))
+    return config.collect.sized(config.train.pairs_read, len(subjects))
 
 
 def train_stage(config: PipelineConfig, trajectories: Artefact, base_model: BaseModel, place: Workplace) -> Trained:

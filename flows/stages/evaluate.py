@@ -16,10 +16,12 @@ from agd_core.evaluator import evaluate_samples
 from agd_core.extractors import FeatureExtractor, open_extractor
 from agd_core.metrics import EvaluateConfig, Measured, Reference, Seen
 from agd_core.protocol import Protocol, library_versions
+from agd_core.subjects import Subjects
 from flows.config import PipelineConfig
 from flows.stages.features import features, read_features
 from flows.stages.reference import check_sources, reference
 from flows.stages.sample import COST, Cell, read_samples
+from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -108,8 +110,10 @@ def evaluate(
         "instruments": instruments.identity(),
     }
 
+    subjects = sample_subjects(config.sample, base_model)
+
     def work(artefact: Artefact) -> None:
-        seen, paired_with = (see(looked, instruments, base_model) for looked in (samples, guided))
+        seen, paired_with = (see(looked, instruments, subjects) for looked in (samples, guided))
         scores = evaluate_samples(Measured(seen, paired_with, instruments.reference), config.evaluate)
         protocol = make_protocol(config, cell, samples.samples, base_model, instruments)
         values = {"scores": {name: score.as_dict() for name, score in scores.items()}, "protocol": protocol.as_dict()}
@@ -162,19 +166,19 @@ def _settings(config: EvaluateConfig) -> dict[str, Any]:
     return {**{name: config.identity()[name] for name in kept}, "lpips": lpips, "version": VERSION}
 
 
-def see(looked: LookedAt, instruments: Instruments, base_model: BaseModel) -> Seen:
+def see(looked: LookedAt, instruments: Instruments, subjects: Subjects) -> Seen:
     """A sample set as the metrics see it."""
     sampled = read_samples(looked.samples)
     extracted = read_features(looked.features) if looked.features else None
     judged = read_features(looked.judged) if looked.judged else extracted
     agreement = None
     if instruments.judge and judged:
-        asked = [base_model.class_names[label] for label in sampled.labels.tolist()]
+        asked = subjects.texts(sampled.labels.tolist())
         agreement = instruments.judge.agreement(judged, sampled.labels, asked)
     return Seen(
         images=sampled.images,
         latents=sampled.latents,
-        labels=sampled.labels,
+        labels=torch.tensor(subjects.strata(sampled.labels.tolist())),
         features=extracted.features if extracted else None,
         logits=extracted.logits if extracted else None,
         agreement=agreement.values if agreement else None,
@@ -199,6 +203,7 @@ def make_protocol(
         judge_sha256=judge.identity() if judge else None,
         resize="; judge: ".join(resizes) or "none",
         reference=_real_images(real) if real else None,
+        prompts=sample_subjects(config.sample, base_model).identity(),
         images=config.sample.images,
         seed=config.sample.seed,
         scheduler=cell.scheduler,

@@ -15,6 +15,7 @@ from flows.registry import Entry
 from flows.stages.comparison import CFG
 from flows.stages.evaluate import Instruments, LookedAt, see
 from flows.stages.sample import COST, Cell, read_nfe, sample
+from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -55,8 +56,9 @@ def scores(
 ) -> Iterator[dict[str, Any]]:
     """Every metric of student and teacher, as the part of a `MetricRecord` that differs between them."""
     config = entry.evaluate.model_copy(update={"metrics": _METRICS})
+    subjects = sample_subjects(entry.sample, base_model)
     student, guided = (
-        see(LookedAt.by(instruments, samples, place, entry.name), instruments, base_model)
+        see(LookedAt.by(instruments, samples, place, entry.name), instruments, subjects)
         for samples in (sampled.student, sampled.guided)
     )
     rows = ((sampled.student, student, _OF_STUDENT, ""), (sampled.guided, guided, _OF_TEACHER, "teacher_"))

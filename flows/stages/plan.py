@@ -15,6 +15,7 @@ from flows.stages.collect import STAGE, artefact_identity, collection_plan, refu
 from flows.stages.distill import sized_collect
 from flows.stages.sharing import units_elsewhere
 from flows.stages.trajectories import new_store
+from flows.subjects import collect_subjects
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import FOLDER, ArtefactStore
 from storage.zarr_store import ZarrTrajectoryStore
@@ -32,10 +33,11 @@ def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) 
     folder. `reads_per_pair` is how often training reads each stored pair: below 1, pairs would be collected and never
     read.
     """
-    collect = sized_collect(config, base_model)
+    subjects = collect_subjects(config.collect, base_model)
+    collect = sized_collect(config, subjects)
     if config.store.url is None:
         refuse_the_impossible(collect, base_model, place)
-    plan = collection_plan(collect, config.guidance, base_model)
+    plan = collection_plan(collect, config.guidance, subjects)
     batch = min(collect.batch_size, plan.unit_trajectories)
     seconds, evaluations = _measured_step(GuidedDenoiser(base_model, config.guidance.build()), plan, batch)
     missing, elsewhere = _missing_units(config, plan, place)

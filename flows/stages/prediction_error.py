@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agd_core.adapter_files import load_adapter
+from agd_core.adapter_files import load_student
 from agd_core.base_models import BaseModel
 from agd_core.checkpoint import write_json
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.metrics import EvaluateConfig
 from agd_core.prediction_error import UNGUIDED, measure_prediction_errors
 from agd_core.sampling import SampleConfig
+from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -49,12 +50,13 @@ def prediction_error(
     Raises:
         Stopped: between two steps, when asked to; run again to redo this curve.
     """
-    images = evaluate_config.curve_images
+    images, subjects = evaluate_config.curve_images, sample_subjects(sample_config, base_model)
     identity = {
         "version": VERSION,
         "base_model": base_model.pipeline_digest(),
         "sample": {key: sample_config.identity()[key] for key in ("scheduler", "steps", "seed")},
         "images": images,
+        "prompts": subjects.identity(),
         "guidance": guidance.identity(),
         "guidance_scale": guidance_scale,
         "adapter": adapter.digest,
@@ -64,11 +66,11 @@ def prediction_error(
     def work(artefact: Artefact) -> None:
         place.announce(f"{STAGE}: {name} at every step of {images} images, scale {guidance_scale:g}")
         teacher, progress = GuidedDenoiser(base_model, guidance.build()), place.progress(what)
-        with place.on_device(what), load_adapter(base_model, adapter.path) as student:
+        with place.on_device(what), load_student(base_model, adapter.path) as student:
             errors = measure_prediction_errors(
                 teacher,
                 {ADAPTER: student},
-                base_model,
+                subjects,
                 sample_config,
                 images,
                 guidance_scale,

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from agd_core.adapter_files import CONFIG, WEIGHTS, read_card
+from agd_core.adapter_files import FILES, WEIGHTS, read_card
 from agd_core.adapters import AdapterConfig
 from agd_core.base_models import BaseModel
 from agd_core.checkpoint import write_json
@@ -62,7 +62,7 @@ def publish_evaluated(
 def _holds(folder: Path, artefact: Artefact) -> bool:
     """Whether a folder is whole: these weights, and the numbers that were measured with them."""
     weights = folder / WEIGHTS
-    if not all((folder / name).is_file() for name in (WEIGHTS, CONFIG, FILE, METRICS)):
+    if not all((folder / name).is_file() for name in (*FILES, FILE, METRICS)):
         return False
     digest = file_digest(artefact.path / WEIGHTS)
     return file_digest(weights) == digest == _measured_weights(folder / METRICS)
@@ -86,7 +86,7 @@ def _publish(
     base_model: BaseModel,
     folder: Path,
 ) -> None:
-    for name in (WEIGHTS, CONFIG):
+    for name in FILES:
         write_bytes((artefact.path / name).read_bytes(), folder / name)
     card = _card(config, adapter, artefact, rows, command, base_model)
     write_bytes(render_card(card).encode(), folder / FILE)

@@ -12,12 +12,14 @@ from agd_core.protocol import Protocol
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
 from agd_core.report.rows import Row, plain
+from agd_core.subjects import Subjects
 from flows.config import PipelineConfig
 from flows.stages.comparison import Compared, Trained
 from flows.stages.extras import Extras
 from flows.stages.pictures import plots
 from flows.stages.sample import read_samples
 from flows.stages.summary import summary
+from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.atomic import write_bytes
@@ -114,7 +116,8 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
     place.announce(f"{STAGE}: writing {artefact.path / files.page}")
     rows, everything = _rows(made.headline), _rows(made.compared)
     curve = [row for row in everything if row["teacher_scale"] == made.config.sample.guidance_scales[0]]
-    grids = [_grid(item, made.base_model) for item in made.at_first_scale]
+    subjects = sample_subjects(made.config.sample, made.base_model)
+    grids = [_grid(item, subjects) for item in made.at_first_scale]
     drawn = plots(rows, curve, made.adapters, made.extras)
     for number, picture in enumerate((*grids, *drawn), start=1):
         (artefact.path / f"{number:02}-{_file_name(picture.title)}.png").write_bytes(picture.png)
@@ -151,14 +154,14 @@ def _rows(compared: Sequence[Compared]) -> list[Row]:
     return [plain(item.row) for item in compared]
 
 
-def _grid(item: Compared, base_model: BaseModel) -> Picture:
+def _grid(item: Compared, subjects: Subjects) -> Picture:
     """The first images of a sample set, fewer of large ones."""
     sampled = read_samples(item.samples)
     height, width = sampled.images.shape[1:3]
     small = max(height, width) <= _WIDEST
     count, columns = (_GRID_IMAGES, _GRID_COLUMNS) if small else (_LARGE_IMAGES, _LARGE_COLUMNS)
     caption = f"scale {item.row['guidance_scale']:g}, {item.row['nfe']:g} NFE"
-    labels = [base_model.class_names[label] for label in sampled.labels[:count].tolist()]
+    labels = subjects.texts(sampled.labels[:count].tolist())
     png = grid_png(sampled.images[:count], columns, 2 if small else 1)
     return Picture(item.row["name"], caption, png, labels, columns, max(height, width))
 

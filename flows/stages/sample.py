@@ -17,6 +17,7 @@ from agd_core.protocol import library_versions
 from agd_core.sampling import SampleConfig, SampleSet, sample_images
 from agd_core.schedulers import SchedulerName
 from agd_core.student import Student
+from flows.subjects import sample_subjects
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 
@@ -66,10 +67,12 @@ def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, 
     Raises:
         Stopped: between batches, when asked to; run again to redo this cell.
     """
+    subjects = sample_subjects(config, base_model)
     settings = {key: config.identity()[key] for key in ("images", "seed")}
     identity = {
         "version": VERSION,
         "base_model": base_model.pipeline_digest(),
+        "prompts": subjects.identity(),
         "sample": settings,
         "cell": cell.identity(),
     }
@@ -82,7 +85,7 @@ def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, 
         progress = place.progress(f"sample {label}")
         with place.on_device(f"sample {label}"), cell.denoiser(base_model) as denoiser:
             samples = sample_images(
-                denoiser, base_model, sampled, cell.guidance_scale, cell.steps, progress, place.should_stop
+                denoiser, subjects, sampled, cell.guidance_scale, cell.steps, progress, place.should_stop
             )
         _write(samples, place, artefact)
 

@@ -12,7 +12,7 @@ from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.shards import TornShard
 
-STAGE, VERSION = "adapter", 2
+STAGE, VERSION = "adapter", 3
 LOSSES = "losses.json"
 
 
@@ -25,7 +25,7 @@ def train(
     base_source: str,
     place: Workplace,
 ) -> Artefact:
-    """Train one adapter; the artefact is a folder that `agd_core.load_adapter` reads.
+    """Train one adapter; the artefact is a folder that `agd_core.load_adapter` and `agd_core.load_student` read.
 
     Raises:
         Stopped: after a checkpoint, when asked to; run again to resume.
@@ -41,10 +41,8 @@ def train(
     def work(artefact: Artefact) -> None:
         adapter = _new_adapter(config, adapter_config, base_model, place)
         _train(config, adapter, trajectories, base_model, artefact, place)
-        card = AdapterCard(
-            base_source, base_model.fingerprint, collected.guidance_range, artefact.key, adapter.parameter_count()
-        )
-        save_adapter(adapter, card, artefact.path)
+        card = AdapterCard.of(base_model, adapter, base_source, collected.guidance_range, artefact.key)
+        save_adapter(adapter, card, base_model.network, artefact.path)
 
     return place.produce(STAGE, identity, work, title=f"train {adapter_config.label}")
 
@@ -52,7 +50,7 @@ def train(
 def _new_adapter(
     config: TrainConfig, adapter_config: AdapterConfig, base_model: BaseModel, place: Workplace
 ) -> Adapter:
-    adapter = Adapter(adapter_config, base_model.adapter_sites(), base_model.embedding_widths, config.seed)
+    adapter = Adapter(adapter_config, base_model.backbone.sites, base_model.backbone.embedding_widths, config.seed)
     count = adapter.parameter_count()
     share = f"{count:,} parameters, {100 * count / base_model.parameters:.1f} % of the base"
     place.announce(f"{STAGE}: training {adapter_config.label} ({share}), {config.steps} steps")

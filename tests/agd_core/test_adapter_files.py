@@ -13,13 +13,13 @@ from agd_core.student import Student
 @pytest.fixture
 def saved(teacher, tmp_path):
     adapter = Adapter(
-        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4), teacher.adapter_sites(), teacher.embedding_widths
+        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4), teacher.backbone.sites, teacher.backbone.embedding_widths
     )
     with torch.no_grad():
         for layer in adapter.layers:
             layer.up.weight.normal_(generator=torch.Generator().manual_seed(1))
-    card = AdapterCard("builtin:fashion-dit", teacher.fingerprint, (1.0, 5.0), "d" * 64, adapter.parameter_count())
-    save_adapter(adapter, card, tmp_path / "mine")
+    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", (1.0, 5.0), "d" * 64)
+    save_adapter(adapter, card, teacher.network, tmp_path / "mine")
     return adapter, card, tmp_path / "mine"
 
 
@@ -29,7 +29,7 @@ def test_one_line_loads_it(teacher, saved):
     with Student(teacher) as expected:
         expected.add("x", adapter)
         wanted = expected.predict(*call)
-    with agd_core.load_adapter(teacher, folder) as student:
+    with agd_core.load_student(teacher, folder) as student:
         assert list(student.adapters) == ["mine"]
         assert torch.equal(student.predict(*call), wanted)
     assert read_card(folder) == (adapter.config, card)
@@ -42,10 +42,10 @@ def test_the_json_names_base_method_range_and_training(saved):
     assert len(content["base_fingerprint"]) == len(content["training_digest"]) == 64
 
 
-def test_saving_twice_gives_equal_bytes(saved, tmp_path):
+def test_saving_twice_gives_equal_bytes(teacher, saved, tmp_path):
     adapter, card, folder = saved
-    save_adapter(adapter, card, tmp_path / "again")
-    for name in ("adapter.safetensors", "adapter.json"):
+    save_adapter(adapter, card, teacher.network, tmp_path / "again")
+    for name in ("adapter.safetensors", "adapter.json", "base_sketch.safetensors"):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
@@ -53,12 +53,12 @@ def test_another_base_is_refused(teacher, saved):
     content = json.loads((saved[2] / "adapter.json").read_text())
     (saved[2] / "adapter.json").write_text(json.dumps(content | {"base_fingerprint": "0" * 64}))
     with pytest.raises(agd_core.InputError, match="this base model is another one"):
-        agd_core.load_adapter(teacher, saved[2])
+        agd_core.load_student(teacher, saved[2])
 
 
 def test_a_folder_without_adapter_is_one_clear_line(teacher, tmp_path):
     with pytest.raises(agd_core.InputError, match="holds no readable adapter") as caught:
-        agd_core.load_adapter(teacher, tmp_path)
+        agd_core.load_student(teacher, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -67,4 +67,4 @@ def test_weights_that_do_not_fit_are_an_error(teacher, saved):
     weights.popitem()
     save_file(weights, saved[2] / "adapter.safetensors")
     with pytest.raises(agd_core.InputError, match=r"adapter\.safetensors"):
-        agd_core.load_adapter(teacher, saved[2])
+        agd_core.load_student(teacher, saved[2])

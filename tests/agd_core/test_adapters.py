@@ -29,7 +29,7 @@ def call(teacher):
 
 
 def new_adapter(config, teacher, seed=0):
-    return Adapter(config, teacher.adapter_sites(), teacher.embedding_widths, seed)
+    return Adapter(config, teacher.backbone.sites, teacher.backbone.embedding_widths, seed)
 
 
 def randomised(config, teacher):

@@ -26,7 +26,8 @@ class Timed(BaseModel):
 
     def __init__(self, second_per_row=0.0, rows=10**6):
         super().__init__()
-        self.network = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+        self.layer = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+        self.prediction_channels = 3
         self.latent_shape, self.class_names, self.scheduler_config = (3, 2, 2), ("a", "b"), {}
         self.device, self.dtype = CPU, torch.float32
         self.now, self.calls = 0.0, []
@@ -36,7 +37,7 @@ class Timed(BaseModel):
         if len(latents) > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         self.now += 1 + self.second_per_row * len(latents)
-        return self.network(latents.flatten(1)).reshape(latents.shape)
+        return self.layer(latents.flatten(1)).reshape(latents.shape)
 
     def class_condition(self, labels):
         return Condition(class_labels=torch.tensor(labels))
@@ -55,7 +56,7 @@ class Timed(BaseModel):
 
         return opened
 
-    decode = adapter_sites = embed_timestep = embed_condition = embedding_widths = parameters = None
+    decode = None
 
 
 class Slower:
@@ -192,7 +193,8 @@ def measured(teacher):
         "attention": CrossAttentionConfig(hidden_width=16, encoder="shared"),
     }
     built = {
-        name: Adapter(config, teacher.adapter_sites(), teacher.embedding_widths) for name, config in adapters.items()
+        name: Adapter(config, teacher.backbone.sites, teacher.backbone.embedding_widths)
+        for name, config in adapters.items()
     }
 
     def opened(name):

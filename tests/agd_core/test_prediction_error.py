@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
@@ -16,6 +15,7 @@ from agd_core.progress import Stopped
 from agd_core.sampling import SampleConfig
 from agd_core.schedulers import build_scheduler
 from agd_core.seeding import derive_seed
+from agd_core.subjects import Subjects
 
 CPU = torch.device("cpu")
 CONSTANTS = torch.tensor([1.0, 2.0, 0.5])
@@ -27,7 +27,7 @@ class Constant(BaseModel):
 
     def __init__(self):
         super().__init__()
-        self.network = nn.Identity()
+        self.prediction_channels = 2
         self.latent_shape, self.class_names, self.scheduler_config = (2, 3, 3), ("a", "b"), {}
         self.device, self.dtype = CPU, torch.float32
         self.asked = []
@@ -42,7 +42,7 @@ class Constant(BaseModel):
     def null_condition(self, batch):
         return Condition(class_labels=torch.full((batch,), 2))
 
-    decode = adapter_sites = embed_timestep = embed_condition = embedding_widths = parameters = None
+    decode = None
 
 
 class Guided:
@@ -67,7 +67,7 @@ def teacher_of(base_model):
 
 def measure(base_model, methods, images=6, scale=3.0, config=None, **others):
     return measure_prediction_errors(
-        teacher_of(base_model), methods, base_model, config or settings(), images, scale, **others
+        teacher_of(base_model), methods, Subjects(base_model), config or settings(), images, scale, **others
     )
 
 

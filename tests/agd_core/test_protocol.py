@@ -24,6 +24,7 @@ UNLIKE = [
     ({"reference": {**REFERENCE, "crop": 256}}, "reference.crop: none here, 256 there", "precision"),
     ({"reference": {**REFERENCE, "sha256": "0" * 64}}, "reference.sha256: aaaaaaaaaaaa here, 000000000000 there", "fd"),
     ({"reference": {**REFERENCE, "images": 10000}}, "reference.images: 60000 here, 10000 there", "recall"),
+    ({"prompts": "b" * 64}, "prompts: none here, bbbbbbbbbbbb there", "fd"),
     ({"images": 5000}, "images: 1000 here, 5000 there", "fd"),
     ({"seed": 2}, "seed: 1 here, 2 there", "paired_mse"),
     ({"scheduler": "euler"}, "scheduler: ddim here, euler there", "accuracy"),

@@ -28,7 +28,7 @@ def pipeline():
 def test_what_is_shipped_is_small_and_holds_no_pickle():
     files = [path for path in BUILTIN_FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= MAX_SHIPPED_BYTES
-    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md"}
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md", ".txt"}
 
 
 def test_the_stock_pipeline_knows_the_classes(pipeline):
@@ -130,7 +130,7 @@ def test_a_local_dit_with_learned_variance_works(tmp_path):
     DiTPipeline(transformer, vae, DDIMScheduler()).save_pretrained(tmp_path)
     model = DiTConfig(source=str(tmp_path)).build(torch.device("cpu"))
     assert len(model.class_names) == 1000
-    assert [site.path for site in model.adapter_sites()] == ["transformer_blocks.0.attn1", "transformer_blocks.1.attn1"]
+    assert [site.path for site in model.backbone.sites] == ["transformer_blocks.0.attn1", "transformer_blocks.1.attn1"]
     arguments = torch.randn(2, 4, 8, 8), torch.full((2,), 10.0), model.class_condition([0, 999]), torch.ones(2)
     assert model.predict(*arguments).shape == (2, 4, 8, 8)
     assert model.fingerprint != DiTConfig().build(torch.device("cpu")).fingerprint

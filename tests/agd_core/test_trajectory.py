@@ -11,6 +11,7 @@ from agd_core.guidance.classifier_free import ClassifierFreeGuidance
 from agd_core.progress import Stopped
 from agd_core.records import CARRIERS, INPUT, TARGET
 from agd_core.schedulers import build_scheduler
+from agd_core.subjects import Subjects
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from storage.markers import shard_key
 from storage.memory_store import MemoryTrajectoryStore
@@ -32,7 +33,7 @@ def changed(**settings):
 
 
 def planned(teacher, config=CONFIG):
-    return plan_collection(config, teacher, teacher.class_condition(range(10)), {"a": 1})
+    return plan_collection(config, Subjects(teacher), {"a": 1})
 
 
 def collected(guided, teacher, config=CONFIG):

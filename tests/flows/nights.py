@@ -37,10 +37,12 @@ def train_small(teacher, folder: Path) -> Path:
 def save_untrained(teacher, folder: Path) -> Path:
     """An adapter that loads and does nothing: its folder."""
     adapter = Adapter(
-        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4), teacher.adapter_sites(), teacher.embedding_widths
+        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4),
+        teacher.backbone.sites,
+        teacher.backbone.embedding_widths,
     )
-    card = AdapterCard("builtin:fashion-dit", teacher.fingerprint, (1.0, 5.0), "d" * 64, adapter.parameter_count())
-    save_adapter(adapter, card, folder)
+    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", (1.0, 5.0), "d" * 64)
+    save_adapter(adapter, card, teacher.network, folder)
     return folder
 
 
@@ -52,9 +54,9 @@ def add(adapter: Path, output: Path, overrides=QUICK, name="mine") -> Entry:
 def change_weights(folder: Path, teacher, change) -> None:
     """Replace every weight by `change(name, weight)` and save the adapter as ever."""
     config, card = read_card(folder)
-    adapter = Adapter(config, teacher.adapter_sites(), teacher.embedding_widths)
+    adapter = Adapter(config, teacher.backbone.sites, teacher.backbone.embedding_widths)
     adapter.load_state_dict({name: change(name, old) for name, old in load_tensors(folder / WEIGHTS)[0].items()})
-    save_adapter(adapter, card, folder)
+    save_adapter(adapter, card, teacher.network, folder)
 
 
 def with_noise(name: str, weight: torch.Tensor) -> torch.Tensor:

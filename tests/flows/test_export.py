@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agd_core.progress import Stopped
+from agd_core.subjects import Subjects
 from flows.cli import app
 from flows.presets import load_config
 from flows.stages.collect import collect
@@ -26,7 +27,7 @@ def output(teacher, tmp_path_factory):
     """16 whole DDIM trajectories of the built-in teacher."""
     folder = tmp_path_factory.mktemp("collected")
     config = load_config("fashion-dit", SETTINGS)
-    collect(config.collect, config.guidance, teacher, Workplace(folder))
+    collect(config.collect, config.guidance, Subjects(teacher), Workplace(folder))
     return folder
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agd_core.guidance import GuidedDenoiser
+from agd_core.subjects import Subjects
 from agd_core.trajectory import collect_unit
 from flows.presets import load_config
 from flows.stages.collect import collect_missing, collection_plan
@@ -39,7 +40,7 @@ class Shared:
 
     def __init__(self, teacher):
         self.config, self.base_model = load_config("fashion-dit", SETTINGS), teacher
-        self.plan = collection_plan(self.config.collect, self.config.guidance, teacher)
+        self.plan = collection_plan(self.config.collect, self.config.guidance, Subjects(teacher))
         self.store = ZarrTrajectoryStore.prepare(MemoryObjects(), self.plan)
         self.teacher = GuidedDenoiser(teacher, self.config.guidance.build())
 

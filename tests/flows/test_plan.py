@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agd_core.errors import InputError
+from agd_core.subjects import Subjects
 from flows.cli import app
 from flows.presets import load_config
 from flows.stages.distill import collect_stage, sized_collect, train_stage
@@ -45,7 +46,7 @@ def test_the_bytes_are_those_of_the_shards_that_are_written(teacher, tmp_path):
 )
 def test_left_out_trajectories_follow_from_training(teacher, reads_per_pair, batch_size, expected):
     sizes = (f"collect.reads_per_pair={reads_per_pair}", f"train.batch_size={batch_size}")
-    sized = sized_collect(config("collect.trajectories=null", *sizes), teacher)
+    sized = sized_collect(config("collect.trajectories=null", *sizes), Subjects(teacher))
     assert sized.trajectories == expected  # 6 steps x batch / (3 stored steps x reads), whole rounds of 10 classes
 
 

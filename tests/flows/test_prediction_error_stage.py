@@ -15,14 +15,16 @@ SCALE = 3.0
 
 def saved_adapter(teacher, output, spread):
     """A finished adapter whose last layers are drawn with this spread; 0 leaves it adding nothing."""
-    adapter = Adapter(OffsetConfig(hidden_width=8, encoder="shared"), teacher.adapter_sites(), teacher.embedding_widths)
+    adapter = Adapter(
+        OffsetConfig(hidden_width=8, encoder="shared"), teacher.backbone.sites, teacher.backbone.embedding_widths
+    )
     draws = torch.Generator().manual_seed(0)
     for layer in adapter.layers:
         torch.nn.init.normal_(layer.net[-1].weight, std=spread, generator=draws)
     artefact = ArtefactStore(output / FOLDER).artefact("adapter", {"spread": spread})
     artefact.path.mkdir(parents=True)
-    card = AdapterCard("builtin:fashion-dit", teacher.fingerprint, (1.0, 6.0), "none", adapter.parameter_count())
-    save_adapter(adapter, card, artefact.path)
+    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", (1.0, 6.0), "none")
+    save_adapter(adapter, card, teacher.network, artefact.path)
     artefact.finish({"spread": spread})
     return artefact
 

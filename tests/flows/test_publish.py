@@ -30,11 +30,11 @@ def trained(config, teacher, place, value):
     """An adapter as an artefact, told apart by one number in its weights."""
 
     def work(artefact):
-        adapter = Adapter(OffsetConfig(), teacher.adapter_sites(), teacher.embedding_widths)
+        adapter = Adapter(OffsetConfig(), teacher.backbone.sites, teacher.backbone.embedding_widths)
         next(adapter.parameters()).data.fill_(value)
         source = config.base_model.source
-        files = AdapterCard(source, teacher.fingerprint, (1.0, 5.0), "d" * 64, adapter.parameter_count())
-        save_adapter(adapter, files, artefact.path)
+        files = AdapterCard.of(teacher, adapter, source, (1.0, 5.0), "d" * 64)
+        save_adapter(adapter, files, teacher.network, artefact.path)
 
     return [(config.adapters[0], place.produce("adapter", {"value": value}, work, title="adapter"))]
 

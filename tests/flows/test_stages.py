@@ -11,6 +11,7 @@ from agd_core.adapters import CrossAttentionConfig, OffsetConfig
 from agd_core.base_models import DiTConfig
 from agd_core.errors import InputError
 from agd_core.progress import Stopped
+from agd_core.subjects import Subjects
 from flows.presets import load_config
 from flows.stages.collect import collect
 from flows.stages.distill import collect_stage, distill, train_stage
@@ -161,7 +162,7 @@ def test_the_same_seed_gives_the_same_bytes(first_run, small_config, tmp_path):
 def test_another_seed_gives_other_trajectories(first_run, teacher, small_config):
     config = small_config.collect.model_copy(update={"seed": 1})
     first = collect_stage(small_config, teacher, Workplace(first_run[0]))
-    other = collect(config, small_config.guidance, teacher, Workplace(first_run[0]))
+    other = collect(config, small_config.guidance, Subjects(teacher), Workplace(first_run[0]))
     assert other.digest != first.digest
 
 
@@ -243,7 +244,7 @@ def test_without_extractor_the_report_still_comes(small_config, tmp_path):
 def test_a_full_disk_is_named_before_work(small_config, teacher, tmp_path):
     huge = small_config.collect.model_copy(update={"trajectories": 10**12, "kept_steps": None})
     with pytest.raises(InputError, match=r"needs .* MB in .* MB are free"):
-        collect(huge, small_config.guidance, teacher, Workplace(tmp_path))
+        collect(huge, small_config.guidance, Subjects(teacher), Workplace(tmp_path))
 
 
 def test_names_are_no_part_of_an_adapters_identity():

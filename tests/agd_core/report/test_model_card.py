@@ -32,7 +32,9 @@ def card(**changes):
         "name": "agd-modulated-mlp",
         "base_model": DiTConfig(),
         "adapter": ModulatedMlpConfig(),
-        "files": AdapterCard("builtin:fashion-dit", "ab" * 32, (1.0, 5.0), "cd" * 32, 100_152),
+        "files": AdapterCard(
+            "builtin:fashion-dit", "ab" * 32, (1.0, 5.0), "cd" * 32, 100_152, "epsilon", "DiTTransformer2DModel"
+        ),
         "percent": 4.7,
         "training": {"steps": "700", "learning rate": "0.004"},
         "digests": {"trajectories": "12" * 32},
@@ -65,9 +67,9 @@ def table_lines(text):
 @pytest.fixture
 def saved(teacher, tmp_path):
     config = ModulatedMlpConfig(hidden_width=8, bottleneck_width=4)
-    adapter = Adapter(config, teacher.adapter_sites(), teacher.embedding_widths)
-    files = AdapterCard("builtin:fashion-dit", teacher.fingerprint, (1.0, 5.0), "d" * 64, adapter.parameter_count())
-    save_adapter(adapter, files, tmp_path)
+    adapter = Adapter(config, teacher.backbone.sites, teacher.backbone.embedding_widths)
+    files = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", (1.0, 5.0), "d" * 64)
+    save_adapter(adapter, files, teacher.network, tmp_path)
     return tmp_path
 
 

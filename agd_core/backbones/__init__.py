@@ -1,0 +1,37 @@
+"""Classes of denoising networks. A new one is one file here plus one line in `BACKBONES`."""
+
+from typing import Any
+
+from torch import nn
+
+from agd_core.backbones.base import AdapterSite, Backbone, NetworkCall
+from agd_core.backbones.dit import DiTBackbone
+from agd_core.backbones.sd3 import SD3Backbone
+from agd_core.backbones.unet import UNetBackbone
+from agd_core.errors import InputError
+
+BACKBONES: dict[str, type[Backbone]] = {kind.class_name: kind for kind in (DiTBackbone, UNetBackbone, SD3Backbone)}
+
+
+def backbone_of(network: nn.Module | Any) -> Backbone:
+    """The backbone of one of diffusers' networks.
+
+    Raises:
+        InputError: no adapter is known for this class of networks.
+    """
+    name = type(network).__name__
+    if name not in BACKBONES:
+        raise InputError(f"no adapters for networks of class {name}; known: {', '.join(BACKBONES)}")
+    return BACKBONES[name](network)
+
+
+__all__ = [
+    "BACKBONES",
+    "AdapterSite",
+    "Backbone",
+    "DiTBackbone",
+    "NetworkCall",
+    "SD3Backbone",
+    "UNetBackbone",
+    "backbone_of",
+]

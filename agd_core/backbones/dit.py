@@ -1,0 +1,62 @@
+"""Diffusion transformers with class labels (DiT, https://arxiv.org/abs/2212.09748)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agd_core.backbones.base import AdapterSite, Backbone
+from agd_core.condition import Condition
+from agd_core.denoiser import Latents, PerRow, Prediction
+
+
+class DiTBackbone(Backbone):
+    """diffusers' DiT: one timestep and label embedder per block, of which the first is read."""
+
+    class_name = "DiTTransformer2DModel"
+    component = "transformer"
+    leading_arguments = ("hidden_states", "timestep", "class_labels")
+
+    @property
+    def width(self) -> int:
+        """Channels of the hidden states."""
+        return int(self.network.config.num_attention_heads * self.network.config.attention_head_dim)
+
+    @property
+    def sites(self) -> tuple[AdapterSite, ...]:
+        """The self-attention of every block."""
+        blocks = len(self.network.transformer_blocks)
+        return tuple(AdapterSite(f"transformer_blocks.{i}.attn1", self.width) for i in range(blocks))
+
+    @property
+    def embedding_widths(self) -> tuple[int, int]:
+        """Both embeddings are as wide as the hidden states."""
+        return self.width, self.width
+
+    def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
+        """Epsilon, and the variance behind it where it was learnt."""
+        inputs, labels = latents.to(self.dtype), condition.class_labels
+        output: Tensor = self.network(inputs, timestep=timestep, class_labels=labels, return_dict=False)[0]
+        return output.float()
+
+    def condition_of(self, arguments: Mapping[str, Any]) -> Condition:
+        """The class labels."""
+        return Condition(class_labels=arguments["class_labels"])
+
+    def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
+        """The first block's timestep embedder."""
+        projected = self._embedder.time_proj(timestep).to(self.dtype)
+        features: Tensor = self._embedder.timestep_embedder(projected)
+        return features.float()
+
+    def embed_condition(self, condition: Condition) -> Float[Tensor, "batch 1 condition_width"]:
+        """The first block's label table, one token per row."""
+        features: Tensor = self._embedder.class_embedder(condition.class_labels)
+        return features.float().unsqueeze(1)
+
+    @property
+    def _embedder(self) -> Any:
+        embedder: torch.nn.Module = self.network.transformer_blocks[0].norm1.emb
+        return embedder

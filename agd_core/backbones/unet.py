@@ -1,0 +1,64 @@
+"""UNets with cross-attention to a prompt: Stable Diffusion 1.x, 2.x and XL, and what is derived from them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from agd_core.backbones.base import AdapterSite, Backbone
+from agd_core.condition import Condition
+from agd_core.denoiser import Latents, PerRow, Prediction
+
+
+class UNetBackbone(Backbone):
+    """diffusers' UNet2DConditionModel; with `addition_embed_type` "text_time" it is SDXL's."""
+
+    class_name = "UNet2DConditionModel"
+    component = "unet"
+    leading_arguments = ("sample", "timestep", "encoder_hidden_states")
+
+    @property
+    def sites(self) -> tuple[AdapterSite, ...]:
+        """Every cross-attention: 16 of 16 in SD 1.x and 2.x, 70 of 70 in SDXL."""
+        found = ((name, module) for name, module in self.network.named_modules() if name.endswith(".attn2"))
+        return tuple(AdapterSite(name, module.query_dim) for name, module in found)
+
+    @property
+    def embedding_widths(self) -> tuple[int, int]:
+        """The timestep's embedding without SDXL's size conditions, and the prompt's."""
+        return self.network.time_embedding.linear_2.out_features, self.network.config.cross_attention_dim
+
+    def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
+        """Epsilon or v."""
+        prompt, added = _given(condition.encoder_hidden_states), {}
+        if condition.pooled is not None and condition.time_ids is not None:
+            added = {"text_embeds": condition.pooled.to(self.dtype), "time_ids": condition.time_ids.to(self.dtype)}
+        output: Tensor = self.network(
+            latents.to(self.dtype), timestep, prompt.to(self.dtype), added_cond_kwargs=added, return_dict=False
+        )[0]
+        return output.float()
+
+    def condition_of(self, arguments: Mapping[str, Any]) -> Condition:
+        """The encoded prompt, and SDXL's pooled prompt and sizes; an IP-Adapter's image tokens are not among them."""
+        added = arguments.get("added_cond_kwargs") or {}
+        return Condition(
+            encoder_hidden_states=arguments["encoder_hidden_states"],
+            pooled=added.get("text_embeds"),
+            time_ids=added.get("time_ids"),
+        )
+
+    def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
+        """The UNet's timestep embedder."""
+        features: Tensor = self.network.time_embedding(self.network.time_proj(timestep).to(self.dtype))
+        return features.float()
+
+    def embed_condition(self, condition: Condition) -> Float[Tensor, "batch tokens condition_width"]:
+        """The prompt's tokens as the cross-attention receives them."""
+        return _given(condition.encoder_hidden_states).float()
+
+
+def _given(prompt: Tensor | None) -> Tensor:
+    if prompt is None:
+        raise TypeError("a UNet needs a condition with encoder_hidden_states")
+    return prompt

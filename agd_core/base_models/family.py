@@ -1,0 +1,66 @@
+"""What the configurations of all base-model families share."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+
+from agd_core.base_models.base import BaseModel
+from agd_core.base_models.sources import MODEL_INDEX, pipeline_class, read_json, resolve_source
+from agd_core.config import Config
+from agd_core.errors import InputError
+
+_OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts of stock pipelines that no image of ours goes through."""
+
+
+class FamilyConfig(Config):
+    """Where a base model comes from; the class of a family adds its `kind` and its own settings."""
+
+    pipelines: ClassVar[tuple[str, ...]]
+    """Pipeline classes of diffusers whose folders hold such a model."""
+
+    source: str
+    """builtin:NAME, a folder in diffusers format, or a hub id; weights are read from safetensors files only."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision in which the base network runs; adapters keep float32 weights."""
+
+    def build(self, device: torch.device) -> BaseModel:
+        """Load the model.
+
+        Raises:
+            InputError: the source is missing, incomplete, or of another family.
+        """
+        folder = resolve_source(self.source, self.revision)
+        if (found := pipeline_class(folder)) not in self.pipelines:
+            family = str(self.model_dump()["kind"])
+            raise InputError(
+                f"base model {self.source} is a {found}, not a {', '.join(self.pipelines)}: not of family {family!r}"
+            )
+        _require_components(folder)
+        return self.open(folder, device)
+
+    @abstractmethod
+    def open(self, folder: Path, device: torch.device) -> BaseModel:
+        """Load the model from a complete local folder."""
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """`dtype` as PyTorch knows it."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+
+def _require_components(folder: Path) -> None:
+    """Every part that model_index.json names is there, whether it is loaded now or later.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for name, named in read_json(folder / MODEL_INDEX).items():
+        needed = isinstance(named, list) and named[0] is not None and name not in _OPTIONAL
+        if needed and not (folder / name).is_dir():
+            raise InputError(f"not a complete diffusers folder: {folder / name} is missing ({MODEL_INDEX} names it)")

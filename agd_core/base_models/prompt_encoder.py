@@ -1,0 +1,71 @@
+"""Prompts to tensors by the stock pipeline's own `encode_prompt`; text encoders visit the device only meanwhile."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agd_core.base_models.sources import MODEL_INDEX, pipeline_class, read_json
+from agd_core.errors import InputError, first_line
+
+_NOT_NEEDED = {"unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder"}
+_ROWS = 32
+
+
+class PromptEncoder:
+    """The text encoders of a diffusers folder, loaded when they are first needed.
+
+    Args:
+        folder: of the pipeline.
+        dtype: precision of the encoders.
+        device: where they work; they rest on the CPU.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+        self._folder, self._dtype, self._device = folder, dtype, device
+
+    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+        """The encoded prompts, and their pooled form where the pipeline has one; row-aligned, on the device."""
+        parts = [self._answers(prompts[i : i + _ROWS], False)[::2] for i in range(0, len(prompts), _ROWS)]
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+    def encode_null(self) -> list[Tensor]:
+        """What the pipeline takes for "no prompt" where nobody gives a negative one; one row."""
+        return self._answers([""], True)[1::2]
+
+    @torch.no_grad()
+    def _answers(self, prompts: Sequence[str], with_null: bool) -> list[Any]:
+        """`encode_prompt` answers (prompt, null), or (prompt, null, pooled prompt, pooled null)."""
+        encode = self._pipe.encode_prompt
+        required = {name for name, it in signature(encode).parameters.items() if it.default is Parameter.empty}
+        settings = dict.fromkeys(required) | {  # SD3 wants a second and a third prompt named, if only as None
+            "prompt": list(prompts),
+            "device": self._device,
+            "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": with_null,
+        }
+        self._pipe.to(self._device)
+        try:
+            answers = encode(**settings)
+        finally:
+            self._pipe.to("cpu", silence_dtype_warnings=True)
+        return list(answers)
+
+    @cached_property
+    def _pipe(self) -> Any:
+        """The stock pipeline without its network and its VAE."""
+        import diffusers
+
+        absent = dict.fromkeys(_NOT_NEEDED & set(read_json(self._folder / MODEL_INDEX)))
+        kind = getattr(diffusers, pipeline_class(self._folder))
+        try:
+            pipe: Any = kind.from_pretrained(
+                self._folder, dtype=self._dtype, use_safetensors=True, local_files_only=True, **absent
+            )
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"cannot load the text encoders of {self._folder}: {first_line(error)}") from error
+        return pipe

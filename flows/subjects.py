@@ -1,0 +1,26 @@
+"""The subjects that a section of the configuration asks for."""
+
+from agd_core.base_models import BaseModel
+from agd_core.sampling import SampleConfig
+from agd_core.subjects import Subjects
+from agd_core.trajectory import CollectConfig
+from flows.prompts import load_prompts
+
+
+def collect_subjects(config: CollectConfig, base_model: BaseModel) -> Subjects:
+    """What trajectories are collected of.
+
+    Raises:
+        InputError: prompts are missing, cannot be read, or are given to a model with classes.
+    """
+    return _subjects(config, base_model, "collect.prompts")
+
+
+def sample_subjects(config: SampleConfig, base_model: BaseModel) -> Subjects:
+    """What images are sampled of; errors as in `collect_subjects`."""
+    return _subjects(config, base_model, "sample.prompts")
+
+
+def _subjects(config: CollectConfig | SampleConfig, base_model: BaseModel, setting: str) -> Subjects:
+    prompts = load_prompts(config.prompts, config.prompt_count, setting) if config.prompts else None
+    return Subjects.of(base_model, prompts, setting)

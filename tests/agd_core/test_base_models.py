@@ -1,0 +1,212 @@
+"""The four families against the stock pipelines, on random-weight miniatures of the real classes."""
+
+import json
+import shutil
+
+import diffusers
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from agd_core.base_models import BaseModelConfig
+from agd_core.denoising import denoise
+from agd_core.errors import InputError
+from agd_core.guidance import GuidedDenoiser
+from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.miniatures import miniature_folder
+from agd_core.schedulers import build_scheduler
+from agd_core.seeding import generator, stacked_noise
+from agd_core.subjects import Subjects
+
+CPU = torch.device("cpu")
+KINDS = {"tiny-dit": "dit", "tiny-sd": "sd", "tiny-sd-v": "sd", "tiny-sdxl": "sdxl", "tiny-sd3": "sd3"}
+PROMPTS = ("a red bus on a wet street", "two dogs asleep", "a bowl of soup", "an old harbour at night")
+SEEDS, STEPS = (3, 4), 5
+SAMPLERS = {
+    "tiny-sd": ("ddim", "euler", "dpm-solver++"),
+    "tiny-sd-v": ("ddim", "euler", "dpm-solver++"),
+    "tiny-sdxl": ("ddim", "euler", "dpm-solver++"),
+    "tiny-sd3": ("flow-euler",),
+    "tiny-dit": ("ddim", "dpm-solver++"),
+}
+
+
+def build(name, **settings):
+    config = {"kind": KINDS[name], "source": f"builtin:{name}", **settings}
+    return TypeAdapter(BaseModelConfig).validate_python(config).build(CPU)
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: build(name) for name in KINDS}
+
+
+def condition(model, rows=2):
+    subjects = Subjects(model, () if model.class_names else PROMPTS)
+    return subjects.condition(list(range(rows)))
+
+
+def stock_latents(name, sampler, steps, scale):
+    pipe = diffusers.DiffusionPipeline.from_pretrained(miniature_folder(name))
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = build_scheduler(sampler, dict(pipe.scheduler.config), steps)
+    noise = stacked_noise([generator(seed, "noise") for seed in SEEDS], build(name).latent_shape)
+    settings = {"guidance_scale": scale, "num_inference_steps": steps, "output_type": "latent"}
+    return pipe(prompt=list(PROMPTS[:2]), latents=noise, **settings).images
+
+
+def ours(model, sampler, steps, scale):
+    teacher, shape = GuidedDenoiser(model, ClassifierFreeGuidance()), model.latent_shape
+    scheduler = build_scheduler(sampler, model.scheduler_config, steps)
+    return denoise(teacher, scheduler, condition(model), torch.full((2,), scale), SEEDS, shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler"), [(n, s) for n, samplers in SAMPLERS.items() if n != "tiny-dit" for s in samplers]
+)
+def test_the_teachers_loop_is_the_stock_pipelines(models, name, sampler):
+    stock, mine = stock_latents(name, sampler, STEPS, 6.5), ours(models[name], sampler, STEPS, 6.5)
+    assert (stock - mine).abs().max() <= 1e-5 * stock.abs().max().clamp(min=1)
+    unguided = ours(models[name], sampler, STEPS, 1.0)
+    assert (unguided - mine).abs().max() > 1e-2  # guidance does something here
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS["tiny-dit"])
+def test_the_teachers_loop_is_the_stock_dit_pipelines(models, sampler):
+    pipe = diffusers.DiffusionPipeline.from_pretrained(miniature_folder("tiny-dit"))
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = build_scheduler(sampler, models["tiny-dit"].scheduler_config, STEPS)
+    generators = [generator(seed, "noise") for seed in SEEDS]
+    stock = pipe([0, 1], guidance_scale=4.0, num_inference_steps=STEPS, generator=generators, output_type="pt").images
+    latents = ours(models["tiny-dit"], sampler, STEPS, 4.0)
+    mine = (models["tiny-dit"].decode(latents) / 2 + 0.5).clamp(0, 1)
+    assert (torch.as_tensor(stock) - mine).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_batch_of_four_is_four_batches_of_one(models, name):
+    model = models[name]
+    teacher = GuidedDenoiser(model, ClassifierFreeGuidance())
+    noise = stacked_noise([generator(seed, "noise") for seed in range(4)], model.latent_shape)
+    timesteps, scales = torch.tensor([901.0, 601.0, 301.0, 1.0]), torch.tensor([1.0, 2.5, 7.5, 12.0])
+    conditions = condition(model, 4)
+    together = teacher.predict(noise, timesteps, conditions, scales)
+    for row in range(4):
+        one = slice(row, row + 1)
+        alone = teacher.predict(noise[one], timesteps[one], conditions[one], scales[one])
+        assert (alone - together[one]).abs().max() < 1e-5 * together[one].abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize(("name", "sites"), [("tiny-dit", "attn1"), ("tiny-sd", "attn2"), ("tiny-sd3", "attn")])
+def test_every_attention_that_the_paper_means_is_a_site(models, name, sites):
+    backbone = models[name].backbone
+    found = {path for path, _ in backbone.network.named_modules() if path.split(".")[-1] == sites}
+    assert {site.path for site in backbone.sites} == found
+    assert found
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", KINDS)
+def test_half_precision_runs_and_stays_near(models, name, dtype):
+    half, whole = build(name, dtype=dtype), models[name]
+    noise = stacked_noise([generator(seed, "noise") for seed in SEEDS], whole.latent_shape)
+    call = noise, torch.tensor([500.0, 20.0])
+    a, b = (model.predict(*call, condition(model), torch.ones(2)) for model in (half, whole))
+    assert a.dtype is torch.float32
+    assert (a - b).norm() / b.norm() < 0.05
+    assert half.fingerprint == whole.fingerprint
+    assert half.pipeline_digest() != whole.pipeline_digest()
+
+
+def test_sdxl_knows_sizes_and_zero_prompts(models):
+    model = models["tiny-sdxl"]
+    null, asked = model.null_condition(2), condition(model)
+    assert not null.encoder_hidden_states.any()
+    assert not null.pooled.any()
+    side = float(model.pixels)
+    assert asked.time_ids.tolist() == null.time_ids.tolist() == [[side, side, 0, 0, side, side]] * 2
+
+
+def test_a_resolution_changes_the_latents(models):
+    model = build("tiny-sd", resolution=2 * models["tiny-sd"].pixels)
+    assert model.latent_shape[1:] == tuple(2 * side for side in models["tiny-sd"].latent_shape[1:])
+    assert model.pipeline_digest() != models["tiny-sd"].pipeline_digest()
+
+
+def test_encoders_and_vae_wait_until_they_are_needed():
+    model = build("tiny-sd")
+    assert "_pipe" not in vars(model.encoder)
+    assert "vae" not in vars(model.decoder)
+    model.null_condition(1)
+    assert "_pipe" in vars(model.encoder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder / "text_encoder"), "text_encoder is missing"),
+        (lambda folder: shutil.rmtree(folder / "vae"), "vae is missing"),
+        (lambda folder: (folder / "unet" / "config.json").unlink(), "UNet2DConditionModel"),
+        (lambda folder: next((folder / "unet").glob("*.safetensors")).unlink(), "UNet2DConditionModel"),
+        (lambda folder: (folder / "model_index.json").write_text("{}"), "names no pipeline class"),
+        (lambda folder: (folder / "scheduler" / "scheduler_config.json").unlink(), "scheduler_config.json is missing"),
+    ],
+)
+def test_half_a_folder_is_one_line(tmp_path, damage, message):
+    folder = tmp_path / "model"
+    shutil.copytree(miniature_folder("tiny-sd"), folder)
+    damage(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        build("tiny-sd", source=str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_family_is_one_line():
+    with pytest.raises(InputError, match="is a StableDiffusion3Pipeline, not a StableDiffusionXLPipeline"):
+        build("tiny-sdxl", source="builtin:tiny-sd3")
+
+
+def test_an_inpainting_network_is_refused_with_a_way_out(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(miniature_folder("tiny-sd"), folder)
+    unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet")
+    wider = diffusers.UNet2DConditionModel.from_config({**unet.config, "in_channels": 9})
+    wider.save_pretrained(folder / "unet")
+    with pytest.raises(InputError, match="takes 9 channels and predicts 4"):
+        build("tiny-sd", source=str(folder))
+
+
+def test_a_kept_variance_doubles_the_prediction(models):
+    kept, dropped = build("tiny-dit", learned_variance="keep"), models["tiny-dit"]
+    channels = dropped.latent_shape[0]
+    call = torch.randn(2, *dropped.latent_shape), torch.tensor([500.0, 20.0]), condition(dropped), torch.ones(2)
+    assert kept.predict(*call).shape[1] == 2 * channels
+    assert torch.equal(kept.predict(*call)[:, :channels], dropped.predict(*call))
+    assert (kept.scheduler_config["variance_type"], dropped.scheduler_config["variance_type"]) == (
+        "learned_range",
+        "fixed_small",
+    )
+    assert kept.network_digest() != dropped.network_digest()
+
+
+def test_a_model_without_learned_variance_cannot_keep_it():
+    with pytest.raises(InputError, match="learned_variance=keep: builtin:fashion-dit predicts 4 channels"):
+        build("tiny-dit", source="builtin:fashion-dit", learned_variance="keep")
+
+
+def test_prompts_belong_to_models_that_take_them(models):
+    with pytest.raises(InputError, match=r"collect\.prompts: this base model takes classes"):
+        Subjects.of(models["tiny-dit"], PROMPTS, "collect.prompts")
+    with pytest.raises(InputError, match=r"sample\.prompts: this base model takes prompts"):
+        Subjects.of(models["tiny-sd"], None, "sample.prompts")
+
+
+def test_the_kind_of_prediction_is_read_from_the_folder(models):
+    assert {name: model.prediction_type for name, model in models.items()} == {
+        "tiny-dit": "epsilon",
+        "tiny-sd": "epsilon",
+        "tiny-sd-v": "v_prediction",
+        "tiny-sdxl": "epsilon",
+        "tiny-sd3": "flow",
+    }
+    assert json.loads((miniature_folder("tiny-sd-v") / "scheduler" / "scheduler_config.json").read_text())

@@ -1,0 +1,193 @@
+"""The whole chain on every family, and the adapter that it leaves in the stock pipeline."""
+
+import diffusers
+import pytest
+import torch
+
+import agd_core
+from agd_core.denoising import denoise
+from agd_core.errors import InputError
+from agd_core.miniatures import miniature_folder
+from agd_core.schedulers import build_scheduler
+from agd_core.seeding import generator, stacked_noise
+from flows.presets import load_config
+from flows.stages.collect import collection_plan
+from flows.stages.distill import distill, open_base_model
+from flows.stages.trajectories import open_trajectories
+from flows.subjects import collect_subjects
+from flows.workplace import Workplace
+from storage.artefacts import Artefact
+
+SMALL = (
+    "collect.trajectories=8",
+    "collect.steps=4",
+    "collect.kept_steps=null",
+    "collect.shard_trajectories=4",
+    "train.steps=4",
+    "train.batch_size=4",
+    "sample.images=4",
+    "sample.steps=3",
+    "sample.batch_size=2",
+    "evaluate.curve_images=2",
+)
+FAMILIES = {
+    "tiny-dit": (),
+    "tiny-sd": (),
+    "tiny-sd-v": ("base_model.source=builtin:tiny-sd-v",),
+    "tiny-sdxl": ("train.activation_checkpointing=true", "base_model.dtype=bfloat16"),
+    "tiny-sd3": ("train.optimizer_memory=offloaded",),
+}
+WORDS = ("a red bus on a wet street", "two dogs asleep")
+
+
+def config_of(name, *changes):
+    return load_config(name.removesuffix("-v"), [*SMALL, *FAMILIES[name], *changes])
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def made(request, tmp_path_factory):
+    output = tmp_path_factory.mktemp(request.param)
+    config = config_of(request.param)
+    return request.param, config, output, distill(config, "agd distill", Workplace(output))
+
+
+def test_every_method_is_sampled_and_counted(made):
+    _, config, output, distilled = made
+    rows = {row["name"]: row for row in distilled.metrics["rows"]}
+    steps = config.sample.steps
+    assert {name: row["nfe"] for name, row in rows.items()} == {
+        "no guidance": steps,
+        "CFG": 2 * steps,
+        "agd-cross-attention": steps,
+        "agd-offset": steps,
+    }
+    assert all(torch.isfinite(torch.tensor(row["paired_mse"])) for row in rows.values())
+    assert rows["CFG"]["paired_mse"] == 0 < rows["agd-offset"]["paired_mse"]
+    assert (output / "report.html").is_file()
+
+
+def test_what_was_asked_is_in_the_store_and_in_the_protocol(made):
+    name, _, output, distilled = made
+    plan = open_trajectories_of(output).plan
+    protocol = distilled.metrics["rows"][0]["protocol"]
+    if name == "tiny-dit":
+        assert plan.trajectories[3].class_label == 3
+        assert plan.pair_shape[0] == 3  # input, epsilon, variance
+        assert protocol["guidance"]["guided_channels"] == 3
+        assert protocol["prompts"] is None
+    else:
+        assert plan.trajectories[3].prompt
+        assert "encoder_hidden_states" in plan.conditions
+        assert plan.pair_shape[0] == 2
+        assert len(protocol["prompts"]) == 64
+
+
+def open_trajectories_of(output):
+    (folder,) = (output / "artefacts").glob("trajectories-*")
+    return open_trajectories(Artefact(folder, "trajectories", ""))
+
+
+def test_a_second_run_computes_nothing(made):
+    _, config, output, _ = made
+    said = []
+    distill(config, "agd distill", Workplace(output, announce=said.append))
+    assert said
+    assert all("cached" in line for line in said)
+
+
+def test_the_stock_pipeline_makes_one_pass_and_our_images(made):
+    """The user's own call, and our own loop with the same adapter, from the same noise."""
+    name, config, output, _ = made
+    base_model, folder = open_base_model(config, Workplace(output)), output / "adapters" / "agd-cross-attention"
+    pipe = diffusers.DiffusionPipeline.from_pretrained(miniature_folder(name), dtype=base_model.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = build_scheduler(SAMPLERS[type(pipe.scheduler).__name__], base_model.scheduler_config, 3)
+    rows = count_rows(getattr(pipe, base_model.backbone.component))
+    agd_core.load_adapter(pipe, folder)
+    theirs = CALLS.get(name, call_with_prompts)(pipe, base_model)
+    assert rows == [2] * 3
+    sampler = str(base_model.scheduler_config["_class_name"])
+    ours = denoise(
+        agd_core.load_student(base_model, folder),
+        build_scheduler(SAMPLERS[sampler], base_model.scheduler_config, 3),
+        asked(base_model),
+        torch.full((2,), 4.0),
+        (1, 2),
+        base_model.latent_shape,
+        input_dtype=base_model.dtype,
+    )
+    ours = base_model.decode(ours) / 2 + 0.5 if name in CALLS else ours
+    tolerance = 1e-5 if base_model.dtype is torch.float32 else 0.05
+    assert (theirs - ours).abs().max() <= tolerance * ours.abs().max()
+
+
+SAMPLERS = {
+    "DDIMScheduler": "ddim",
+    "EulerDiscreteScheduler": "euler",
+    "FlowMatchEulerDiscreteScheduler": "flow-euler",
+    "PNDMScheduler": "ddim",
+}
+
+
+def count_rows(network):
+    """The rows that go through the network, call by call; behind whatever else hangs on it."""
+    rows = []
+    inside = network.conv_in if hasattr(network, "conv_in") else network.pos_embed
+    inside.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    return rows
+
+
+def asked(base_model):
+    return base_model.class_condition([1, 2]) if base_model.class_names else base_model.prompt_condition(WORDS)
+
+
+def call_with_prompts(pipe, base_model):
+    noise = stacked_noise([generator(seed, "noise") for seed in (1, 2)], base_model.latent_shape)
+    settings = {"guidance_scale": 4.0, "num_inference_steps": 3, "output_type": "latent"}
+    return pipe(prompt=list(WORDS), latents=noise.to(base_model.dtype), **settings).images.float()
+
+
+def call_with_classes(pipe, base_model):
+    generators = [generator(seed, "noise") for seed in (1, 2)]
+    settings = {"guidance_scale": 4.0, "num_inference_steps": 3, "output_type": "pt"}
+    return torch.as_tensor(pipe([1, 2], generator=generators, **settings).images)
+
+
+CALLS = {"tiny-dit": call_with_classes}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("tiny-sd", "collect.prompts=null", "collect.prompts: this base model takes prompts"),
+        ("tiny-sd", "sample.prompts=/no/file.txt", "sample.prompts"),
+        ("tiny-sd", "sample.prompt_count=100000", "holds 1000 different prompts, 100000 are asked for"),
+        ("tiny-dit", "sample.prompts=builtin:everyday-500", "sample.prompts: this base model takes classes"),
+        ("tiny-sd3", "collect.scheduler=ddim", "flow-euler"),
+        ("tiny-sd", "sample.scheduler=flow-euler", "flow-euler"),
+        ("tiny-sd", "base_model.source=builtin:tiny-sdxl", "not a StableDiffusionPipeline"),
+        ("tiny-dit", "guidance.guided_channels=9", "guidance.guided_channels 9 exceeds"),
+        ("tiny-sd", "base_model.resolution=100", "base_model.resolution 100"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_work(name, change, message, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        open_base_model(config_of(name, change), Workplace(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_prompts_are_other_trajectories_and_the_same_prompts_elsewhere_are_not(tmp_path):
+    listed = tmp_path / "prompts.txt"
+    listed.write_text("\n".join(WORDS), encoding="utf-8")
+    base_model = open_base_model(config_of("tiny-sd"), Workplace(tmp_path))
+
+    def plan(*changes):
+        config = config_of("tiny-sd", *changes)
+        return collection_plan(config.collect, config.guidance, collect_subjects(config.collect, base_model))
+
+    given = plan(f"collect.prompts={listed}", "collect.prompt_count=null")
+    moved = listed.rename(tmp_path / "moved.txt")
+    assert plan(f"collect.prompts={moved}", "collect.prompt_count=2").dataset_id == given.dataset_id
+    assert plan().dataset_id != given.dataset_id
+    assert [row.prompt for row in given.trajectories[:3]] == [WORDS[0], WORDS[1], WORDS[0]]
