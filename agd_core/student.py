@@ -1,12 +1,16 @@
 """The student: a frozen base model with adapters, one network evaluation per prediction."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
 from agd_core.adapters import Adapter, AdapterInputs, AttachedAdapter
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
-from agd_core.denoiser import Latents, PerRow
+from agd_core.denoiser import Latents, PerRow, Prediction
 from agd_core.errors import InputError
 
 
@@ -60,6 +64,22 @@ class Student:
         if self._active is attached:
             self._active = None
 
+    @contextmanager
+    def checkpointing(self) -> Iterator[None]:
+        """Inside the block, the network keeps no activations for the backward pass and computes them again there.
+
+        Raises:
+            InputError: no adapter is active.
+        """
+        if self._active is None:
+            raise InputError("activation checkpointing is for training, but no adapter is active")
+        network: Any = self.base_model.network
+        network.enable_gradient_checkpointing(self._active.checkpointed)
+        try:
+            yield
+        finally:
+            network.disable_gradient_checkpointing()
+
     def __enter__(self) -> "Student":
         return self
 
@@ -68,7 +88,7 @@ class Student:
         for name in list(self._attached):
             self.remove(name)
 
-    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Latents:
+    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Prediction:
         """The prediction at this guidance scale, in one network evaluation per row."""
         if self._active is None:
             return self.base_model.predict(latents, timestep, condition, guidance_scale)
@@ -76,5 +96,5 @@ class Student:
             return self.base_model.predict(latents, timestep, condition, guidance_scale)
 
     def _inputs(self, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> AdapterInputs:
-        time_features: Float[Tensor, "batch time_width"] = self.base_model.embed_timestep(timestep)
-        return AdapterInputs(guidance_scale, time_features, self.base_model.embed_condition(condition))
+        time_features: Float[Tensor, "batch time_width"] = self.base_model.backbone.embed_timestep(timestep)
+        return AdapterInputs(guidance_scale, time_features, self.base_model.backbone.embed_condition(condition))

@@ -1,6 +1,8 @@
 """Stage 2's core: train an adapter on stored guided predictions (AGD, arXiv 2503.07274, Algorithm 2)."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -35,6 +37,10 @@ class TrainConfig(Config):
     """Clip gradients to this norm; None, as in the paper, does not clip."""
     seed: int = Field(0, ge=0)
     """Seeds the adapter's initial weights and the order of training pairs."""
+    activation_checkpointing: bool = Field(False, json_schema_extra=NOT_IDENTITY)
+    """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
+    optimizer_memory: Literal["device", "offloaded"] = Field("device", json_schema_extra=NOT_IDENTITY)
+    """Where Adam keeps its moments: beside the network, or in the CPU's memory."""
     checkpoint_seconds: float = Field(30.0, ge=0, json_schema_extra=NOT_IDENTITY)
     """Seconds between checkpoints: what a kill can cost."""
     loader_workers: int = Field(0, ge=0, le=64, json_schema_extra=NOT_IDENTITY)
@@ -69,8 +75,10 @@ def train_adapter(
     torch.manual_seed(derive_seed(config.seed, "training"))
     order = BatchOrder(reader.plan.pairs, config.batch_size, config.seed)
     batches = TrainingBatches(reader, order, config.steps, config.loader_workers)
-    with Student(base_model) as student, batches:
+    with Student(base_model) as student, batches, ExitStack() as settings:
         student.add("trained", adapter)
+        if config.activation_checkpointing:
+            settings.enter_context(student.checkpointing())
         loss_at = _distillation_loss(student, batches, reader.plan)
         loop = Loop(loop_config, {"adapter": adapter}, optimizer, loss_at, checkpoint, position_at=order.state)
         return loop.run(on_progress, should_stop)
@@ -80,7 +88,7 @@ def _distillation_loss(
     student: Student, batches: TrainingBatches, plan: CollectionPlan
 ) -> Callable[[int], torch.Tensor]:
     device = student.base_model.device
-    conditions = Condition.from_arrays(plan.conditions, device)
+    conditions = Condition.from_arrays(plan.conditions, torch.device("cpu"))  # encoded prompts may be many
 
     def loss_at(step: int) -> torch.Tensor:
         batch = batches.at(step)
@@ -88,9 +96,9 @@ def _distillation_loss(
         prediction = student.predict(
             latents[:, INPUT],
             tensor_of(batch.timesteps, device),
-            conditions.take(tensor_of(batch.condition_rows, device)),
+            conditions.take(tensor_of(batch.condition_rows, torch.device("cpu"))).to(device),
             tensor_of(batch.guidance_scales, device),
         )
-        return nn.functional.mse_loss(prediction, latents[:, TARGET])
+        return nn.functional.mse_loss(prediction, latents[:, TARGET:].flatten(1, 2))
 
     return loss_at

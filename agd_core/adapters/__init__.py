@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from agd_core.adapters.attach import AttachedAdapter
+from agd_core.adapters.attach import AdapterCall, AttachedAdapter
 from agd_core.adapters.base import Adapter, AdapterConfig, AdapterInputs, AdapterLayer
 from agd_core.adapters.cross_attention import CrossAttentionConfig
 from agd_core.adapters.modulated_mlp import ModulatedMlpConfig
@@ -14,6 +14,8 @@ AnyAdapterConfig = Annotated[CrossAttentionConfig | OffsetConfig | ModulatedMlpC
 
 __all__ = [
     "Adapter",
+    "AdapterCall",
+    "AdapterCall",
     "AdapterConfig",
     "AdapterInputs",
     "AdapterLayer",

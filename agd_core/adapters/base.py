@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from agd_core.adapters.encoders import ConditionEncoder
-from agd_core.base_models.base import AdapterSite
+from agd_core.backbones.base import AdapterSite
 from agd_core.config import NOT_IDENTITY, Config
 from agd_core.denoiser import PerRow
 from agd_core.seeding import derive_seed

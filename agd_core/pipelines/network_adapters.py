@@ -1,0 +1,132 @@
+"""The adapters of one network, and the two hooks through which every pipeline of that network reaches them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from agd_core.adapters import Adapter, AdapterCall, AdapterInputs, AttachedAdapter
+from agd_core.backbones import Backbone, NetworkCall, backbone_of
+from agd_core.denoiser import PerRow
+from agd_core.errors import InputError
+from agd_core.pipelines.doors import DOORS, Limits
+
+
+class NetworkAdapters:
+    """Loaded adapters by name, of which one is active while they are enabled.
+
+    Its hooks are bound methods and hold no reference to a pipeline or to the network: a deep copy of the network has a
+    copy of everything here, pipelines that share the network share it, and the network's own state dict and files do
+    not know of it. They are also how it is found again, see `find`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._door = DOORS[type(network).__name__]
+        self._loaded: dict[str, tuple[AttachedAdapter, Limits]] = {}
+        self._active: str | None = None
+        self._enabled = False
+        self._guiding = False
+        self._handles = [
+            network.register_forward_pre_hook(self.before, with_kwargs=True),
+            network.register_forward_hook(self.after, with_kwargs=True, always_call=True),
+        ]
+
+    @staticmethod
+    def find(network: nn.Module) -> "NetworkAdapters | None":
+        """Those of a network, None where nothing is loaded."""
+        owners = (getattr(hook, "__self__", None) for hook in network._forward_pre_hooks.values())
+        return next((owner for owner in owners if isinstance(owner, NetworkAdapters)), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that is loaded."""
+        return tuple(self._loaded)
+
+    def add(self, network: nn.Module, name: str, adapter: Adapter, guidance_range: tuple[float, float]) -> None:
+        """Attach an adapter under a name that is free, active and enabled."""
+        self._loaded[name] = AttachedAdapter(network, adapter), Limits(name, guidance_range)
+        self._settle(network, name, True)
+
+    def set_active(self, network: nn.Module, name: str) -> None:
+        """Let this adapter guide, where adapters are enabled.
+
+        Raises:
+            InputError: no adapter of that name.
+        """
+        self._require(name)
+        self._settle(network, name, self._enabled)
+
+    def set_enabled(self, network: nn.Module, enabled: bool) -> None:
+        """Guide by the active adapter, or leave the pipelines their own CFG, bit for bit."""
+        self._settle(network, self._active, enabled)
+
+    def _settle(self, network: nn.Module, active: str | None, enabled: bool) -> None:
+        was, shall = self._enabled and self._active is not None, enabled and active is not None
+        if was != shall:
+            (self._door.open if shall else self._door.close)(network)
+        self._active, self._enabled = active, enabled
+
+    def remove(self, network: nn.Module, name: str) -> None:
+        """Take an adapter off; with the last one the network is as it was.
+
+        Raises:
+            InputError: no adapter of that name.
+        """
+        self._require(name)
+        self._loaded.pop(name)[0].detach()
+        if self._active == name:
+            self._settle(network, None, self._enabled)
+        if not self._loaded:
+            for handle in self._handles:
+                handle.remove()
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def before(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Forward pre-hook of the network: let the active adapter act on a guided call."""
+        self._guiding = False
+        if not self._enabled or self._active is None:
+            return None
+        attached, limits = self._loaded[self._active]
+        backbone = backbone_of(network)
+        latents = backbone.read_call(args, kwargs).latents
+        passage = self._door.enter(latents, args, kwargs, limits)
+        if passage.guidance_scale is not None:
+            _follow(attached.adapter, latents.device)
+            call = backbone.read_call(passage.args, passage.kwargs)
+            inputs = _LazyInputs(backbone, call, passage.guidance_scale)
+            attached.begin(AdapterCall(passage.guidance_scale, inputs, off_at_one=passage.off_at_one))
+            self._guiding = True
+        return passage.args, passage.kwargs
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def after(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Forward hook of the network, called after an error too (then without output)."""
+        guided, self._guiding = self._guiding, False
+        for attached, _ in self._loaded.values():
+            attached.begin(None)
+        return self._door.leave(output) if guided and output is not None else None
+
+    def _require(self, name: str) -> None:
+        if name not in self._loaded:
+            raise InputError(f"no adapter {name!r} in this pipeline; loaded: {', '.join(self._loaded) or 'none'}")
+
+
+@dataclass(frozen=True)
+class _LazyInputs:
+    """What an adapter learns about a call, read inside the network: an offloaded one has its weights only there."""
+
+    backbone: Backbone
+    call: NetworkCall
+    guidance_scale: PerRow
+
+    def read(self) -> AdapterInputs:
+        time_features = self.backbone.embed_timestep(self.call.timestep)
+        condition_features = self.backbone.embed_condition(self.call.condition)
+        return AdapterInputs(self.guidance_scale, time_features, condition_features)
+
+
+def _follow(adapter: Adapter, device: torch.device) -> None:
+    """Adapters are no part of the network that a pipeline moves, so they go where its latents are."""
+    if next(adapter.parameters()).device != device:
+        adapter.to(device)
