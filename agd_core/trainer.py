@@ -14,12 +14,18 @@ from agd_core.checkpoint import Checkpoint
 from agd_core.condition import Condition
 from agd_core.config import NOT_IDENTITY, Config
 from agd_core.dataset import TrainingBatches, latents_tensor, tensor_of
+from agd_core.offloaded_adam import OffloadedAdam
 from agd_core.order import BatchOrder
 from agd_core.progress import Progress, ShouldStop, never, silent
 from agd_core.records import INPUT, TARGET, CollectionPlan, TrajectoryReader
 from agd_core.seeding import derive_seed
 from agd_core.student import Student
 from agd_core.training_loop import Loop, LoopConfig
+
+_HALF_PRECISION_SCALE = 2.0**12
+"""The loss is multiplied by it on its way through a float16 network: gradients per latent element are about 1e-5, where
+float16 has lost half of its digits."""
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"device": torch.optim.Adam, "offloaded": OffloadedAdam}
 
 
 class TrainConfig(Config):
@@ -69,9 +75,14 @@ def train_adapter(
         Stopped: after a checkpoint, when `should_stop` answered True.
     """
     loop_config = LoopConfig(
-        config.steps, config.learning_rate, config.warmup_fraction, config.max_gradient_norm, config.checkpoint_seconds
+        config.steps,
+        config.learning_rate,
+        config.warmup_fraction,
+        config.max_gradient_norm,
+        config.checkpoint_seconds,
+        loss_scale=_HALF_PRECISION_SCALE if base_model.dtype is torch.float16 else 1.0,
     )
-    optimizer = torch.optim.Adam(adapter.parameters(), lr=config.learning_rate)
+    optimizer = _OPTIMIZERS[config.optimizer_memory](adapter.parameters(), lr=config.learning_rate)
     torch.manual_seed(derive_seed(config.seed, "training"))
     order = BatchOrder(reader.plan.pairs, config.batch_size, config.seed)
     batches = TrainingBatches(reader, order, config.steps, config.loader_workers)

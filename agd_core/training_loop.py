@@ -32,13 +32,24 @@ def warmup_cosine(step: int, steps: int, warmup_fraction: float, floor: float = 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how fast one training run goes."""
+    """How long and how fast one training run goes.
+
+    Raises:
+        ValueError: the loss scale is no power of two.
+    """
 
     steps: int
     learning_rate: float
     warmup_fraction: float = 0.1
     max_gradient_norm: float | None = None
     checkpoint_seconds: float = 30.0
+    loss_scale: float = 1.0
+    """The loss is multiplied by this before the backward pass and gradients are divided by it after, so that small
+    gradients survive a network in float16; a power of two changes no bit of those that survive anyway."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.loss_scale < math.inf or math.frexp(self.loss_scale)[0] != 0.5:
+            raise ValueError(f"loss_scale must be a power of two, got {self.loss_scale:g}")
 
 
 @dataclass(frozen=True)
@@ -88,18 +99,35 @@ class Loop:
         factor = warmup_cosine(step, self.config.steps, self.config.warmup_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * factor
+        self.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which needs the memory
         loss = self.loss_at(step)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NumericError(f"loss is {value} at step {step}: lower the learning rate or check the data")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._backward(loss, step)
         if self.config.max_gradient_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
+            torch.nn.utils.clip_grad_norm_(self._parameters(), self.config.max_gradient_norm)
         self.optimizer.step()
         self.after_step(step)
         return value
+
+    def _backward(self, loss: Tensor, step: int) -> None:
+        """Gradients of the loss, without its scale.
+
+        Raises:
+            NumericError: the scale made one overflow.
+        """
+        scale = self.config.loss_scale
+        if scale == 1.0:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad.div_(scale) for p in self._parameters() if p.grad is not None]
+        if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
+            raise NumericError(f"a gradient overflowed at step {step}: lower the loss scale, {scale:g}")
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
 def _recent(losses: list[float], window: int = 50) -> float:

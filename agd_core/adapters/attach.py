@@ -7,7 +7,7 @@ are bound methods of objects: a deep copy of the network has a copy of the adapt
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from agd_core.adapters.base import Adapter, AdapterInputs, Codes
 from agd_core.denoiser import PerRow
 
 
+@runtime_checkable
 class InputReader(Protocol):
     """Knows what an adapter learns about a call, once it is asked."""
 
