@@ -1,6 +1,7 @@
 """Prompts to tensors by the stock pipeline's own `encode_prompt`; text encoders visit the device only meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from inspect import Parameter, signature
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agd_core.base_models.sources import MODEL_INDEX, pipeline_class, read_json
+from agd_core.base_models.sources import MODEL_INDEX, pipeline_class, read_json, weights_variant
 from agd_core.errors import InputError, first_line
 
 _NOT_NEEDED = {"unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder"}
@@ -63,9 +64,31 @@ class PromptEncoder:
         absent = dict.fromkeys(_NOT_NEEDED & set(read_json(self._folder / MODEL_INDEX)))
         kind = getattr(diffusers, pipeline_class(self._folder))
         try:
-            pipe: Any = kind.from_pretrained(
-                self._folder, dtype=self._dtype, use_safetensors=True, local_files_only=True, **absent
-            )
+            with _no_bars():
+                pipe: Any = kind.from_pretrained(
+                    self._folder,
+                    dtype=self._dtype,
+                    variant=weights_variant(self._folder / "text_encoder"),
+                    use_safetensors=True,
+                    local_files_only=True,
+                    **absent,
+                )
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(f"cannot load the text encoders of {self._folder}: {first_line(error)}") from error
         return pipe
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """The libraries' own progress bars would stand among ours."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()

@@ -70,7 +70,12 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype, device: torch.de
     """
     try:
         module, loading = kind.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=dtype,
+            variant=weights_variant(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"cannot load {kind.__name__} from {folder}: {first_line(error)}") from error
@@ -79,6 +84,12 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype, device: torch.de
             f"cannot load {kind.__name__} from {folder}: {len(missing)} weights missing, e.g. {missing[0]}"
         )
     return module.to(device).requires_grad_(False).eval()
+
+
+def weights_variant(folder: Path) -> str | None:
+    """None, or "fp16" for a component whose weights are there as `NAME.fp16.safetensors` alone."""
+    halves = set(folder.glob("*.fp16*.safetensors"))
+    return "fp16" if halves and halves == set(folder.glob("*.safetensors")) else None
 
 
 def stored_fingerprint(folder: Path) -> str:
@@ -93,8 +104,10 @@ def stored_fingerprint(folder: Path) -> str:
 
 def _tensor_digests(folder: Path) -> Iterator[str]:
     """Name, shape and digest of every tensor of the one file, or of all parts where the weights are split."""
-    whole = folder / "diffusion_pytorch_model.safetensors"
-    for path in [whole] if whole.is_file() else sorted(folder.glob("diffusion_pytorch_model-*-of-*.safetensors")):
+    variant = f".{found}" if (found := weights_variant(folder)) else ""
+    whole = folder / f"diffusion_pytorch_model{variant}.safetensors"
+    parts = folder.glob(f"diffusion_pytorch_model{variant}-*-of-*.safetensors")
+    for path in [whole] if whole.is_file() else sorted(parts):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 tensor = file.get_tensor(name)
@@ -112,11 +125,11 @@ def _builtin_folder(name: str) -> Path:
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+    """What the stock pipeline would download, and nothing else of the repository."""
+    from diffusers import DiffusionPipeline
 
     try:
-        patterns = ["*.json", "*.safetensors", "*.txt"]
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+        return Path(DiffusionPipeline.download(hub_id, revision=revision, use_safetensors=True))
     except Exception as error:
         reason = f"is no local folder and could not be downloaded: {first_line(error)}"
         raise InputError(f"base model {hub_id!r} {reason}") from error

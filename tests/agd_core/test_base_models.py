@@ -161,6 +161,16 @@ def test_half_a_folder_is_one_line(tmp_path, damage, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_of_half_precision_files_is_read(tmp_path, models):
+    pipe = diffusers.DiffusionPipeline.from_pretrained(miniature_folder("tiny-sdxl"), dtype=torch.float16)
+    pipe.save_pretrained(tmp_path, variant="fp16")
+    assert list((tmp_path / "unet").glob("*.fp16.safetensors"))
+    model = build("tiny-sdxl", source=str(tmp_path))
+    assert model.prompt_condition(PROMPTS[:1]).pooled.isfinite().all()
+    assert model.fingerprint not in ("", models["tiny-sdxl"].fingerprint)
+    assert model.decode(torch.zeros(1, *model.latent_shape)).isfinite().all()
+
+
 def test_another_family_is_one_line():
     with pytest.raises(InputError, match="is a StableDiffusion3Pipeline, not a StableDiffusionXLPipeline"):
         build("tiny-sdxl", source="builtin:tiny-sd3")
