@@ -21,7 +21,8 @@ from agd_core.errors import InputError, first_line
 VALUES = 16
 """Values that are kept of every parameter, fewer of one that has fewer."""
 _SAME_OF_A_PARAMETER, _SAME_OF_ALL = 0.5, 0.9
-_SMALLEST_STEP = {torch.float16: 2.0**-24}
+_FLOAT16_STEP = 2.0**-24
+"""What float16 cannot tell from nothing."""
 _LORA_WRAPPED = ".base_layer."
 
 
@@ -29,8 +30,6 @@ _LORA_WRAPPED = ".base_layer."
 class BaseSketch:
     """Shape and some values of every parameter of a plain network."""
 
-    dtype: torch.dtype
-    """Precision in which the network was when it was sketched."""
     shapes: dict[str, tuple[int, ...]]
     values: dict[str, Tensor]
     """Float32, evenly spaced over the flattened parameter."""
@@ -52,24 +51,20 @@ def sketch_of(network: nn.Module) -> BaseSketch:
     for name, parameter in _parameters(network):
         shapes[name] = tuple(parameter.shape)
         values[name] = _pick(parameter)
-    return BaseSketch(next(network.parameters()).dtype, shapes, values)
+    return BaseSketch(shapes, values)
 
 
 def compare(network: nn.Module, sketch: BaseSketch) -> Differences:
     """How a network differs from a sketch; parameters that it has beyond the sketch do not matter.
 
-    Both are rounded to the coarser of the two precisions. A few values may still differ, where one of them was rounded
-    twice on its way (float32 to float16 to bfloat16).
+    Each parameter is compared in the coarser of the two precisions that its values have, whatever they are held in now.
+    A few values may still differ, where one of them was rounded twice on its way (float32 to float16 to bfloat16).
     """
     found = sketch_of(network)
     missing = tuple(name for name in sketch.shapes if name not in found.shapes)
     shared = [name for name in sketch.shapes if name in found.shapes]
     other_shape = tuple(name for name in shared if found.shapes[name] != sketch.shapes[name])
-    equal = {
-        name: _equal(found.values[name], sketch.values[name], found.dtype, sketch.dtype)
-        for name in shared
-        if name not in other_shape
-    }
+    equal = {name: _equal(found.values[name], sketch.values[name]) for name in shared if name not in other_shape}
     return Differences(missing, other_shape, _other_values(equal))
 
 
@@ -82,10 +77,15 @@ def _other_values(equal: dict[str, Tensor]) -> tuple[str, ...]:
     return changed
 
 
-def _equal(a: Tensor, b: Tensor, *dtypes: torch.dtype) -> Tensor:
-    coarser = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
-    step = max(_SMALLEST_STEP.get(dtype, 0.0) for dtype in dtypes)
-    return (a.to(coarser).float() - b.to(coarser).float()).abs() <= step
+def _equal(a: Tensor, b: Tensor) -> Tensor:
+    coarser = max(_precision(a), _precision(b), key=lambda dtype: torch.finfo(dtype).eps)
+    return (a.to(coarser).float() - b.to(coarser).float()).abs() <= _FLOAT16_STEP
+
+
+def _precision(values: Tensor) -> torch.dtype:
+    """The coarsest type that holds these float32 values as they are."""
+    exact = (dtype for dtype in (torch.bfloat16, torch.float16) if torch.equal(values.to(dtype).float(), values))
+    return next(exact, torch.float32)
 
 
 def _pick(parameter: Tensor) -> Tensor:
@@ -114,8 +114,7 @@ def _loaded(module: nn.Module, own: dict[str, nn.Parameter]) -> Any:
 def save_sketch(sketch: BaseSketch, path: Path) -> None:
     """Write a sketch; equal sketches give equal bytes."""
     shapes = [[name, list(shape)] for name, shape in sketch.shapes.items()]
-    note = {"dtype": str(sketch.dtype).removeprefix("torch."), "shapes": shapes}
-    save_tensors({"values": torch.cat([sketch.values[name] for name in sketch.shapes])}, path, json.dumps(note))
+    save_tensors({"values": torch.cat([sketch.values[name] for name in sketch.shapes])}, path, json.dumps(shapes))
 
 
 def load_sketch(path: Path) -> BaseSketch:
@@ -126,10 +125,8 @@ def load_sketch(path: Path) -> BaseSketch:
     """
     try:
         tensors, note = load_tensors(path)
-        said = json.loads(note)
-        shapes = {str(name): tuple(shape) for name, shape in said["shapes"]}
+        shapes = {str(name): tuple(shape) for name, shape in json.loads(note)}
         sizes = [min(VALUES, torch.Size(shape).numel()) for shape in shapes.values()]
-        values = dict(zip(shapes, torch.split(tensors["values"], sizes), strict=True))
-        return BaseSketch(getattr(torch, said["dtype"]), shapes, values)
+        return BaseSketch(shapes, dict(zip(shapes, torch.split(tensors["values"], sizes), strict=True)))
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path} does not hold a base sketch: {first_line(error)}") from error

@@ -14,6 +14,7 @@ from agd_core.errors import InputError, NumericError
 from agd_core.progress import Stopped
 from agd_core.report.rows import HEADINGS, WARNED, Row, cells, warnings
 from flows.cli_compare import add_commands as add_compare_commands
+from flows.cli_doctor import add_commands as add_doctor_commands
 from flows.cli_export import add_commands
 from flows.cli_nightly import add_commands as add_nightly_commands
 from flows.cli_reference import add_commands as add_reference_commands
@@ -269,6 +270,7 @@ def _show_metrics(metrics: dict[str, Any], page: Path, as_json: bool) -> None:
 
 add_commands(app, _guarded)
 add_compare_commands(app, _guarded)
+add_doctor_commands(app, _guarded)
 add_reference_commands(app, _guarded)
 add_nightly_commands(app, _guarded)
 add_lab_commands(app)

@@ -1,10 +1,8 @@
 """The prompts that a run is told to use: a shipped list, or files of the user's own."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import agd_core
-from agd_core.digest import digest
 from agd_core.errors import InputError
 from storage.prompts import PromptProblem, read_prompts
 
@@ -33,11 +31,6 @@ def load_prompts(place: str, count: int | None, setting: str) -> tuple[str, ...]
     if count is not None and len(prompts) < count:
         raise InputError(f"{setting}: {place} holds {len(prompts)} different prompts, {count} are asked for")
     return prompts
-
-
-def prompts_digest(prompts: Sequence[str]) -> str:
-    """sha256 (64 hex digits) of the prompts in their order; where they were read from does not count."""
-    return digest(list(prompts))
 
 
 def _file(place: str, setting: str) -> str:

@@ -20,11 +20,12 @@ PREFECT_ROOM = "flows/lab/"
 CORE_ORDER = (
     ("errors", "digest", "config", "progress", "records", "permutation", "parent_death", "peak_memory", "weights"),
     ("seeding", "checkpoint", "base_sketch", "condition", "fashion_mnist", "miniatures", "order", "protocol"),
-    ("denoiser", "training_loop", "schedulers", "dataset"),
+    ("denoiser", "offloaded_adam", "training_loop", "schedulers", "dataset"),
     ("backbones",),
     ("base_models",),
     ("subjects",),
-    ("guidance", "adapters"),
+    ("guidance", "adapters", "full_size"),
+    ("memory",),
     ("student", "denoising"),
     ("trajectory", "trainer", "adapter_files", "sampling"),
     ("pipelines", "metrics"),
@@ -32,6 +33,10 @@ CORE_ORDER = (
     ("evaluator", "pretraining", "report"),
     ("comparing",),
 )
+ALLOWED_ASSIGNMENTS = {
+    # what diffusers' pipelines ask before CFG; its own IP-Adapter loader writes the attribute beside it
+    "agd_core/pipelines/doors.py": {"network.config.time_cond_proj_dim"},
+}
 MAX_FILE_LINES = 400
 MAX_STRING_TESTS = 2
 
@@ -151,7 +156,8 @@ def test_inside_the_core_imports_run_one_way(path):
 
 @pytest.mark.parametrize("path", NAMED)
 def test_no_object_of_a_library_is_assigned_to(path):
-    assert library_assignments(parse(path)) == []
+    allowed = ALLOWED_ASSIGNMENTS.get(path.relative_to(ROOT).as_posix(), set())
+    assert set(library_assignments(parse(path))) == allowed
 
 
 @pytest.mark.parametrize("path", NAMED)

@@ -15,7 +15,6 @@ AnyAdapterConfig = Annotated[CrossAttentionConfig | OffsetConfig | ModulatedMlpC
 __all__ = [
     "Adapter",
     "AdapterCall",
-    "AdapterCall",
     "AdapterConfig",
     "AdapterInputs",
     "AdapterLayer",

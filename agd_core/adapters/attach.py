@@ -38,6 +38,11 @@ class AdapterCall:
     off_at_one: bool = False
     """Add nothing in rows whose guidance scale is at most 1."""
 
+    def encode(self, adapter: Adapter) -> None:
+        """Have codes for every site."""
+        if self.codes is None and self.reader is not None:
+            self.codes = adapter.encode(self.reader.read())
+
 
 class AttachedAdapter:
     """An adapter whose layers hang on a network's attention modules.
@@ -67,7 +72,7 @@ class AttachedAdapter:
         self.call = call
         codes = [None] * len(self.sites) if call is None or call.codes is None else call.codes
         for site, code in zip(self.sites, codes, strict=True):
-            site.code = code
+            site.take(code)
 
     def checkpointed(self, module: Callable[..., Any], *args: Any) -> Any:
         """Run a part of the network now and once more in the backward pass, instead of keeping its activations.
@@ -106,12 +111,16 @@ class _Site:
         self.layer = layer
         self.code: Codes | None = None
 
+    def take(self, code: Codes | None) -> None:
+        """The encoded call for this site; None where there is none yet."""
+        self.code = code
+
     def add_offset(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Forward hook: the module's output and the adapter's offset."""
         if (call := self.attached.call) is None:
             return None
-        if self.code is None and call.reader is not None:
-            call.codes = self.attached.adapter.encode(call.reader.read())
+        if self.code is None:
+            call.encode(self.attached.adapter)
             self.attached.begin(call)
         return _added(output, self._offset(args[0] if args else kwargs["hidden_states"], call))
 

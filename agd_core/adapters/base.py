@@ -112,13 +112,6 @@ class Adapter(nn.Module):
         ]
         return codes * (len(self.layers) // len(codes))
 
-    def offset(self, index: int, hidden_states: HiddenStates, codes: Codes, guidance_scale: PerRow) -> Tensor:
-        """What layer `index` adds to its site's output, `[batch, tokens or 1, width]`, float32."""
-        offset: Tensor = self.layers[index](hidden_states.float(), codes)
-        if self.config.scale_output:
-            offset = offset * (guidance_scale - 1)[:, None, None]
-        return offset
-
     def parameter_count(self) -> int:
         """Trainable parameters."""
         return sum(p.numel() for p in self.parameters())

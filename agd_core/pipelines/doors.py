@@ -1,7 +1,7 @@
 """How a pipeline's own call reaches an adapter: through the guidance embedding, or through the doubled batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,7 @@ class GuidanceEmbedding(Door):
                 f"{FOR_CFG}"
             )
         limits.check(call)
+        _check_image_rows(call, kwargs, latents.shape[0])
         return Passage(args, stock, _full(latents, latents.shape[0], call.guidance_scale))
 
     def leave(self, output: Any) -> Any:
@@ -142,6 +143,15 @@ class DoubledBatch(Door):
 
     def _half(self, tensor: Tensor) -> Tensor:
         return tensor.chunk(2)[self.conditional_half]
+
+
+def _check_image_rows(call: RunningCall, kwargs: Mapping[str, Any], rows: int) -> None:
+    """An IP-Adapter's image embeddings are those of the conditional rows; others would be taken without a word."""
+    embeddings = (kwargs.get("added_cond_kwargs") or {}).get("image_embeds") or ()
+    if any(embedding.shape[0] != rows for embedding in embeddings):
+        raise InputError(
+            f"{call.classes[0]}: ip_adapter_image_embeds must be the conditional rows, without those for CFG; {FOR_CFG}"
+        )
 
 
 def _full(latents: Tensor, rows: int, guidance_scale: float) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from agd_core.adapters import Adapter, AdapterCall, AdapterInputs, AttachedAdapter
 from agd_core.backbones import Backbone, NetworkCall, backbone_of
@@ -27,10 +28,7 @@ class NetworkAdapters:
         self._active: str | None = None
         self._enabled = False
         self._guiding = False
-        self._handles = [
-            network.register_forward_pre_hook(self.before, with_kwargs=True),
-            network.register_forward_hook(self.after, with_kwargs=True, always_call=True),
-        ]
+        self._handles: list[RemovableHandle] = []
 
     @staticmethod
     def find(network: nn.Module) -> "NetworkAdapters | None":
@@ -44,9 +42,17 @@ class NetworkAdapters:
         return tuple(self._loaded)
 
     def add(self, network: nn.Module, name: str, adapter: Adapter, guidance_range: tuple[float, float]) -> None:
-        """Attach an adapter under a name that is free, active and enabled."""
-        self._loaded[name] = AttachedAdapter(network, adapter), Limits(name, guidance_range)
+        """Attach an adapter under a name that is free, active and enabled.
+
+        Raises:
+            InputError: the network's pipelines cannot be guided.
+        """
         self._settle(network, name, True)
+        self._loaded[name] = AttachedAdapter(network, adapter), Limits(name, guidance_range)
+        self._handles = self._handles or [
+            network.register_forward_pre_hook(self.before, with_kwargs=True),
+            network.register_forward_hook(self.after, with_kwargs=True, always_call=True),
+        ]
 
     def set_active(self, network: nn.Module, name: str) -> None:
         """Let this adapter guide, where adapters are enabled.

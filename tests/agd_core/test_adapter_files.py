@@ -13,7 +13,9 @@ from agd_core.student import Student
 @pytest.fixture
 def saved(teacher, tmp_path):
     adapter = Adapter(
-        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4), teacher.backbone.sites, teacher.backbone.embedding_widths
+        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4),
+        teacher.backbone.sites,
+        teacher.backbone.embedding_widths,
     )
     with torch.no_grad():
         for layer in adapter.layers:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 import agd_core
-from agd_core.digest import digest
 from agd_core.errors import InputError
-from flows.prompts import load_prompts, prompts_digest
+from flows.prompts import load_prompts
 
 SHIPPED = Path(agd_core.__file__).parent / "builtin" / "captions"
 COLLECT, EVALUATE = "builtin:everyday-500", "builtin:everyday-1000"
@@ -86,9 +85,3 @@ def test_what_cannot_be_used_is_bad_input_under_the_settings_name(place, count, 
         load_prompts(place.replace("{}", str(tmp_path)), count, "collect.prompts")
     assert str(problem.value).startswith(message.replace("{}", str(tmp_path)))
     assert "\n" not in str(problem.value)
-
-
-def test_the_digest_is_of_the_prompts_in_their_order(tmp_path):
-    prompts = load_prompts(file(tmp_path / "a.txt", "a", "b"), None, "s")
-    assert prompts_digest(prompts) == digest(["a", "b"]) == prompts_digest(["a", "b"])
-    assert len({prompts_digest(other) for other in (["a", "b"], ["b", "a"], ["a"], ["ab"])}) == 4

@@ -1,0 +1,133 @@
+"""Networks of published models on the meta device: shapes without memory.
+
+The JSON files beside this one hold what the models' own config.json files say; agd_core.memory_estimate runs them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from agd_core.base_models.sources import MODEL_INDEX, pipeline_class, read_json
+from agd_core.errors import InputError, first_line
+
+_HERE = Path(__file__).resolve().parent
+_CLASS = "_class_name"
+_LARGEST_POSITIONS = "max_position_embeddings"
+_T5_TOKENS = 256
+"""What diffusers' SD3 pipeline asks of T5, whatever T5 could take."""
+
+
+@dataclass(frozen=True)
+class FullSizeModel:
+    """What is needed to know a pipeline's sizes: configurations of its parts, no weights."""
+
+    name: str
+    pipeline: str
+    """The pipeline's class in diffusers."""
+    network_config: Mapping[str, Any]
+    """As diffusers writes it, with `_class_name`."""
+    vae_config: Mapping[str, Any]
+    text_encoder_configs: Sequence[Mapping[str, Any]] = ()
+    """As transformers writes them, each with the `_class_name` under which the pipeline names it."""
+    prompt_tokens: int = 0
+    """Tokens of one encoded prompt; 0 for class-conditional models."""
+    hub_ids: Sequence[str] = ()
+    """Where its weights are published."""
+    published_parameters: int | None = None
+    """The network's parameters as its authors count them, where that differs from diffusers."""
+    note: str = ""
+    """Why it differs."""
+
+    @classmethod
+    def of_folder(cls, folder: Path, name: str) -> "FullSizeModel":
+        """The sizes of a local pipeline in diffusers format; reads its JSON files alone.
+
+        Raises:
+            InputError: a configuration is missing or unreadable.
+        """
+        part = "unet" if (folder / "unet").is_dir() else "transformer"
+        index = read_json(folder / MODEL_INDEX)
+        encoders = [
+            {**read_json(folder / key / "config.json"), _CLASS: index[key][1]}
+            for key in ("text_encoder", "text_encoder_2", "text_encoder_3")
+            if (folder / key).is_dir() and isinstance(index.get(key), list)
+        ]
+        network, vae = read_json(folder / part / "config.json"), read_json(folder / "vae" / "config.json")
+        return cls(name, pipeline_class(folder), network, vae, encoders, _tokens(network, encoders))
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels per latent element and side."""
+        return int(2 ** (len(self.vae_config["block_out_channels"]) - 1))
+
+    def network(self) -> Any:
+        """The denoising network, diffusers' class, frozen and in eval mode, on the meta device.
+
+        Raises:
+            InputError: the configuration names no class of diffusers, or does not fit it.
+        """
+        return self._on_meta(self.network_config)
+
+    def vae(self) -> Any:
+        """The VAE, likewise."""
+        return self._on_meta(self.vae_config)
+
+    def text_encoders(self) -> list[nn.Module]:
+        """The text encoders, transformers' classes, likewise."""
+        import transformers
+
+        found: list[nn.Module] = []
+        for config in self.text_encoder_configs:
+            kind = getattr(transformers, str(config[_CLASS]))
+            with torch.device("meta"):
+                settings = {key: value for key, value in config.items() if not key.startswith("_")}
+                found.append(kind(kind.config_class(**settings)).requires_grad_(False).eval())
+        return found
+
+    def _on_meta(self, config: Mapping[str, Any]) -> Any:
+        import diffusers
+
+        kind = getattr(diffusers, str(config.get(_CLASS)), None)
+        if kind is None:
+            raise InputError(f"{self.name}: diffusers has no network class {config.get(_CLASS)!r}")
+        try:
+            with torch.device("meta"):
+                return kind.from_config(dict(config)).requires_grad_(False).eval()
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError(f"{self.name}: {kind.__name__} refuses its configuration: {first_line(error)}") from error
+
+
+def full_size_names() -> list[str]:
+    """Models whose sizes are shipped."""
+    return sorted(path.stem for path in _HERE.glob("*.json"))
+
+
+def full_size_model(name: str) -> FullSizeModel:
+    """A shipped model by its name.
+
+    Raises:
+        InputError: no such model.
+    """
+    if name not in full_size_names():
+        raise InputError(f"unknown full-size model {name!r}; known: {', '.join(full_size_names())}")
+    raw = read_json(_HERE / f"{name}.json")
+    parts = {f"{part}_config": raw.pop(part) for part in ("network", "vae")}
+    return FullSizeModel(name, text_encoder_configs=raw.pop("text_encoders"), **parts, **raw)
+
+
+def known_as(hub_id: str) -> FullSizeModel | None:
+    """The shipped model that is published under this hub id; None where none is."""
+    models = (full_size_model(name) for name in full_size_names())
+    return next((model for model in models if hub_id in model.hub_ids), None)
+
+
+def _tokens(network: Mapping[str, Any], encoders: Sequence[Mapping[str, Any]]) -> int:
+    """CLIP's tokens; SD3 appends those of T5, or as many zeros where T5 is missing."""
+    if not encoders:
+        return 0
+    clip = max(int(config.get(_LARGEST_POSITIONS, 0)) for config in encoders)
+    return clip + (_T5_TOKENS if "joint_attention_dim" in network else 0)

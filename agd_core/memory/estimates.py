@@ -1,0 +1,197 @@
+"""How much memory training and sampling take, known before there are weights or a GPU.
+
+The real step runs on fake tensors (PyTorch's meta device behind the CPU's rules), which have shapes and no memory, and
+every storage is followed from birth to death. Attention is the CPU's flash kernel, which makes what the fused kernels
+of CUDA make: output and log-sum-exp, no matrix of all tokens by all tokens. What comes out is what CUDA's allocator
+would hand out: without the CUDA context, the scratch space of kernels, and fragmentation. docs/memory.md says how far
+it was verified.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from agd_core.adapters import Adapter, AdapterConfig, AdapterInputs, AttachedAdapter
+from agd_core.backbones import Backbone, backbone_of
+from agd_core.condition import Condition
+from agd_core.guidance import GuidanceConfig
+from agd_core.memory.sized import Sized
+from agd_core.peak_memory import LivingTensors
+
+NOTE = (
+    "estimated on the meta device: bytes that the allocator hands out, without CUDA context, kernels' workspaces and "
+    "fragmentation; not verified on a GPU"
+)
+GIB = 1 << 30
+BASE, ADAPTER, CONDITIONS = "base weights", "adapter weights", "conditions"
+GRADIENTS, OPTIMIZER, VAE, ENCODERS = "gradients", "optimizer state", "VAE weights", "text encoder weights"
+
+_CUDA_GRANULARITY = 512
+_PIXELS_TOGETHER = 1 << 20  # as agd_core.base_models.decoder
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """The most bytes that live at a time, and what they are at that moment."""
+
+    peak_bytes: int
+    parts: Mapping[str, int]
+
+    @property
+    def gib(self) -> float:
+        """The peak in GiB."""
+        return self.peak_bytes / GIB
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"peak_bytes": self.peak_bytes, "peak_gib": round(self.gib, 3), "parts_bytes": dict(self.parts)}
+
+
+def training_memory(
+    sized: Sized,
+    adapter_config: AdapterConfig,
+    batch: int,
+    *,
+    activation_checkpointing: bool = False,
+    offloaded_optimizer: bool = False,
+) -> MemoryEstimate:
+    """Peak of one training step of an adapter, in the steady state, where the optimizer has its moments.
+
+    Args:
+        sized: the base model.
+        adapter_config: the adapter.
+        batch: pairs per step.
+        activation_checkpointing: compute activations again in the backward pass instead of keeping them.
+        offloaded_optimizer: `agd_core.offloaded_adam`, whose moments are not on the device.
+    """
+    network = sized.network()
+    with _fakes(), sized.living() as living:
+        living.name(_weights(network.to_empty(device="cpu")), BASE)
+        backbone = backbone_of(network)
+        adapter = _adapter(adapter_config, backbone)
+        living.name(_weights(adapter), ADAPTER)
+        condition = sized.conditions(batch)
+        living.name(condition.tensors().values(), CONDITIONS)
+        for parameter in adapter.parameters():
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda p: living.name([p.grad], GRADIENTS)
+            )
+        optimizer = None if offloaded_optimizer else _with_moments(living, adapter, sized)
+        attached = AttachedAdapter(network, adapter)
+        if activation_checkpointing:
+            network.enable_gradient_checkpointing(attached.checkpointed)
+        _train_once(sized, backbone, attached, condition)
+        del optimizer
+    return MemoryEstimate(living.peak, living.parts)
+
+
+def sampling_memory(
+    sized: Sized, batch: int, guidance: GuidanceConfig | None = None, adapter_config: AdapterConfig | None = None
+) -> MemoryEstimate:
+    """Peak of one step of sampling or collecting.
+
+    Args:
+        sized: the base model.
+        batch: images.
+        guidance: of a teacher, which evaluates a batch of twice the rows; None: one evaluation per image.
+        adapter_config: of a student.
+    """
+    network = sized.network()
+    with _fakes(), sized.living() as living, torch.no_grad():
+        living.name(_weights(network.to_empty(device="cpu")), BASE)
+        backbone, condition = backbone_of(network), sized.conditions(batch)
+        if guidance is not None:
+            _guided(sized, backbone, guidance, condition)
+        elif adapter_config is None:
+            _alone(sized, backbone, condition)
+        else:
+            adapter = _adapter(adapter_config, backbone)
+            living.name(_weights(adapter), ADAPTER)
+            with AttachedAdapter(network, adapter).active(_inputs(backbone, condition)):
+                _alone(sized, backbone, condition)
+    return MemoryEstimate(living.peak, living.parts)
+
+
+def decoding_memory(sized: Sized, batch: int) -> MemoryEstimate:
+    """Peak of decoding in float32, in pieces of a bounded size, while the network stays on the device."""
+    pixels = (sized.latent_side * sized.model.latent_factor) ** 2
+    rows = min(batch, max(1, _PIXELS_TOGETHER // pixels))
+    network, vae = sized.network(), sized.model.vae()
+    with _fakes(), sized.living() as living, torch.no_grad():
+        living.name(_weights(network.to_empty(device="cpu")), BASE)
+        living.name(_weights(vae.to_empty(device="cpu")), VAE)
+        vae.decode(sized.latents(rows)).sample.clamp(-1, 1)
+    return MemoryEstimate(living.peak, living.parts)
+
+
+def encoding_memory(sized: Sized) -> MemoryEstimate:
+    """Weights of network and text encoders together, as they lie on the device while prompts are encoded.
+
+    Activations of the text encoders are not counted.
+    """
+    encoders = [encoder.to(sized.dtype) for encoder in sized.model.text_encoders()]
+    network = sized.network()
+    living = sized.living()
+    living.name(_weights(network), BASE)
+    living.name([tensor for encoder in encoders for tensor in _weights(encoder)], ENCODERS)
+    return MemoryEstimate(living.peak, living.parts)
+
+
+def _fakes() -> FakeTensorMode:
+    """Tensors that are made inside the block have no memory."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def _adapter(config: AdapterConfig, backbone: Backbone) -> Adapter:
+    return Adapter(config, backbone.sites, backbone.embedding_widths)
+
+
+def _with_moments(living: LivingTensors, adapter: Adapter, sized: Sized) -> torch.optim.Optimizer:
+    """An optimizer that has its moments, after a step with all gradients there; the gradients are gone."""
+    optimizer = torch.optim.Adam(adapter.parameters(), foreach=sized.on_cuda)
+    sums = [parameter.sum() for parameter in adapter.parameters()]
+    torch.stack(sums).sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    living.name((tensor for state in optimizer.state.values() for tensor in state.values()), OPTIMIZER)
+    living.reset()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return optimizer
+
+
+def _train_once(sized: Sized, backbone: Backbone, attached: AttachedAdapter, condition: Condition) -> None:
+    """As agd_core.trainer does it: stored pairs in float32, one prediction, its mean squared error, gradients."""
+    pairs = sized.latents(len(condition), 1 + sized.slots)
+    with attached.active(_inputs(backbone, condition)):
+        prediction = sized.kept(backbone.call(pairs[:, 0], _scalars(len(condition)), condition))
+        nn.functional.mse_loss(prediction, pairs[:, 1:].flatten(1, 2)).backward()  # type: ignore[no-untyped-call]
+
+
+def _guided(sized: Sized, backbone: Backbone, guidance: GuidanceConfig, condition: Condition) -> None:
+    """As agd_core.guidance does it: both predictions in one batch of twice the rows."""
+    rows = len(condition)
+    both = Condition.cat([condition, sized.conditions(rows)])
+    doubled = sized.kept(backbone.call(sized.latents(rows).repeat(2, 1, 1, 1), _scalars(2 * rows), both))
+    conditional, unconditional = doubled.chunk(2)
+    guidance.build().combine(conditional, unconditional, _scalars(rows))
+
+
+def _alone(sized: Sized, backbone: Backbone, condition: Condition) -> None:
+    sized.kept(backbone.call(sized.latents(len(condition)), _scalars(len(condition)), condition))
+
+
+def _inputs(backbone: Backbone, condition: Condition) -> AdapterInputs:
+    scalars = _scalars(len(condition))
+    return AdapterInputs(scalars, backbone.embed_timestep(scalars), backbone.embed_condition(condition))
+
+
+def _scalars(rows: int) -> Tensor:
+    return torch.empty(rows)
+
+
+def _weights(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

@@ -1,0 +1,300 @@
+"""What a configuration will need, before anything is downloaded or computed: `agd doctor`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agd_core.adapters import Adapter, AdapterConfig
+from agd_core.backbones import Backbone, backbone_of
+from agd_core.base_models import BaseModelConfig, DiTConfig
+from agd_core.base_models.sources import resolve_source
+from agd_core.base_models.text_to_image import TextToImageConfig
+from agd_core.config import BUILTIN
+from agd_core.errors import InputError
+from agd_core.full_size import FullSizeModel, full_size_model, full_size_names, known_as
+from agd_core.memory import (
+    GIB,
+    NOTE,
+    MemoryEstimate,
+    Sized,
+    decoding_memory,
+    encoding_memory,
+    largest_batch,
+    sampling_memory,
+    training_memory,
+)
+from flows.config import PipelineConfig
+from flows.prompts import load_prompts
+
+RESERVED_GIB = 1.0
+"""Left free of the device's memory for what the estimate does not count."""
+DEFAULT_GIB = 24.0
+"""What is assumed where no CUDA device is."""
+DEFAULT_MEMORY = f"{DEFAULT_GIB:g} GiB assumed, no CUDA device here"
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work at a batch."""
+
+    name: str
+    setting: str | None
+    """Dotted name of the setting that holds its batch; None where no setting does."""
+    batch: int
+    estimate: Callable[["Settings", int], MemoryEstimate]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be changed so that work fits."""
+
+    dtype: str
+    activation_checkpointing: bool
+    optimizer_memory: str
+
+
+_REMEDIES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("train.activation_checkpointing=true", {"activation_checkpointing": True}),
+    ("base_model.dtype=bfloat16", {"dtype": "bfloat16"}),
+    ("train.optimizer_memory=offloaded", {"optimizer_memory": "offloaded"}),
+)
+"""In the order in which they are tried."""
+
+
+def device_memory_gib(given: float | None) -> tuple[float, str]:
+    """(GiB, where the number is from): as given, else the first CUDA device's, else 24.
+
+    Raises:
+        InputError: not a positive number.
+    """
+    if given is not None:
+        if not given > RESERVED_GIB:
+            raise InputError(f"--device-memory-gib {given:g}: allowed are numbers above {RESERVED_GIB:g}")
+        return given, "as given"
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory / GIB, torch.cuda.get_device_name(0)
+    return DEFAULT_GIB, DEFAULT_MEMORY
+
+
+def examine(config: PipelineConfig, memory_gib: float, announce: Announce = lambda line: None) -> dict[str, Any]:
+    """Parameters, predicted peaks, largest batches, and settings that fit.
+
+    Args:
+        config: what would be run.
+        memory_gib: the device's memory; one GiB of it is left to what is not counted.
+        announce: told in one line what is being estimated.
+
+    Raises:
+        InputError: the source's sizes are not known without a download, or it is of another family.
+    """
+    return _Examination(config, memory_gib, announce).result()
+
+
+def counts(config: PipelineConfig) -> dict[str, Any]:
+    """Parameters alone, as in `examine`: nothing is estimated.
+
+    Raises:
+        InputError: as `examine`.
+    """
+    return _Examination(config, DEFAULT_GIB, lambda line: None).counts()
+
+
+def sizes_of(base_model: BaseModelConfig) -> FullSizeModel:
+    """The sizes of a configured base model, read from local files; nothing is downloaded.
+
+    Raises:
+        InputError: they are not known here, or the model is of another family.
+    """
+    source = base_model.source
+    if source.startswith(BUILTIN) or Path(source).expanduser().is_dir():
+        model = FullSizeModel.of_folder(resolve_source(source), source)
+    elif (known := known_as(source)) is not None:
+        model = known
+    else:
+        hub_ids = [hub_id for name in full_size_names() for hub_id in full_size_model(name).hub_ids]
+        raise InputError(
+            f"base_model.source {source}: doctor downloads nothing and knows the sizes of local folders, built-in "
+            f"models and {', '.join(hub_ids)}; give a folder, or one of these of the same architecture"
+        )
+    if model.pipeline not in base_model.pipelines:
+        family = base_model.kind
+        raise InputError(
+            f"base model {source} is a {model.pipeline}, not a {', '.join(base_model.pipelines)}: not of family "
+            f"{family!r}"
+        )
+    return model
+
+
+class _Examination:
+    def __init__(self, config: PipelineConfig, memory_gib: float, announce: Announce) -> None:
+        self.config, self.memory_gib, self.announce = config, memory_gib, announce
+        self.limit = round((memory_gib - RESERVED_GIB) * GIB)
+        self.model = sizes_of(config.base_model)
+        self.settings = Settings(
+            config.base_model.dtype, config.train.activation_checkpointing, config.train.optimizer_memory
+        )
+        self._known: dict[tuple[Any, Settings, int], MemoryEstimate] = {}
+
+    def result(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        self.announce(f"doctor: {self._subjects} distinct conditions")
+        jobs = [self._examined(job) for job in self.jobs]
+        fits = all(job["fits"] for job in jobs)
+        proposal = None if fits else self._proposal()
+        return {
+            "source": self.config.base_model.source,
+            **self.counts(),
+            "device_memory_gib": round(self.memory_gib, 2),
+            "reserved_gib": RESERVED_GIB,
+            "jobs": jobs,
+            "fits": fits,
+            "proposal": proposal,
+            "notes": self._notes(),
+        }
+
+    def counts(self) -> dict[str, Any]:
+        """Parameters of the network and of every adapter."""
+        return {"base": self._base(), "adapters": [self._adapter(adapter) for adapter in self.config.adapters]}
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The network on the meta device."""
+        return backbone_of(self.model.network())
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """Everything that takes the device, in the order in which a run does it."""
+        config = self.config
+        jobs = [Job("encode prompts", None, 1, self._encode)] if self.model.text_encoder_configs else []
+        jobs += [Job("collect", "collect.batch_size", config.collect.batch_size, self._collect)]
+        jobs += [
+            Job(f"train {adapter.label}", "train.batch_size", config.train.batch_size, self._training_of(adapter))
+            for adapter in config.adapters
+        ]
+        jobs += [Job("sample with guidance", "sample.batch_size", config.sample.batch_size, self._collect)]
+        return [*jobs, Job("decode images", None, config.sample.batch_size, self._decode)]
+
+    def _peak(self, job: Job, settings: Settings, batch: int) -> MemoryEstimate:
+        key = job.estimate, settings, batch
+        if key not in self._known:
+            self.announce(f"doctor: estimating {job.name} at batch {batch}, {settings.dtype}")
+            self._known[key] = job.estimate(settings, batch)
+        return self._known[key]
+
+    def _largest(self, job: Job, settings: Settings) -> int | None:
+        if job.setting is None:
+            return None
+        return largest_batch(lambda batch: self._peak(job, settings, batch).peak_bytes, self.limit, known=job.batch)
+
+    def _examined(self, job: Job) -> dict[str, Any]:
+        estimate = self._peak(job, self.settings, job.batch)
+        return {
+            "name": job.name,
+            "batch": job.batch if job.setting else None,
+            **estimate.as_dict(),
+            "fits": estimate.peak_bytes <= self.limit,
+            "largest_batch": self._largest(job, self.settings),
+        }
+
+    def _proposal(self) -> list[str] | None:
+        """`--set` values with which everything fits; None where nothing helps."""
+        settings = self.settings
+        lines: list[str] = []
+        for line, change in _REMEDIES:
+            changed = replace(settings, **change)
+            if changed != settings and self._helps(line, settings):
+                settings, lines = changed, [*lines, line]
+        for job in self.jobs:
+            if self._peak(job, settings, job.batch).peak_bytes <= self.limit:
+                continue
+            if not (largest := self._largest(job, settings)):
+                return None
+            lines.append(f"{job.setting}={largest}")
+        return _smallest_of_each(lines)
+
+    def _helps(self, line: str, settings: Settings) -> bool:
+        """Whether something does not fit that this remedy is for: those of training are for training alone."""
+        of_training = line.startswith("train.")
+        asked = [job for job in self.jobs if not of_training or job.setting == "train.batch_size"]
+        return any(self._peak(job, settings, job.batch).peak_bytes > self.limit for job in asked)
+
+    def _sized(self, settings: Settings) -> Sized:
+        base_model, network = self.config.base_model, self.model.network_config
+        side = int(network["sample_size"])
+        if isinstance(base_model, TextToImageConfig) and base_model.resolution:
+            side = base_model.resolution // self.model.latent_factor
+        keeps = isinstance(base_model, DiTConfig) and base_model.learned_variance == "keep"
+        return Sized(self.model, side, getattr(torch, settings.dtype), 2 if keeps else 1)
+
+    def _encode(self, settings: Settings, batch: int) -> MemoryEstimate:
+        return encoding_memory(self._sized(settings))
+
+    def _collect(self, settings: Settings, batch: int) -> MemoryEstimate:
+        return sampling_memory(self._sized(settings), batch, self.config.guidance)
+
+    def _decode(self, settings: Settings, batch: int) -> MemoryEstimate:
+        return decoding_memory(self._sized(settings), batch)
+
+    def _training_of(self, adapter: AdapterConfig) -> Callable[[Settings, int], MemoryEstimate]:
+        return lambda settings, batch: training_memory(
+            self._sized(settings),
+            adapter,
+            batch,
+            activation_checkpointing=settings.activation_checkpointing,
+            offloaded_optimizer=settings.optimizer_memory == "offloaded",
+        )
+
+    @cached_property
+    def _subjects(self) -> int:
+        """How many distinct conditions are collected."""
+        collect = self.config.collect
+        if not self.model.prompt_tokens:
+            return int(self.model.network_config["num_embeds_ada_norm"])
+        if collect.prompts is None:
+            raise InputError("collect.prompts: this model takes prompts; give a file of them or builtin:everyday-500")
+        return len(load_prompts(collect.prompts, collect.prompt_count, "collect.prompts"))
+
+    def _base(self) -> dict[str, Any]:
+        sized = self._sized(self.settings)
+        return {
+            "class": self.backbone.class_name,
+            "parameters": self.backbone.parameters,
+            "published_parameters": self.model.published_parameters,
+            "dtype": self.settings.dtype,
+            "pixels": sized.latent_side * self.model.latent_factor,
+        }
+
+    def _adapter(self, config: AdapterConfig) -> dict[str, Any]:
+        with torch.device("meta"):
+            adapter = Adapter(config, self.backbone.sites, self.backbone.embedding_widths)
+        count = adapter.parameter_count()
+        return {
+            "label": config.label,
+            "sites": len(adapter.sites),
+            "parameters": count,
+            "percent": 100 * count / self.backbone.parameters,
+        }
+
+    def _notes(self) -> list[str]:
+        published = self.model.published_parameters
+        return [
+            f"{NOTE}; {RESERVED_GIB:g} GiB of the device is left to these",
+            *(["text encoders: weights alone, without activations"] if self.model.text_encoder_configs else []),
+            *([f"the authors count {published:,} parameters: {self.model.note}"] if published else []),
+        ]
+
+
+def _smallest_of_each(lines: Sequence[str]) -> list[str]:
+    """One line per setting; where several jobs ask for a batch of the same setting, the smallest."""
+    found: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition("=")
+        if name not in found or (value.isdigit() and int(value) < int(found[name])):
+            found[name] = value
+    return [f"{name}={value}" for name, value in found.items()]

@@ -1,0 +1,168 @@
+"""`agd doctor` as a person uses it, and the presets against the papers' tables."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from agd_core.errors import InputError
+from flows.cli import _guarded
+from flows.cli_doctor import add_commands
+from flows.presets import load_config, preset_names
+from flows.stages.doctor import counts, device_memory_gib, examine, sizes_of
+
+TINY = ("--set", "adapters.0.hidden_width=32", "--set", "base_model.resolution=null", "--set", "sample.batch_size=2")
+SD21_BASE, SDXL_BASE = 865_910_724, 2_567_463_684
+# from the papers' hyper-parameters: guidance range, conditions x trajectories, batch, gradient steps, learning rate,
+# hidden width, and pairs: conditions x stored steps
+PAPER = {
+    "sd21": ((1.0, 12.0), 500, 8, 5_000, 1e-4, 320, 40_000),
+    "sd21-authors": ((1.0, 12.0), 500, 8, 5_000, 1e-4, 320, 499_500),
+    "sdxl": ((1.0, 12.0), 500, 1, 20_000, 1e-4, 320, 20_000),
+    "sdxl-authors": ((1.0, 12.0), 500, 1, 20_000, 1e-4, 320, 500_000),
+    "dit-xl-2-256": ((1.0, 6.0), 4_000, 64, 5_000, 1e-4, 256, 320_000),
+    "dit-xl-2-256-authors": ((1.0, 6.0), 4_000, 64, 5_000, 1e-4, 256, 4_000_000),
+}
+COUNTS = {
+    "sd15": (859_520_964, 16, [34_915_520]),
+    "sd21": (SD21_BASE, 16, [36_226_240]),
+    "sd21-authors": (SD21_BASE, 16, [36_226_240]),
+    "sdxl": (SDXL_BASE, 70, [199_760_000]),
+    "sdxl-authors": (SDXL_BASE, 70, [199_760_000]),
+    "sd3": (2_028_328_000, 24, [91_528_704]),
+    "dit-xl-2-256": (749_826_464, 28, [41_463_296, 51_476_992]),
+    "dit-xl-2-256-authors": (749_826_464, 28, [41_463_296, 51_476_992]),
+}
+
+
+@pytest.fixture
+def doctor():
+    app = typer.Typer()
+    add_commands(app, _guarded)
+    app.command("other")(lambda: None)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, ["doctor", *arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_presets_have_the_papers_hyper_parameters(name):
+    config = load_config(name)
+    scales, trajectories, batch, steps, rate, width, pairs = PAPER[name]
+    assert config.collect.guidance_range == scales
+    assert config.collect.trajectories == trajectories
+    assert (config.train.batch_size, config.train.steps) == (batch, steps)
+    assert (config.train.learning_rate, config.train.warmup_fraction) == (rate, 0.1)
+    assert config.train.max_gradient_norm is None
+    assert {adapter.hidden_width for adapter in config.adapters} == {width}
+    assert {adapter.encoder for adapter in config.adapters} == {"per-layer"}
+    assert config.collect.trajectories * config.collect.stored_steps == pairs
+    if not name.endswith("authors"):
+        assert config.train.pairs_read == pairs
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "pixels", "scheduler", "dtype", "checkpointing"),
+    [
+        ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", 512, "ddim", "float32", False),
+        ("sd21", "stabilityai/stable-diffusion-2-1", 768, "ddim", "float32", True),
+        ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0", 1024, "euler", "bfloat16", True),
+        ("sdxl-authors", "stabilityai/stable-diffusion-xl-base-1.0", 1024, "euler", "float32", False),
+        ("sd3", "stabilityai/stable-diffusion-3-medium-diffusers", 1024, "flow-euler", "bfloat16", True),
+    ],
+)
+def test_presets_name_their_model_and_how_it_runs(name, source, pixels, scheduler, dtype, checkpointing):
+    config = load_config(name)
+    assert (config.base_model.source, config.base_model.resolution) == (source, pixels)
+    assert (config.collect.scheduler, config.sample.scheduler) == (scheduler, scheduler)
+    assert (config.base_model.dtype, config.train.activation_checkpointing) == (dtype, checkpointing)
+    assert (config.collect.prompts, config.sample.prompts) == ("builtin:everyday-500", "builtin:everyday-1000")
+    assert config.adapters[0].method == "agd-cross-attention"
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_are_counted_to_the_integer(name):
+    found = counts(load_config(name))
+    base, sites, adapters = COUNTS[name]
+    assert found["base"]["parameters"] == base
+    assert [adapter["parameters"] for adapter in found["adapters"]] == adapters
+    assert {adapter["sites"] for adapter in found["adapters"]} == {sites}
+    assert found["adapters"][0]["percent"] == pytest.approx(100 * adapters[0] / base)
+
+
+def test_the_sizes_of_every_preset_are_known_without_a_download():
+    for name in preset_names():
+        config = load_config(name)
+        assert sizes_of(config.base_model).pipeline in config.base_model.pipelines
+
+
+def test_the_table_shows_parameters_peaks_and_batches(doctor):
+    result = doctor("sd21", "--set", "base_model.source=builtin:tiny-sd", *TINY)
+    assert result.exit_code == 0, result.stderr
+    for part in ("parameters", "encode prompts", "train agd-cross-attention", "sample with guidance", "decode images"):
+        assert part in result.stdout
+    assert "not verified on a GPU" in result.stdout
+    assert "everything fits as configured" in result.stdout
+
+
+def test_json_is_one_object(doctor):
+    result = doctor("sd21", "--set", "base_model.source=builtin:tiny-sd", *TINY, "--device-memory-gib", "8", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (found["fits"], found["proposal"], found["device_memory_gib"]) == (True, None, 8)
+    train = next(job for job in found["jobs"] if job["name"].startswith("train"))
+    assert sum(train["parts_bytes"].values()) == train["peak_bytes"]
+    assert train["largest_batch"] > train["batch"] == 8
+
+
+def proposal(gib, *overrides):
+    source = ("base_model.source=builtin:tiny-sd", "base_model.resolution=null", "train.batch_size=512")
+    tiny = ("sample.batch_size=2", "collect.batch_size=2", "train.activation_checkpointing=false")
+    return examine(load_config("sd21", [*source, *tiny, *overrides]), gib)
+
+
+def test_settings_are_proposed_in_order_and_then_they_fit():
+    first = proposal(1.9)
+    assert not first["fits"]
+    assert first["proposal"][0] == "train.activation_checkpointing=true"
+    assert proposal(1.9, *first["proposal"])["fits"]
+    more = proposal(1.2)
+    assert more["proposal"][:2] == ["train.activation_checkpointing=true", "base_model.dtype=bfloat16"]
+    assert proposal(1.2, *more["proposal"])["fits"]
+
+
+def test_where_nothing_fits_the_exit_code_is_one(doctor):
+    result = doctor("sd21", "--set", "base_model.source=builtin:tiny-sd", *TINY, "--device-memory-gib", "1.001")
+    assert result.exit_code == 1
+    assert "does NOT fit in 1 GiB, whatever is set: take a larger device" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sd21", "--set", "base_model.source=somebody/tuned"), "doctor downloads nothing and knows the sizes of"),
+        (("sd21", "--set", "base_model.kind=sdxl"), "is a StableDiffusionPipeline, not a StableDiffusionXLPipeline"),
+        (("sd21", "--set", "collect.prompts=null", *TINY), "collect.prompts"),
+        (("sd21", "--device-memory-gib", "0.5"), "--device-memory-gib 0.5: allowed are numbers above 1"),
+        (("sd9",), "unknown preset 'sd9'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(doctor, arguments, message):
+    result = doctor(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("doctor: ")]
+    assert len(lines) == 1
+
+
+def test_without_a_cuda_device_24_gib_are_assumed(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert device_memory_gib(None) == (24.0, "24 GiB assumed, no CUDA device here")
+    assert device_memory_gib(10) == (10, "as given")
+    with pytest.raises(InputError):
+        device_memory_gib(float("nan"))
