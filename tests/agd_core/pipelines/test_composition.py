@@ -135,9 +135,7 @@ def has_ip_adapter(pipe):
 @each_model
 @pytest.mark.parametrize("controlnet", ["before", "after"])
 @pytest.mark.parametrize("order", list(permutations(PARTS)), ids="-".join)
-def test_the_order_of_loading_changes_no_bit_and_no_drift(
-    name, order, controlnet, kit, expected, complaints
-):
+def test_the_order_of_loading_changes_no_bit_and_no_drift(name, order, controlnet, kit, expected, complaints):
     pipe = kit.compose(order, controlnet)
     one_pass, teacher, drift = expected[name]
     assert np.array_equal(drawn(pipe), one_pass)
