@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from agd_core.backbones import backbone_of
 from agd_core.errors import InputError
-from agd_core.pipelines.doors import DOORS, GuidanceEmbedding
-from agd_core.pipelines.loading import _adapters_of, _forget_compiled, _network_of, set_enabled
+from agd_core.pipelines.loading import adapters_of, forget_compiled, network_of, set_enabled
 
 _IMAGE_EMBEDS = "ip_adapter_image_embeds"
 _ROUNDING = 4
@@ -61,8 +60,10 @@ def measure_drift(pipe: Any, **call: Any) -> Drift:
     Raises:
         InputError: no adapter is loaded or active, the call carries no seed, or guidance changes nothing in it.
     """
-    network = _network_of(pipe)
-    if _adapters_of(network)._active is None:
+    from agd_core.pipelines.doors import DOORS, GuidanceEmbedding  # imports torch's compiler, a second's work
+
+    network = network_of(pipe)
+    if adapters_of(network).active is None:
         raise InputError("no adapter of this pipeline is active; agd_core.set_active(pipe, name) chooses one")
     call = {**call, "output_type": "latent", "return_dict": False}
     _check_guidance(pipe, call)
@@ -111,7 +112,7 @@ class _ThreeCalls:
         set_enabled(self.pipe, enabled)
         device = next(self.network.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []), _counted(self.network) as counter:
-            _forget_compiled(self.pipe)
+            forget_compiled(self.pipe)
             output = self.pipe(**{**self.call, **changes})[0]
         return _Result(output, counter.rows)
 
@@ -140,7 +141,7 @@ def _counted(network: nn.Module) -> Iterator[_RowCounter]:
 @contextmanager
 def _as_it_was(pipe: Any, network: nn.Module) -> Iterator[None]:
     """Adapters on or off as before, whatever happens."""
-    enabled = _adapters_of(network)._enabled
+    enabled = adapters_of(network).enabled
     try:
         yield
     finally:

@@ -38,7 +38,7 @@ def load_adapter(pipe: Any, path: str | Path, name: str | None = None, allow_sib
     """
     from agd_core.pipelines.network_adapters import NetworkAdapters
 
-    network, folder = _network_of(pipe), Path(path)
+    network, folder = network_of(pipe), Path(path)
     config, card = read_card(folder)
     name = name or folder.resolve().name
     if (adapters := NetworkAdapters.find(network)) is not None and name in adapters.names:
@@ -48,7 +48,7 @@ def load_adapter(pipe: Any, path: str | Path, name: str | None = None, allow_sib
     adapter = read_adapter(folder, config, backbone_of(network))
     adapters = adapters or NetworkAdapters(network)
     adapters.add(network, name, adapter, card.guidance_range)
-    _forget_compiled(pipe)
+    forget_compiled(pipe)
 
 
 def unload(pipe: Any, name: str | None = None) -> None:
@@ -57,11 +57,11 @@ def unload(pipe: Any, name: str | None = None) -> None:
     Raises:
         InputError: no adapter is loaded, or none of that name.
     """
-    network = _network_of(pipe)
-    adapters = _adapters_of(network)
+    network = network_of(pipe)
+    adapters = adapters_of(network)
     for each in adapters.names if name is None else (name,):
         adapters.remove(network, each)
-    _forget_compiled(pipe)
+    forget_compiled(pipe)
 
 
 def set_enabled(pipe: Any, enabled: bool) -> None:
@@ -70,9 +70,9 @@ def set_enabled(pipe: Any, enabled: bool) -> None:
     Raises:
         InputError: no adapter is loaded.
     """
-    network = _network_of(pipe)
-    _adapters_of(network).set_enabled(network, enabled)
-    _forget_compiled(pipe)
+    network = network_of(pipe)
+    adapters_of(network).set_enabled(network, enabled)
+    forget_compiled(pipe)
 
 
 def set_active(pipe: Any, name: str) -> None:
@@ -81,9 +81,9 @@ def set_active(pipe: Any, name: str) -> None:
     Raises:
         InputError: no adapter of that name.
     """
-    network = _network_of(pipe)
-    _adapters_of(network).set_active(network, name)
-    _forget_compiled(pipe)
+    network = network_of(pipe)
+    adapters_of(network).set_active(network, name)
+    forget_compiled(pipe)
 
 
 def _component_of(pipe: Any) -> nn.Module:
@@ -101,13 +101,23 @@ def _component_of(pipe: Any) -> nn.Module:
     return networks[0]
 
 
-def _network_of(pipe: Any) -> nn.Module:
+def network_of(pipe: Any) -> nn.Module:
+    """The pipeline's denoising network itself.
+
+    Raises:
+        InputError: it has none that an adapter could guide.
+    """
     component = _component_of(pipe)
     network: nn.Module = backbone_of(getattr(component, _COMPILED, component)).network
     return network
 
 
-def _adapters_of(network: nn.Module) -> "NetworkAdapters":
+def adapters_of(network: nn.Module) -> "NetworkAdapters":
+    """What is loaded into a network.
+
+    Raises:
+        InputError: nothing is.
+    """
     from agd_core.pipelines.network_adapters import NetworkAdapters
 
     if (adapters := NetworkAdapters.find(network)) is None:
@@ -149,7 +159,7 @@ def _check_base(network: nn.Module, folder: Path, card: AdapterCard, allow_sibli
         )
 
 
-def _forget_compiled(pipe: Any) -> None:
+def forget_compiled(pipe: Any) -> None:
     """Compiled code holds the hooks that it was compiled with; where the network has any, let it be compiled again."""
     if any(map(_is_compiled, _component_of(pipe).modules())):
         torch.compiler.reset()

@@ -26,7 +26,8 @@ class NetworkAdapters:
         self._door = DOORS[type(network).__name__]
         self._loaded: dict[str, tuple[AttachedAdapter, Limits]] = {}
         self._active: str | None = None
-        self._enabled = False
+        self.enabled = False
+        """Whether pipelines are guided by the active adapter, if there is one."""
         self._guiding = False
         self._handles: list[RemovableHandle] = []
 
@@ -35,6 +36,11 @@ class NetworkAdapters:
         """Those of a network, None where nothing is loaded."""
         owners = (getattr(hook, "__self__", None) for hook in network._forward_pre_hooks.values())
         return next((owner for owner in owners if isinstance(owner, NetworkAdapters)), None)
+
+    @property
+    def active(self) -> str | None:
+        """The adapter that guides while adapters are enabled."""
+        return self._active
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,17 +67,17 @@ class NetworkAdapters:
             InputError: no adapter of that name.
         """
         self._require(name)
-        self._settle(network, name, self._enabled)
+        self._settle(network, name, self.enabled)
 
     def set_enabled(self, network: nn.Module, enabled: bool) -> None:
         """Guide by the active adapter, or leave the pipelines their own CFG, bit for bit."""
         self._settle(network, self._active, enabled)
 
     def _settle(self, network: nn.Module, active: str | None, enabled: bool) -> None:
-        was, shall = self._enabled and self._active is not None, enabled and active is not None
+        was, shall = self.enabled and self._active is not None, enabled and active is not None
         if was != shall:
             (self._door.open if shall else self._door.close)(network)
-        self._active, self._enabled = active, enabled
+        self._active, self.enabled = active, enabled
 
     def remove(self, network: nn.Module, name: str) -> None:
         """Take an adapter off; with the last one the network is as it was.
@@ -82,7 +88,7 @@ class NetworkAdapters:
         self._require(name)
         self._loaded.pop(name)[0].detach()
         if self._active == name:
-            self._settle(network, None, self._enabled)
+            self._settle(network, None, self.enabled)
         if not self._loaded:
             for handle in self._handles:
                 handle.remove()
@@ -90,8 +96,8 @@ class NetworkAdapters:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def before(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Forward pre-hook of the network: let the active adapter act on a guided call."""
-        self._guiding = False
-        if not self._enabled or self._active is None:
+        self._end()  # a call that Ctrl-C ended has not come to `after`
+        if not self.enabled or self._active is None:
             return None
         attached, limits = self._loaded[self._active]
         backbone = backbone_of(network)
@@ -108,10 +114,15 @@ class NetworkAdapters:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def after(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Forward hook of the network, called after an error too (then without output)."""
-        guided, self._guiding = self._guiding, False
+        guided = self._guiding
+        self._end()
+        return self._door.leave(output) if guided and output is not None else None
+
+    def _end(self) -> None:
+        """No adapter acts any more."""
+        self._guiding = False
         for attached, _ in self._loaded.values():
             attached.begin(None)
-        return self._door.leave(output) if guided and output is not None else None
 
     def _require(self, name: str) -> None:
         if name not in self._loaded:

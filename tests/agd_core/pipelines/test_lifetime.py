@@ -161,3 +161,25 @@ def test_the_config_that_is_saved_never_says_a_guidance_embedding(adapters, tmp_
     assert json.loads((tmp_path / "config.json").read_text())["time_cond_proj_dim"] is None
     agd_core.unload(pipe)
     assert pipe.unet.config.time_cond_proj_dim is None
+
+
+@each_family
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_nothing_of_a_call_that_was_broken_off_is_left(case, pipe, error):
+    """Ctrl-C in the middle of the network, which PyTorch tells no hook of."""
+    adapted, network = images(pipe), network_of(pipe)
+    handle = network.get_submodule(backbone_of(network).sites[-1].path).register_forward_hook(break_off(error))
+    with pytest.raises(error):
+        images(pipe)
+    handle.remove()
+    agd_core.set_enabled(pipe, False)
+    assert torch.equal(images(pipe), images(open_pipeline(case)))
+    agd_core.set_enabled(pipe, True)
+    assert torch.equal(images(pipe), adapted)
+
+
+def break_off(error):
+    def hook(module, args, output):
+        raise error
+
+    return hook
