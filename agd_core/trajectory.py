@@ -1,7 +1,7 @@
 """Stage 1's core: which trajectories to collect, and collecting them (AGD, arXiv 2503.07274, Algorithm 1)."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -90,7 +90,12 @@ class CollectConfig(Config):
         return self.model_copy(update={"trajectories": max(1, math.ceil(needed / conditions)) * conditions})
 
 
-def plan_collection(config: CollectConfig, subjects: Subjects, identity: dict[str, Any]) -> CollectionPlan:
+def plan_collection(
+    config: CollectConfig,
+    subjects: Subjects,
+    identity: dict[str, Any],
+    conditions: Mapping[str, np.ndarray] | None = None,
+) -> CollectionPlan:
     """The plan: balanced subjects, guidance scales uniform in the range, kept steps stratified over time.
 
     Row i depends only on the settings and i, so a longer plan begins with the shorter one.
@@ -99,6 +104,7 @@ def plan_collection(config: CollectConfig, subjects: Subjects, identity: dict[st
         config: with its number of trajectories decided, see `CollectConfig.sized`.
         subjects: what the teacher is asked for; each is one row of the plan's condition tensors.
         identity: plain data that tells this content from any other.
+        conditions: the subjects' condition tensors, where they are known already.
     """
     if config.trajectories is None:
         raise ValueError("the number of trajectories is not decided yet: call sized()")
@@ -108,7 +114,7 @@ def plan_collection(config: CollectConfig, subjects: Subjects, identity: dict[st
     return CollectionPlan(
         trajectories=tuple(_planned(index, subjects, config) for index in range(config.trajectories)),
         timesteps=tuple(schedule.to(torch.float32).tolist()),
-        conditions=subjects.condition(range(len(subjects))).to_arrays(),
+        conditions=conditions or subjects.condition(range(len(subjects))).to_arrays(),
         latent_shape=base_model.latent_shape,
         dtype=config.dtype,
         shard_trajectories=shard,

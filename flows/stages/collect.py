@@ -17,7 +17,7 @@ from agd_core.progress import Stopped
 from agd_core.records import CARRIERS, CollectionPlan
 from agd_core.subjects import Subjects
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
-from flows.stages.sharing import bring_over
+from flows.stages.sharing import bring_over, known_conditions
 from flows.stages.trajectories import LOCATION, STORE_SUMMARY, new_store, remember_location, trajectory_problems
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
@@ -51,10 +51,12 @@ def collect(
     base_model = subjects.base_model
     if store_url is None:
         refuse_the_impossible(config, base_model, place)
-    plan = collection_plan(config, guidance, subjects)
+    identity = collection_identity(config, guidance, subjects)
     teacher = GuidedDenoiser(base_model, guidance.build())
 
     def work(artefact: Artefact) -> None:
+        conditions = known_conditions(artefact, new_store(artefact, store_url), identity)
+        plan = plan_collection(config, subjects, identity, conditions)
         store = _prepared(artefact, plan, place, store_url)
         missing = bring_over(artefact, store, store.missing_units(), place)
         collect_missing(config, teacher, base_model, store, missing, place)
@@ -62,25 +64,26 @@ def collect(
         write_json(_summary(store), artefact.path / STORE_SUMMARY)
 
     title = f"collect {config.trajectories} trajectories"
-    identity = artefact_identity(plan)
-    return place.produce(STAGE, identity, work, measured=[LOCATION], check=trajectory_problems, title=title)
+    key = {**identity, "trajectories": config.trajectories}
+    return place.produce(STAGE, key, work, measured=[LOCATION], check=trajectory_problems, title=title)
 
 
 def collection_plan(config: CollectConfig, guidance: GuidanceConfig, subjects: Subjects) -> CollectionPlan:
-    """What `collect` will record.
+    """What `collect` will record where nothing is there yet."""
+    return plan_collection(config, subjects, collection_identity(config, guidance, subjects))
 
-    Its identity tells one trajectory from another, so it leaves out how many there are.
-    """
+
+def collection_identity(config: CollectConfig, guidance: GuidanceConfig, subjects: Subjects) -> dict[str, Any]:
+    """What tells one trajectory from another; so it leaves out how many there are."""
     settings = config.identity()
     del settings["trajectories"]
-    identity = {
+    return {
         "version": VERSION,
         "base_model": subjects.base_model.pipeline_digest(),
         "prompts": subjects.identity(),
         "guidance": guidance.identity(),
         "collect": settings,
     }
-    return plan_collection(config, subjects, identity)
 
 
 def artefact_identity(plan: CollectionPlan) -> dict[str, Any]:

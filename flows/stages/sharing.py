@@ -4,8 +4,11 @@ Trajectory i depends on the settings and i alone, so collections of the same set
 full units of work in common.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
+
+import numpy as np
 
 from agd_core.progress import Stopped
 from agd_core.records import CollectionPlan
@@ -20,6 +23,21 @@ from storage.zarr_store import ZarrTrajectoryStore
 def units_elsewhere(artefact: Artefact, plan: CollectionPlan, missing: Sequence[int]) -> set[int]:
     """Which units of a plan other artefacts beside this one hold; nothing is brought over."""
     return {unit for _, units in _offers(artefact, plan, missing) for unit in units}
+
+
+def known_conditions(
+    artefact: Artefact, own: ObjectStore, identity: Mapping[str, Any]
+) -> Mapping[str, np.ndarray] | None:
+    """The condition tensors of an earlier start here, or of another collection with this identity; None without one.
+
+    Encoded prompts differ in their last bits from device to device, so a collection keeps those that it began with. And
+    nothing is encoded twice.
+    """
+    for store in (own, *_siblings(artefact)):
+        with suppress(OSError, ValueError, ImportError):  # what cannot be read tells nothing
+            if dict((plan := ZarrTrajectoryStore.open(store).plan).identity) == dict(identity):
+                return plan.conditions
+    return None
 
 
 def bring_over(artefact: Artefact, store: ZarrTrajectoryStore, missing: Sequence[int], place: Workplace) -> list[int]:
@@ -56,11 +74,17 @@ def _offers(
     artefact: Artefact, plan: CollectionPlan, missing: Sequence[int]
 ) -> Iterator[tuple[ObjectStore, list[int]]]:
     """Every other store of the output folder, finished or not, with the missing units that it holds."""
-    siblings = artefact.path.parent.glob(f"{artefact.stage}-*") if missing else ()
-    for path in sorted(path for path in siblings if path != artefact.path and path.is_dir()):
+    for source in _siblings(artefact) if missing else ():
         with suppress(OSError, ValueError, ImportError):  # what cannot be read is no offer
-            source = _store_at(Artefact(path, artefact.stage, ""))
             yield source, shared_units(source, plan, missing)
+
+
+def _siblings(artefact: Artefact) -> Iterator[ObjectStore]:
+    """The stores of other collections of this output folder."""
+    paths = artefact.path.parent.glob(f"{artefact.stage}-*")
+    for path in sorted(path for path in paths if path != artefact.path and path.is_dir()):
+        with suppress(OSError, ValueError, ImportError):
+            yield _store_at(Artefact(path, artefact.stage, ""))
 
 
 def _store_at(artefact: Artefact) -> ObjectStore:

@@ -8,11 +8,12 @@ import agd_core
 from agd_core.denoising import denoise
 from agd_core.errors import InputError
 from agd_core.miniatures import miniature_folder
+from agd_core.progress import Stopped
 from agd_core.schedulers import build_scheduler
 from agd_core.seeding import generator, stacked_noise
 from flows.presets import load_config
 from flows.stages.collect import collection_plan
-from flows.stages.distill import distill, open_base_model
+from flows.stages.distill import collect_stage, distill, open_base_model
 from flows.stages.trajectories import open_trajectories
 from flows.subjects import collect_subjects
 from flows.workplace import Workplace
@@ -191,3 +192,22 @@ def test_other_prompts_are_other_trajectories_and_the_same_prompts_elsewhere_are
     assert plan(f"collect.prompts={moved}", "collect.prompt_count=2").dataset_id == given.dataset_id
     assert plan().dataset_id != given.dataset_id
     assert [row.prompt for row in given.trajectories[:3]] == [WORDS[0], WORDS[1], WORDS[0]]
+
+
+def test_a_collection_keeps_the_prompts_that_it_began_with(tmp_path, monkeypatch):
+    """Another device encodes a prompt to other last bits; a stopped collection goes on all the same, and grows."""
+    config, stop = config_of("tiny-sd", "collect.trajectories=8"), iter([False] * 5)
+    base_model = open_base_model(config, Workplace(tmp_path))
+    with pytest.raises(Stopped):
+        collect_stage(config, base_model, Workplace(tmp_path, should_stop=lambda: next(stop, True)))
+    begun = open_trajectories_of(tmp_path).plan.conditions["encoder_hidden_states"]
+
+    encode = type(base_model.encoder).encode
+    elsewhere = lambda self, prompts: [tensor + 1e-4 for tensor in encode(self, prompts)]  # noqa: E731
+    monkeypatch.setattr(type(base_model.encoder), "encode", elsewhere)
+    finished = open_trajectories(collect_stage(config, base_model, Workplace(tmp_path)))
+    assert (finished.plan.conditions["encoder_hidden_states"] == begun).all()
+    longer = open_trajectories(
+        collect_stage(config_of("tiny-sd", "collect.trajectories=12"), base_model, Workplace(tmp_path))
+    )
+    assert longer.plan.unit_ids[:2] == finished.plan.unit_ids
