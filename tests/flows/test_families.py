@@ -7,17 +7,20 @@ import torch
 import agd_core
 from agd_core.denoising import denoise
 from agd_core.errors import InputError
+from agd_core.extractors.clip import ClipFeatures
 from agd_core.miniatures import miniature_folder
 from agd_core.progress import Stopped
 from agd_core.schedulers import build_scheduler
 from agd_core.seeding import generator, stacked_noise
 from flows.presets import load_config
+from flows.prompts import load_prompts
 from flows.stages.collect import collection_plan
 from flows.stages.distill import collect_stage, distill, open_base_model
 from flows.stages.trajectories import open_trajectories
 from flows.subjects import collect_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
+from tests.agd_core.extractors.tiny_clip import write_tiny_clip
 
 SMALL = (
     "collect.trajectories=8",
@@ -211,3 +214,15 @@ def test_a_collection_keeps_the_prompts_that_it_began_with(tmp_path, monkeypatch
         collect_stage(config_of("tiny-sd", "collect.trajectories=12"), base_model, Workplace(tmp_path))
     )
     assert longer.plan.unit_ids[:2] == finished.plan.unit_ids
+
+
+def test_the_clip_score_is_that_of_the_prompts(tmp_path, monkeypatch):
+    """Random weights; what counts is which texts the images are compared with."""
+    asked, clip = [], write_tiny_clip(tmp_path / "clip")
+    embed = ClipFeatures.embed
+    monkeypatch.setattr(ClipFeatures, "embed", lambda self, texts: asked.append(tuple(texts)) or embed(self, texts))
+    changes = ("evaluate.extractor=clip", f"evaluate.extractor_weights={clip}", "evaluate.metrics=[agreement]")
+    config = config_of("tiny-sd", *changes, "sample.prompt_count=3")
+    rows = distill(config, "agd distill", Workplace(tmp_path)).metrics["rows"]
+    assert all(-100 <= row["scores"]["clip_score"]["value"] <= 100 for row in rows)
+    assert set(asked) == {load_prompts("builtin:everyday-1000", 3, "sample.prompts")}

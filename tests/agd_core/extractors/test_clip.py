@@ -11,28 +11,14 @@ from torch.nn.functional import cosine_similarity
 
 from agd_core.extractors import Extracted, open_extractor
 from agd_core.extractors.clip import prompt
+from tests.agd_core.extractors.tiny_clip import write_tiny_clip
 
 transformers = pytest.importorskip("transformers")
-SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
-    vocabulary = {token: index for index, token in enumerate([*letters, *SPECIAL])}
-    path = tmp_path_factory.mktemp("clip")
-    transformers.CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(path)
-    layers = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ends = {"bos_token_id": vocabulary[SPECIAL[0]], "eos_token_id": vocabulary[SPECIAL[1]]}
-    config = transformers.CLIPConfig(
-        text_config={**layers, **ends, "vocab_size": len(vocabulary), "max_position_embeddings": 40},
-        vision_config={**layers, "image_size": 64, "patch_size": 16},
-        projection_dim=16,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.CLIPModel(config).save_pretrained(path)
-    return path
+    return write_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture
