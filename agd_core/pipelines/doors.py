@@ -20,10 +20,11 @@ class Limits:
 
     adapter: str
     guidance_range: tuple[float, float]
+    prediction_type: str
 
     def check(self, call: RunningCall) -> None:
         """See `RunningCall.check`."""
-        call.check(self.adapter, self.guidance_range)
+        call.check(self.adapter, self.guidance_range, self.prediction_type)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class GuidanceEmbedding(Door):
 
     def open(self, network: Any) -> None:
         """Ask for the embedding."""
-        if network.config.time_cond_proj_dim is not None:
+        if network.config.time_cond_proj_dim not in (None, WIDTH):
             raise InputError("this UNet takes a guidance embedding itself: it is guidance-distilled already")
         network.config.time_cond_proj_dim = WIDTH
 
@@ -95,7 +96,7 @@ class GuidanceEmbedding(Door):
         if embedding is None:
             raise InputError(
                 f"{call.classes[0]} hands its UNet no guidance embedding, adapter {limits.adapter!r} cannot guide it; "
-                f"{FOR_CFG}"
+                f"{FOR_CFG}; where the UNet's config was changed since, set_enabled(pipe, True) asks again"
             )
         limits.check(call)
         _check_image_rows(call, kwargs, latents.shape[0])

@@ -10,6 +10,7 @@ from agd_core.adapter_files import SKETCH, AdapterCard, read_adapter, read_card
 from agd_core.backbones import BACKBONES, backbone_of
 from agd_core.base_sketch import compare, load_sketch
 from agd_core.errors import InputError
+from agd_core.pipelines.running_call import prediction_type_of
 
 if TYPE_CHECKING:  # it imports torch's compiler, a second's work
     from agd_core.pipelines.network_adapters import NetworkAdapters
@@ -36,6 +37,7 @@ def load_adapter(pipe: Any, path: str | Path, name: str | None = None, allow_sib
         InputError: no pipeline, no such network, no adapter there, a name that is taken, or an adapter of another
             network or prediction type.
     """
+    from agd_core.pipelines.doors import Limits
     from agd_core.pipelines.network_adapters import NetworkAdapters
 
     network, folder = network_of(pipe), Path(path)
@@ -47,7 +49,7 @@ def load_adapter(pipe: Any, path: str | Path, name: str | None = None, allow_sib
     _check_base(network, folder, card, allow_sibling)
     adapter = read_adapter(folder, config, backbone_of(network))
     adapters = adapters or NetworkAdapters(network)
-    adapters.add(network, name, adapter, card.guidance_range)
+    adapters.add(network, adapter, Limits(name, card.guidance_range, card.prediction_type))
     forget_compiled(pipe)
 
 
@@ -127,9 +129,7 @@ def adapters_of(network: nn.Module) -> "NetworkAdapters":
 
 def _check_prediction(pipe: Any, folder: Path, card: AdapterCard) -> None:
     scheduler = pipe.scheduler
-    said = str(scheduler.config.get("prediction_type", "epsilon"))
-    found = "flow" if "FlowMatch" in type(scheduler).__name__ or said == "flow_prediction" else said
-    if found != card.prediction_type:
+    if (found := prediction_type_of(scheduler)) != card.prediction_type:
         raise InputError(
             f"adapter {folder} was trained for prediction type {card.prediction_type} ({card.base_source}), "
             f"this pipeline's {type(scheduler).__name__} expects {found}"

@@ -1,6 +1,9 @@
 """The adapters of one network, and the two hooks through which every pipeline of that network reaches them."""
 
+import sys
+import threading
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -12,6 +15,10 @@ from agd_core.backbones import Backbone, NetworkCall, backbone_of
 from agd_core.denoiser import PerRow
 from agd_core.errors import InputError
 from agd_core.pipelines.doors import DOORS, Limits
+
+_TURNS = threading.Condition()
+"""For all networks, and not in `NetworkAdapters`: a lock cannot be copied."""
+_LOOK_AGAIN_SECONDS = 0.05
 
 
 class NetworkAdapters:
@@ -29,6 +36,8 @@ class NetworkAdapters:
         self.enabled = False
         """Whether pipelines are guided by the active adapter, if there is one."""
         self._guiding = False
+        self._thread: int | None = None
+        """The thread whose call runs."""
         self._handles: list[RemovableHandle] = []
 
     @staticmethod
@@ -47,14 +56,14 @@ class NetworkAdapters:
         """Everything that is loaded."""
         return tuple(self._loaded)
 
-    def add(self, network: nn.Module, name: str, adapter: Adapter, guidance_range: tuple[float, float]) -> None:
-        """Attach an adapter under a name that is free, active and enabled.
+    def add(self, network: nn.Module, adapter: Adapter, limits: Limits) -> None:
+        """Attach an adapter under a name that is free (`limits` has it), active and enabled.
 
         Raises:
             InputError: the network's pipelines cannot be guided.
         """
-        self._settle(network, name, True)
-        self._loaded[name] = AttachedAdapter(network, adapter), Limits(name, guidance_range)
+        self._settle(network, limits.adapter, True)
+        self._loaded[limits.adapter] = AttachedAdapter(network, adapter), limits
         self._handles = self._handles or [
             network.register_forward_pre_hook(self.before, with_kwargs=True),
             network.register_forward_hook(self.after, with_kwargs=True, always_call=True),
@@ -70,13 +79,23 @@ class NetworkAdapters:
         self._settle(network, name, self.enabled)
 
     def set_enabled(self, network: nn.Module, enabled: bool) -> None:
-        """Guide by the active adapter, or leave the pipelines their own CFG, bit for bit."""
+        """Guide by the active adapter, or leave the pipelines their own CFG, bit for bit.
+
+        Raises:
+            InputError: there is no active one.
+        """
+        if enabled and self._active is None:
+            raise InputError(
+                f"no adapter is active; agd_core.set_active(pipe, name), loaded: {', '.join(self._loaded)}"
+            )
         self._settle(network, self._active, enabled)
 
     def _settle(self, network: nn.Module, active: str | None, enabled: bool) -> None:
         was, shall = self.enabled and self._active is not None, enabled and active is not None
-        if was != shall:
-            (self._door.open if shall else self._door.close)(network)
+        if shall:
+            self._door.open(network)
+        elif was:
+            self._door.close(network)
         self._active, self.enabled = active, enabled
 
     def remove(self, network: nn.Module, name: str) -> None:
@@ -96,9 +115,11 @@ class NetworkAdapters:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def before(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Forward pre-hook of the network: let the active adapter act on a guided call."""
-        self._end()  # a call that Ctrl-C ended has not come to `after`
         if not self.enabled or self._active is None:
+            self._end()  # a call that Ctrl-C ended has not come to `after`
             return None
+        self._take_turn(network)
+        self._end()
         attached, limits = self._loaded[self._active]
         backbone = backbone_of(network)
         latents = backbone.read_call(args, kwargs).latents
@@ -114,9 +135,21 @@ class NetworkAdapters:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def after(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Forward hook of the network, called after an error too (then without output)."""
+        if self._thread != get_ident():
+            return None
         guided = self._guiding
         self._end()
+        with _TURNS:
+            self._thread = None
+            _TURNS.notify_all()
         return self._door.leave(output) if guided and output is not None else None
+
+    def _take_turn(self, network: nn.Module) -> None:
+        """Wait until no other thread is inside the network: its hooks can serve one call at a time."""
+        with _TURNS:
+            while self._thread not in (None, get_ident()) and _is_inside(self._thread, network):
+                _TURNS.wait(_LOOK_AGAIN_SECONDS)
+            self._thread = get_ident()
 
     def _end(self) -> None:
         """No adapter acts any more."""
@@ -141,6 +174,16 @@ class _LazyInputs:
         time_features = self.backbone.embed_timestep(self.call.timestep)
         condition_features = self.backbone.embed_condition(self.call.condition)
         return AdapterInputs(self.guidance_scale, time_features, condition_features)
+
+
+def _is_inside(thread: int | None, network: nn.Module) -> bool:
+    """Whether a thread is in a call of the network now; one that Ctrl-C ended is not."""
+    frame = sys._current_frames().get(thread or 0)
+    while frame is not None:
+        if frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is network:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _follow(adapter: Adapter, device: torch.device) -> None:

@@ -8,7 +8,8 @@ import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType
+from functools import cache
+from types import CodeType, FrameType
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from agd_core.errors import InputError
 _NEGATIVE = "negative_"
 _OFF: Mapping[str, Any] = {"guidance_rescale": 0, "skip_guidance_layers": None, "pag_scale": 0, "guess_mode": False}
 """Arguments that change how the two halves of CFG are joined, and the value at which they do nothing."""
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 FOR_CFG = "agd_core.set_enabled(pipe, False) turns the adapter off for CFG"
 
 
@@ -33,24 +35,48 @@ class RunningCall:
     """What the user gave, by name."""
     defaults: Mapping[str, Any]
     """What stands for every argument that is not given."""
+    prediction_type: str
+    """What the pipeline's scheduler takes the network's answer for."""
+    zero_is_nothing: bool
+    """Whether no negative prompt is zeros here and an empty one is not (SDXL's `force_zeros_for_empty_prompt`)."""
 
-    def check(self, adapter: str, guidance_range: tuple[float, float]) -> None:
+    def check(self, adapter: str, guidance_range: tuple[float, float], prediction_type: str) -> None:
         """The user asks for nothing that an adapter cannot give.
 
         Raises:
             InputError: what it is, and what to do.
         """
-        for name, default in self.defaults.items():
-            value = self.arguments.get(name, default)
-            nothing = _OFF.get(name, default)
-            if (name in _OFF or name.startswith(_NEGATIVE)) and not _equal(value, nothing):
+        for name in (*self.defaults, *self.arguments):
+            nothing = self.defaults.get(name)
+            value, nothing = self.arguments.get(name, nothing), _OFF.get(name, nothing)
+            if (name in _OFF or name.startswith(_NEGATIVE)) and not self._says_nothing(value, nothing):
                 raise InputError(f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}: drop it; {FOR_CFG}")
+        if self.prediction_type != prediction_type:
+            raise InputError(
+                f"{self.classes[0]}: its scheduler expects {self.prediction_type}, adapter {adapter!r} was trained for "
+                f"{prediction_type}; give it the scheduler that it had; {FOR_CFG}"
+            )
         low, high = guidance_range
         if not low <= self.guidance_scale <= high:
             raise InputError(
                 f"{self.classes[0]}: guidance_scale {self.guidance_scale:g} is outside the range {low:g} to {high:g} "
                 f"that adapter {adapter!r} was trained for; {FOR_CFG}"
             )
+
+    def _says_nothing(self, value: Any, nothing: Any) -> bool:
+        """Whether an argument says no more than `nothing` does."""
+        if value is None or isinstance(value, Tensor):
+            return value is None
+        texts = value if isinstance(value, list | tuple) else [value]
+        if all(isinstance(text, str) for text in texts):
+            return not any(texts) and not self.zero_is_nothing
+        return bool(value == nothing)
+
+
+def prediction_type_of(scheduler: Any) -> str:
+    """What a scheduler takes the network's answer for: "epsilon", "v_prediction", "flow" or diffusers' other words."""
+    said = str(scheduler.config.get("prediction_type", "epsilon"))
+    return "flow" if "FlowMatch" in type(scheduler).__name__ or said == "flow_prediction" else said
 
 
 def running_call() -> RunningCall | None:
@@ -66,10 +92,17 @@ def running_call() -> RunningCall | None:
 
 
 def _read(pipe: Any, frame: FrameType) -> RunningCall:
-    defaults = _defaults(type(pipe))
+    defaults = _defaults(type(pipe), frame.f_code)  # type: ignore[arg-type]
     scale = getattr(pipe, "_guidance_scale", frame.f_locals.get("guidance_scale"))
     classes = tuple(kind.__name__ for kind in type(pipe).__mro__)
-    return RunningCall(classes, 1.0 if scale is None else float(scale), _given(frame, tuple(defaults)), defaults)
+    return RunningCall(
+        classes,
+        1.0 if scale is None else float(scale),
+        _given(frame, tuple(defaults)),
+        defaults,
+        prediction_type_of(pipe.scheduler),
+        bool(pipe.config.get("force_zeros_for_empty_prompt")),
+    )
 
 
 def _given(frame: FrameType, names: tuple[str, ...]) -> dict[str, Any]:
@@ -85,15 +118,11 @@ def _given(frame: FrameType, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: frame.f_locals[name] for name in names if name in frame.f_locals}
 
 
-def _defaults(pipeline_class: type) -> dict[str, Any]:
-    parameters = list(inspect.signature(pipeline_class.__call__).parameters.values())[1:]
-    return {parameter.name: parameter.default for parameter in parameters}
-
-
-def _equal(value: Any, nothing: Any) -> bool:
-    """Whether an argument says no more than `nothing` does."""
-    if isinstance(value, Tensor):
-        return False
-    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return not any(value)
-    return value is None or value == "" or bool(value == nothing)
+@cache
+def _defaults(pipeline_class: type, code: CodeType) -> dict[str, Any]:
+    """Arguments of the `__call__` with this code: a subclass may have one of its own above it."""
+    calls = [vars(kind)["__call__"] for kind in pipeline_class.__mro__ if "__call__" in vars(kind)]
+    running = next((call for call in calls if getattr(inspect.unwrap(call), "__code__", None) is code), calls[0])
+    parameters = list(inspect.signature(running).parameters.values())[1:]
+    named = (parameter for parameter in parameters if parameter.kind not in _COLLECTING)
+    return {parameter.name: parameter.default for parameter in named}

@@ -113,7 +113,8 @@ def sizes_of(base_model: BaseModelConfig) -> FullSizeModel:
     """
     source = base_model.source
     if source.startswith(BUILTIN) or Path(source).expanduser().is_dir():
-        model = FullSizeModel.of_folder(resolve_source(source), source)
+        model = FullSizeModel.of_folder(folder := resolve_source(source), source)
+        _require_weights(folder, source)
     elif (known := known_as(source)) is not None:
         model = known
     else:
@@ -129,6 +130,12 @@ def sizes_of(base_model: BaseModelConfig) -> FullSizeModel:
             f"{family!r}"
         )
     return model
+
+
+def _require_weights(folder: Path, source: str) -> None:
+    networks = [folder / name for name in ("unet", "transformer") if (folder / name).is_dir()]
+    if not any(path for network in networks for path in network.glob("*.safetensors")):
+        raise InputError(f"base model {source} has no weights of its network (*.safetensors in {networks[0]})")
 
 
 class _Examination:

@@ -26,6 +26,8 @@ PIPELINES = {
     "sdxl-controlnet": ("tiny-sdxl", "StableDiffusionXLControlNetPipeline"),
     "dit": ("tiny-dit", "DiTPipeline"),
     "sd3": ("tiny-sd3", "StableDiffusion3Pipeline"),
+    "sd3-img2img": ("tiny-sd3", "StableDiffusion3Img2ImgPipeline"),
+    "sd3-inpaint": ("tiny-sd3", "StableDiffusion3InpaintPipeline"),
 }
 PREDICTIONS = {"tiny-sd-v": "v_prediction", "tiny-sd3": "flow"}
 CONFIG = CrossAttentionConfig(hidden_width=16)

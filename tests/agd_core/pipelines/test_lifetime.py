@@ -2,6 +2,7 @@
 
 import copy
 import json
+import threading
 
 import accelerate
 import diffusers
@@ -183,3 +184,28 @@ def break_off(error):
         raise error
 
     return hook
+
+
+@pytest.mark.parametrize("case", ["sd", "dit"])
+def test_threads_that_share_a_network_take_turns(case, pipe):
+    """Every thread gets the images of its own guidance scale, also of none."""
+    scales, made = (1.0, 2.0, 9.0), {}
+    pipes = {scale: sharing_the_network(pipe) for scale in scales}
+    alone = {scale: images(pipes[scale], scale) for scale in scales}
+
+    def work(scale):
+        made[scale] = [images(pipes[scale], scale) for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=(scale,)) for scale in scales]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(image, alone[scale]) for scale in scales for image in made[scale])
+
+
+def sharing_the_network(pipe):
+    """A pipeline of the same parts but for scheduler and tokenizer, which are for one thread."""
+    own = {name: copy.deepcopy(part) for name, part in pipe.components.items() if name in ("scheduler", "tokenizer")}
+    extra = {} if "unet" not in pipe.components else {"requires_safety_checker": False}
+    return quiet(type(pipe)(**{**pipe.components, **own}, **extra))

@@ -235,3 +235,47 @@ def test_a_narrow_range_is_kept_to(tmp_path):
     refused(lambda: images(pipe, 2.0), "guidance_scale 2 is outside the range 3 to 5")
     assert torch.isfinite(images(pipe, 1.0)).all()
     assert torch.isfinite(images(pipe, 5.0)).all()
+
+
+def test_sdxl_tells_an_empty_negative_prompt_from_none(adapters):
+    """No negative prompt is zeros there, and the adapter has learnt that; an empty one is encoded."""
+    pipe = open_miniature("tiny-sdxl")
+    without, empty = images(pipe), images(pipe, negative_prompt="")
+    assert not torch.allclose(without, empty, atol=1e-4)
+    agd_core.load_adapter(pipe, adapters("tiny-sdxl"))
+    refused(lambda: images(pipe, negative_prompt=""), "negative_prompt has no effect")
+
+
+@pytest.mark.parametrize("asked", [{"negative_prompt": "ugly"}, {"guidance_rescale": 0.7}, {"guidance_scale": 10.5}])
+def test_a_subclass_with_a_call_of_its_own_hides_nothing(loaded, asked):
+    class Mine(diffusers.StableDiffusionPipeline):
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    pipe = quiet(Mine(**loaded.components, requires_safety_checker=False))
+    expected = images(loaded)
+    assert torch.equal(images(pipe), expected)
+    refused(lambda: images(pipe, **asked), next(iter(asked)))
+
+
+def test_another_prediction_type_after_loading_is_refused(loaded):
+    loaded.scheduler = diffusers.DDIMScheduler.from_config(loaded.scheduler.config, prediction_type="v_prediction")
+    refused(lambda: images(loaded), "its scheduler expects v_prediction", "trained for epsilon")
+    agd_core.set_enabled(loaded, False)
+    assert torch.isfinite(images(loaded)).all()
+
+
+def test_without_an_active_adapter_there_is_nothing_to_enable(loaded, adapters):
+    agd_core.load_adapter(loaded, adapters("tiny-sd", trained=False), "other")
+    agd_core.unload(loaded, "other")
+    refused(lambda: agd_core.set_enabled(loaded, True), "no adapter is active", "mine")
+    agd_core.set_active(loaded, "mine")
+    assert not torch.equal(images(loaded), images(loaded, 1.0))
+
+
+def test_a_changed_configuration_is_named_and_can_be_mended(loaded):
+    expected = images(loaded)
+    loaded.unet.register_to_config(note="x")
+    refused(lambda: images(loaded), "hands its UNet no guidance embedding", "set_enabled(pipe, True)")
+    agd_core.set_enabled(loaded, True)
+    assert torch.equal(images(loaded), expected)
