@@ -121,19 +121,20 @@ def test_json_is_one_object(doctor):
 
 
 def proposal(gib, *overrides):
-    source = ("base_model.source=builtin:tiny-sd", "base_model.resolution=null", "train.batch_size=512")
-    tiny = ("sample.batch_size=2", "collect.batch_size=2", "train.activation_checkpointing=false")
-    return examine(load_config("sd21", [*source, *tiny, *overrides]), gib)
+    source = ("base_model.source=builtin:tiny-sd3", "base_model.resolution=null", "train.batch_size=2048")
+    tiny = ("sample.batch_size=2", "collect.batch_size=2", "adapters.0.hidden_width=32", "collect.prompt_count=4")
+    large = ("train.activation_checkpointing=false", "base_model.dtype=float32")
+    return examine(load_config("sd3", [*source, *tiny, *large, *overrides]), gib)
 
 
 def test_settings_are_proposed_in_order_and_then_they_fit():
-    first = proposal(1.9)
-    assert not first["fits"]
-    assert first["proposal"][0] == "train.activation_checkpointing=true"
-    assert proposal(1.9, *first["proposal"])["fits"]
-    more = proposal(1.2)
-    assert more["proposal"][:2] == ["train.activation_checkpointing=true", "base_model.dtype=bfloat16"]
-    assert proposal(1.2, *more["proposal"])["fits"]
+    remedies = ["train.activation_checkpointing=true", "base_model.dtype=bfloat16", "train.optimizer_memory=offloaded"]
+    assert proposal(4.9)["proposal"] == remedies[:1]
+    all_of_them = proposal(1.9)
+    assert not all_of_them["fits"]
+    assert all_of_them["proposal"][:3] == remedies
+    assert all_of_them["proposal"][3].startswith("train.batch_size=")
+    assert proposal(1.9, *all_of_them["proposal"])["fits"]
 
 
 def test_where_nothing_fits_the_exit_code_is_one(doctor):
