@@ -6,13 +6,14 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from typer.main import get_command
 
 from agd_core.adapter_files import AdapterCard, read_card, save_adapter
 from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
-from agd_core.base_models import DiTConfig
+from agd_core.base_models import DiTConfig, SDConfig
 from agd_core.report.model_card import FILE, ModelCard, render_card
 from flows.cli import app
 from tests.agd_core.report.made_up import FEW, full_row, row, score
@@ -90,6 +91,24 @@ def test_the_usage_lines_run_in_the_adapters_folder_without_network(saved):
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "3 network evaluations per image\n"
     assert Image.open(saved / "samples.png").size == (2 * (5 * 33 - 1), 2 * (2 * 33 - 1))
+
+
+def test_the_usage_lines_of_a_model_with_prompts_are_the_stock_pipelines(tmp_path):
+    base_model = SDConfig(source="builtin:tiny-sd").build(torch.device("cpu"))
+    config = OffsetConfig(hidden_width=8)
+    adapter = Adapter(config, base_model.backbone.sites, base_model.backbone.embedding_widths)
+    files = AdapterCard.of(base_model, adapter, "builtin:tiny-sd", (1.0, 5.0), "d" * 64)
+    save_adapter(adapter, files, base_model.network, tmp_path)
+    text = render_card(
+        card(base_model=SDConfig(source="builtin:tiny-sd"), adapter=config, files=files, scheduler="ddim", steps=2)
+    )
+    (code,) = blocks(text, "python")
+    assert "agd_core.load_adapter(pipe" in code
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, "-c", NO_NETWORK]
+    ran = subprocess.run(run, input=code, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert Image.open(tmp_path / "sample.png").size == (128, 128)
 
 
 def test_the_usage_lines_name_what_differs_from_the_defaults():
