@@ -23,7 +23,7 @@ _OVER_SCALE = {
     "clip_score": ("CLIP score over scale", "CLIP score"),
     "paired_mse": ("Paired error over scale", "paired MSE to CFG"),
 }
-_EQUAL_NOISE = "All methods start from the same noise and classes."
+_EQUAL_NOISE = "All methods start from the same noise, with the same classes or prompts."
 
 
 def plots(headline: Sequence[Row], curve: Sequence[Row], trained: Trained, extras: Extras) -> list[Picture]:
