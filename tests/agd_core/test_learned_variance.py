@@ -25,7 +25,6 @@ from agd_core.trainer import TrainConfig, _distillation_loss, train_adapter
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from storage.objects import MemoryObjects
 from storage.zarr_store import ZarrTrajectoryStore
-from tests.storage.contract import make_plan
 
 SHAPE = (4, 5, 5)
 SEEDS = [3, 11]
@@ -244,23 +243,6 @@ def test_training_learns_every_channel_of_the_prediction(channels):
     difference = answer - latents[:, 1:].reshape(4, channels, 5, 5)
     assert loss.item() == pytest.approx(difference.square().mean().item(), rel=1e-6)
     assert loss.item() > 0
-
-
-def test_a_plan_without_variance_has_the_identity_it_always_had():
-    """Stores of before are continued and shared, not collected anew."""
-    plan = make_plan()
-    assert plan.settings_id == "a2666793e77c82645429eca82c5709d95c07007e9538dcc335dc8d8ff01160d3"
-    assert plan.dataset_id == "00df4e1b97fbd5d638b69daa0cc3479c540e7acd97399adffb1aa588cf298a8e"
-    other = make_plan(prediction_slots=2)
-    assert (other.pair_shape, other.prediction_channels) == ((3, 2, 3, 3), 4)
-    assert other.pair_bytes == plan.pair_bytes * 3 // 2
-    assert not {other.settings_id, other.dataset_id, *other.unit_ids} & {plan.settings_id, *plan.unit_ids}
-
-
-@pytest.mark.parametrize("slots", [0, 3])
-def test_a_prediction_of_other_slots_is_refused(slots):
-    with pytest.raises(ValueError, match=f"1 slot, or 2 with a learned variance, not {slots}"):
-        make_plan(prediction_slots=slots)
 
 
 @pytest.fixture(scope="module")

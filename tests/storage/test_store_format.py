@@ -57,3 +57,20 @@ def test_an_export_of_it_is_refused_too():
     assert export_problems(objects) == [problem]
     with pytest.raises(ValueError, match=TOLD):
         WebDatasetReader(objects)
+
+
+def test_a_plan_without_variance_has_the_identity_it_always_had():
+    """Stores of before are continued and shared, not collected anew."""
+    plan = make_plan()
+    assert plan.settings_id == "a2666793e77c82645429eca82c5709d95c07007e9538dcc335dc8d8ff01160d3"
+    assert plan.dataset_id == "00df4e1b97fbd5d638b69daa0cc3479c540e7acd97399adffb1aa588cf298a8e"
+    other = make_plan(prediction_slots=2)
+    assert (other.pair_shape, other.prediction_channels) == ((3, 2, 3, 3), 4)
+    assert other.pair_bytes == plan.pair_bytes * 3 // 2
+    assert not {other.settings_id, other.dataset_id, *other.unit_ids} & {plan.settings_id, *plan.unit_ids}
+
+
+@pytest.mark.parametrize("slots", [0, 3])
+def test_a_prediction_of_other_slots_is_refused(slots):
+    with pytest.raises(ValueError, match=f"1 slot, or 2 with a learned variance, not {slots}"):
+        make_plan(prediction_slots=slots)
