@@ -23,8 +23,8 @@ from agd_core.student import Student
 from agd_core.training_loop import Loop, LoopConfig
 
 _HALF_PRECISION_SCALE = 2.0**12
-"""The loss is multiplied by it on its way through a float16 network: gradients per latent element are about 1e-5, where
-float16 has lost half of its digits."""
+"""The loss is multiplied by it on its way through a float16 network: it is a mean over all latent elements, so each has
+a small gradient, and float16 loses digits below 6e-5, its smallest normal number."""
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"device": torch.optim.Adam, "offloaded": OffloadedAdam}
 
 
