@@ -12,13 +12,21 @@ NAMED = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in SO
 
 ALLOWED_OWN_IMPORTS = {
     "agd_core": ("agd_core",),
-    "storage": ("storage", "agd_core.records", "agd_core.digest", "agd_core.permutation"),
+    "storage": (
+        "storage",
+        "agd_core.records",
+        "agd_core.digest",
+        "agd_core.permutation",
+        "agd_core.errors",
+        "agd_core.safe_files",
+    ),
     "flows": ("flows", "storage", "agd_core"),
 }
 STORAGE_FORMATS = ("zarr", "numcodecs", "webdataset", "pyarrow")
 PREFECT_ROOM = "flows/lab/"
 CORE_ORDER = (
-    ("errors", "digest", "config", "progress", "records", "permutation", "parent_death", "peak_memory", "weights"),
+    ("errors", "strict_yaml"),
+    ("safe_files", "digest", "config", "progress", "records", "permutation", "parent_death", "peak_memory", "weights"),
     ("seeding", "checkpoint", "base_sketch", "condition", "fashion_mnist", "miniatures", "order", "protocol"),
     ("denoiser", "offloaded_adam", "training_loop", "schedulers", "dataset"),
     ("backbones",),
