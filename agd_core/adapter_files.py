@@ -10,10 +10,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 from agd_core.adapters import Adapter, AdapterConfig, AnyAdapterConfig
+from agd_core.atomic import write_json
 from agd_core.backbones import Backbone
 from agd_core.base_models.base import BaseModel
 from agd_core.base_sketch import save_sketch, sketch_of
-from agd_core.checkpoint import load_tensors, save_tensors, write_json
+from agd_core.checkpoint import load_tensors, save_tensors
 from agd_core.errors import InputError, first_line
 from agd_core.student import Student
 

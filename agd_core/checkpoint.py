@@ -7,7 +7,9 @@ atomically, so a kill at any moment leaves the previous checkpoint.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +18,40 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from agd_core.atomic import replacing
 from agd_core.digest import canonical_json
 from agd_core.errors import InputError
 
 _NOTE = "note"
+_SYSTEM_CODE = re.compile(r"\(os error (\d+)\)")
+"""How Rust ends the text of an error of the operating system."""
 _RANDOM = "random"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, note: str = "") -> None:
-    """Write a safetensors file atomically: partial file in the same folder, fsync, rename.
+    """Write a safetensors file, whole or not at all, see `agd_core.atomic.replacing`.
 
     Equal tensors and notes give equal bytes: the note is the only metadata entry, because safetensors writes several
     in random order.
+
+    Raises:
+        OSError: no space, no permission, a disk that fails; it names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, {_NOTE: note})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as partial, system_errors():
+        save_file(plain, partial, {_NOTE: note})
+
+
+@contextmanager
+def system_errors() -> Iterator[None]:
+    """Turn what safetensors says of a full or failing disk into the error that the system gave."""
+    try:
+        yield
+    except SafetensorError as error:
+        if (code := _SYSTEM_CODE.search(str(error))) is None:
+            raise
+        number = int(code.group(1))
+        raise OSError(number, os.strerror(number)) from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -157,14 +174,3 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
             index, _, key = rest.partition(".")
             state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def write_json(value: object, path: Path) -> None:
-    """Write indented JSON atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

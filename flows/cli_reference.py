@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from agd_core.atomic import write_bytes
 from agd_core.errors import InputError
 from agd_core.metrics.settings import EvaluateConfig
 from flows.presets import load_config
 from flows.workplace import Workplace
-from storage.atomic import write_bytes
 
 Guarded = Callable[[Callable[[Workplace], dict[str, Any]], Path, str], dict[str, Any]]
 """Runs work with progress on the terminal, given a folder to work in and a device."""

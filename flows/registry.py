@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from agd_core.adapter_files import add_adapter, read_card
+from agd_core.atomic import write_bytes
 from agd_core.base_models import BaseModel, BaseModelConfig
 from agd_core.config import Config
 from agd_core.errors import InputError, first_line
@@ -21,7 +22,6 @@ from flows.presets import load_config
 from flows.stages.distill import open_base_model
 from flows.stages.sample import VERSION as SAMPLE_VERSION
 from flows.workplace import Workplace
-from storage.atomic import write_bytes
 
 FOLDER = "registry"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9-]{0,63}"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agd_core.atomic import write_bytes
 from agd_core.digest import canonical_json, digest, file_digest
-from storage.atomic import write_bytes
 
 MANIFEST = "manifest.json"
 FOLDER = "artefacts"

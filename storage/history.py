@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.atomic import write_bytes
+from agd_core.atomic import write_bytes
 from storage.sealed_parquet import TornFile, seal, unseal
 
 FOLDER = "history"

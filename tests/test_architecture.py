@@ -17,6 +17,7 @@ ALLOWED_OWN_IMPORTS = {
         "agd_core.records",
         "agd_core.digest",
         "agd_core.permutation",
+        "agd_core.atomic",
         "agd_core.errors",
         "agd_core.safe_files",
     ),
@@ -26,7 +27,8 @@ STORAGE_FORMATS = ("zarr", "numcodecs", "webdataset", "pyarrow")
 PREFECT_ROOM = "flows/lab/"
 CORE_ORDER = (
     ("errors", "strict_yaml"),
-    ("safe_files", "digest", "config", "progress", "records", "permutation", "parent_death", "peak_memory", "weights"),
+    ("atomic", "safe_files", "digest", "config", "progress", "records", "permutation"),
+    ("parent_death", "peak_memory", "weights"),
     ("seeding", "checkpoint", "base_sketch", "condition", "fashion_mnist", "miniatures", "order", "protocol"),
     ("denoiser", "offloaded_adam", "training_loop", "schedulers", "dataset"),
     ("backbones",),

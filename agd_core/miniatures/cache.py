@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from agd_core.checkpoint import system_errors
 from agd_core.digest import digest
 from agd_core.errors import InputError, first_line
 from agd_core.miniatures.dit import write_dit
@@ -36,7 +37,8 @@ def write_miniature(name: str, folder: Path) -> None:
     if name not in MINIATURES:
         raise InputError(f"unknown miniature {name!r}; known: {', '.join(MINIATURES)}")
     try:
-        MINIATURES[name](folder)
+        with system_errors():
+            MINIATURES[name](folder)
     except ImportError as error:
         raise InputError(f"miniature {name} needs the package transformers: {first_line(error)}") from error
 

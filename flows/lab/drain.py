@@ -9,11 +9,11 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
+from agd_core.atomic import write_bytes
 from flows.lab.flow_processes import flow_processes, kill_all
 from flows.lab.lab import Lab
 from flows.lab.pool import POOL, pause_pool
 from flows.lab.reconcile import active_runs, end_runs, go_on, read_runs
-from storage.atomic import write_bytes
 
 DRAIN_SECONDS = 120.0
 _POLL_SECONDS = 0.5

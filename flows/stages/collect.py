@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import write_json
 from agd_core.errors import InputError
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.progress import Stopped

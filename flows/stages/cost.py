@@ -10,8 +10,8 @@ import torch
 
 from agd_core.adapter_files import load_student
 from agd_core.adapters import Adapter
+from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import write_json
 from agd_core.cost import measure_costs
 from agd_core.denoiser import Denoiser
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import write_json
 from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from agd_core.evaluator import evaluate_samples

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agd_core.adapter_files import CONFIG, WEIGHTS
+from agd_core.atomic import write_bytes
 from agd_core.base_models import BaseModel
 from agd_core.evaluator import evaluate_samples
 from agd_core.metrics import Measured
@@ -81,6 +82,6 @@ def _as_it_is_now(folder: Path, place: Workplace) -> Artefact:
 
     def work(artefact: Artefact) -> None:
         for name, data in files.items():
-            (artefact.path / name).write_bytes(data)
+            write_bytes(data, artefact.path / name)
 
     return place.produce(_COPY, {"files": {name: sha256(data).hexdigest() for name, data in files.items()}}, work)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from agd_core.adapter_files import WEIGHTS
+from agd_core.atomic import write_bytes, write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import write_json
 from agd_core.digest import canonical_json, digest, file_digest
 from agd_core.errors import InputError
 from agd_core.metrics import Verdict
@@ -32,7 +32,6 @@ from flows.stages.sample import read_samples
 from flows.stages.verdicts import open_history, verdicts_of_night, write_trend
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
-from storage.atomic import write_bytes
 from storage.history import History, MetricRecord
 
 STAGE, VERSION = "night", 1
@@ -179,7 +178,7 @@ def _write(
     artefact: Artefact,
 ) -> None:
     grid = grid_png(read_samples(sampled.student).images[:_GRID_IMAGES], _GRID_COLUMNS)
-    (artefact.path / GRID).write_bytes(grid)
+    write_bytes(grid, artefact.path / GRID)
     common = {
         "night": night,
         "name": entry.name,

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agd_core.adapter_files import load_student
+from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import write_json
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.metrics import EvaluateConfig
 from agd_core.prediction_error import UNGUIDED, measure_prediction_errors

@@ -11,7 +11,8 @@ import torch
 from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
 from torch import Tensor, nn
 
-from agd_core.checkpoint import Checkpoint, load_tensors, save_tensors, write_json
+from agd_core.atomic import write_bytes, write_json
+from agd_core.checkpoint import Checkpoint, load_tensors, save_tensors, system_errors
 from agd_core.config import Config
 from agd_core.extractors.fashion_classifier import REFERENCE, FashionClassifier, FashionFeatures
 from agd_core.extractors.fashion_classifier import WEIGHTS as CLASSIFIER
@@ -70,7 +71,7 @@ def pretrain(data: Path | None, place: Workplace, config: PretrainConfig | None 
     measured = _assemble_classifier(classifier, pixels, data or DEFAULT_FOLDER, place)
     measured |= _assemble_pipeline(autoencoder, transformer, pixels, place)
     curves = {a.stage: json.loads((a.path / LOSSES).read_text()) for a in (classifier, autoencoder, transformer)}
-    (place.output / "losses.png").write_bytes(loss_plot(curves))
+    write_bytes(loss_plot(curves), place.output / "losses.png")
     write_json(measured, place.output / "pretrain.json")
     folders = {name: str(place.output / name) for name in ("fashion-dit", "fashion-classifier")}
     return {"artefacts": folders, "measured": measured}
@@ -171,7 +172,8 @@ def _assemble_pipeline(
         features = extractor.extract(to_bytes(reconstructed)).features
     pipeline = DiTPipeline(_load_transformer(transformer).half(), vae.half(), build_scheduler())
     pipeline.register_to_config(id2label={str(label): name for label, name in enumerate(CLASS_NAMES)})
-    pipeline.save_pretrained(place.output / "fashion-dit")
+    with system_errors():
+        pipeline.save_pretrained(place.output / "fashion-dit")
     return {
         "vae_mse": float((reconstructed - signed[:10_000]).square().mean()),
         "vae_fd": frechet_distance(extractor.shipped_reference().statistics, FeatureStatistics.of(features)),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from agd_core.adapter_files import FILES, WEIGHTS, read_card
 from agd_core.adapters import AdapterConfig
+from agd_core.atomic import write_bytes, write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import write_json
 from agd_core.digest import file_digest
 from agd_core.protocol import Protocol
 from agd_core.report.model_card import FILE, ModelCard, render_card
@@ -19,7 +19,6 @@ from flows.config import PipelineConfig
 from flows.stages.comparison import CFG, UNGUIDED, Compared, Trained
 from flows.stages.report import METRICS
 from storage.artefacts import Artefact
-from storage.atomic import write_bytes
 
 FOLDER = "adapters"
 

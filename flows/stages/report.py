@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agd_core.atomic import write_bytes, write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import write_json
 from agd_core.protocol import Protocol
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
@@ -22,7 +22,6 @@ from flows.stages.summary import summary
 from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
-from storage.atomic import write_bytes
 
 STAGE, VERSION = "report", 4
 METRICS = "metrics.json"
@@ -120,7 +119,7 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
     grids = [_grid(item, subjects) for item in made.at_first_scale]
     drawn = plots(rows, curve, made.adapters, made.extras)
     for number, picture in enumerate((*grids, *drawn), start=1):
-        (artefact.path / f"{number:02}-{_file_name(picture.title)}.png").write_bytes(picture.png)
+        write_bytes(picture.png, artefact.path / f"{number:02}-{_file_name(picture.title)}.png")
     digests = {name: f"{item.path.name} sha256 {item.digest}" for name, item in made.artefacts.items()}
     protocol = _protocol(made)
     metrics = {
@@ -146,7 +145,7 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
         costs=made.extras.costs(made.config.sample.steps),
         notes=_notes(rows[0]["protocol"]),
     )
-    (artefact.path / files.page).write_text(render_page(page), encoding="utf-8")
+    write_bytes(render_page(page).encode(), artefact.path / files.page)
 
 
 def _rows(compared: Sequence[Compared]) -> list[Row]:

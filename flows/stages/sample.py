@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 
 from agd_core.adapter_files import add_adapter
+from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import load_tensors, save_tensors, write_json
+from agd_core.checkpoint import load_tensors, save_tensors
 from agd_core.denoiser import Denoiser
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.protocol import library_versions

@@ -2,8 +2,9 @@
 
 from agd_core.adapter_files import AdapterCard, save_adapter
 from agd_core.adapters import Adapter, AdapterConfig
+from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import Checkpoint, write_json
+from agd_core.checkpoint import Checkpoint
 from agd_core.errors import InputError
 from agd_core.trainer import TrainConfig, train_adapter
 from agd_core.trajectory import CollectConfig

@@ -6,7 +6,7 @@ its own checksums, so the artefact's manifest vouches for a summary of it and no
 
 import json
 
-from agd_core.checkpoint import write_json
+from agd_core.atomic import write_json
 from agd_core.errors import InputError, first_line
 from storage.artefacts import SELF_CHECKED, Artefact
 from storage.objects import ObjectStore, open_objects

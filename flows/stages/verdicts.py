@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from agd_core.atomic import write_bytes
 from agd_core.metrics.regression import Better, Measurement, Verdict, judge_nights
 from agd_core.report.plots import trend_plot
-from storage.atomic import write_bytes
 from storage.history import FOLDER, History, MetricRecord
 
 TRENDS = "trends"

@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from agd_core.atomic import write_bytes
 from agd_core.digest import digest
-from storage.atomic import write_bytes
 from storage.images.base import ImageSource
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from storage.atomic import sync_folder
+from agd_core.atomic import sync_folder
 from storage.objects.base import ByteRange, ObjectStore, StagedObject
 
 _PARTIAL = ".partial"

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from agd_core.checkpoint import Checkpoint, load_tensors, save_tensors, write_json
+from agd_core.atomic import write_json
+from agd_core.checkpoint import Checkpoint, load_tensors, save_tensors
 from agd_core.errors import InputError
 
 DIGEST = "a" * 64

@@ -1,9 +1,14 @@
+import errno
 import os
+import resource
 import stat
+from contextlib import contextmanager
 
 import pytest
+import torch
 
-from storage.atomic import sync_folder, write_bytes
+from agd_core.atomic import sync_folder, write_bytes, write_json
+from agd_core.checkpoint import save_tensors
 
 
 def synced_kinds(monkeypatch):
@@ -65,3 +70,47 @@ def test_nothing_has_the_final_name_while_bytes_may_still_be_lost(tmp_path, monk
 def test_what_is_missing_cannot_be_synced(tmp_path):
     with pytest.raises(FileNotFoundError):
         sync_folder(tmp_path / "missing")
+
+
+@contextmanager
+def files_no_longer_than(length):
+    """The kernel refuses longer files, which is what a full disk is to a program."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (length, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+WRITERS = {
+    "bytes": lambda path: write_bytes(b"x" * 100_000, path),
+    "json": lambda path: write_json(["x"] * 100_000, path),
+    "tensors": lambda path: save_tensors({"weights": torch.ones(100_000)}, path),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_disk_that_takes_no_more_is_one_error_with_the_path_and_leaves_nothing(tmp_path, write):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with files_no_longer_than(50_000), pytest.raises(OSError, match="File too large") as raised:
+        write(path)
+    assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(path))
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"old")]
+    write(path)
+    assert path.stat().st_size > 50_000
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_folder_that_cannot_be_made_names_the_file(tmp_path, write):
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(OSError, match="taken") as raised:
+        write(tmp_path / "taken" / "file")
+    assert raised.value.filename == str(tmp_path / "taken" / "file")
+
+
+def test_tensors_survive_a_power_cut_too(tmp_path, monkeypatch):
+    kinds = synced_kinds(monkeypatch)
+    save_tensors({"weights": torch.ones(3)}, tmp_path / "file")
+    assert kinds == ["file", "folder"]

@@ -1,0 +1,62 @@
+"""Files that appear whole or not at all, and survive a power cut once the call returns."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A partial file to write, which replaces `path` when the block ends: fsync, rename, fsync of the folder.
+
+    Where the block fails the partial file is gone and what `path` held before is still there.
+
+    Raises:
+        OSError: no space, no permission, a disk that fails; it names `path`.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_bytes(data: bytes, path: Path) -> None:
+    """Replace `path` with `data`, see `replacing`."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_json(value: object, path: Path) -> None:
+    """Replace `path` with indented JSON, see `replacing`."""
+    write_bytes((json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode(), path)
+
+
+def sync_folder(path: Path) -> None:
+    """Force a folder's entries to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have an error of the system name the file that was to be written: that of a full disk names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
