@@ -12,6 +12,8 @@ from agd_core.base_models import BaseModel, DiTConfig
 from flows.config import PipelineConfig
 from flows.presets import load_config
 
+pytest_plugins = ["tests.no_skips"]
+
 SMALL = (
     "collect.trajectories=12",
     "collect.steps=6",

@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from agd_core.errors import InputError
 from agd_core.extractors import FashionFeatures
-from agd_core.fashion_mnist import load_fashion_mnist
 from flows.cli_reference import add_commands
 from flows.stages.reference import read_reference
 from flows.workplace import Workplace, pick_device
+from tests.real_images import real_images
 from tests.storage.images.image_files import write_folder, write_parquet
 
 
@@ -25,7 +25,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def real():
-    return load_fashion_mnist("test")[0][:20].permute(0, 2, 3, 1).numpy()
+    return real_images("test", 20)[0].numpy()
 
 
 def test_it_writes_a_reference_that_evaluation_takes(run, real, tmp_path):

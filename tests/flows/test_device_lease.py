@@ -244,7 +244,7 @@ def test_files_are_for_every_user_whatever_the_umask(folder):
     assert stat.S_IMODE(lease_file(CPU).stat().st_mode) == 0o666
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; run the tests as root")
 def test_two_users_share_a_device(monkeypatch):
     with tempfile.TemporaryDirectory() as parent:
         os.chmod(parent, 0o755)  # noqa: S103

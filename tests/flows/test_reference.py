@@ -8,7 +8,6 @@ import torch
 
 from agd_core.errors import InputError
 from agd_core.extractors import FashionFeatures
-from agd_core.fashion_mnist import load_fashion_mnist
 from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
 from agd_core.metrics.reference import Reference
 from agd_core.metrics.settings import EvaluateConfig
@@ -16,6 +15,7 @@ from agd_core.progress import Stopped
 from flows.stages import reference as stage
 from flows.stages.reference import DIGESTS, REFERENCE, describe, even_rows, reference, reference_artefact
 from flows.workplace import Workplace
+from tests.real_images import real_images
 from tests.storage.images.image_files import KINDS, encoded, write_folder, write_parquet, write_tar, write_zarr
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ class OtherWeights(Counting):
 @pytest.fixture(scope="module")
 def real():
     """120 real images, uint8 [120, 32, 32, 1]."""
-    return load_fashion_mnist("test")[0][:120].permute(0, 2, 3, 1).numpy().copy()
+    return real_images("test", 120)[0].numpy()
 
 
 @pytest.fixture(scope="module")

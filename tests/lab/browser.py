@@ -1,15 +1,14 @@
 """Debian's Chromium on Prefect's UI, cut off from every machine but this one."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, Route, expect, sync_playwright
 
+from tests.chromium import chromium_path
 from tests.lab.lab_process import RunningLab
 
 _QUIET = (
@@ -78,10 +77,9 @@ class Browser:
 @contextmanager
 def browse(lab: RunningLab) -> Iterator[Browser]:
     """A browser that reaches this machine only, and remembers what it was asked for elsewhere."""
-    if not shutil.which("chromium"):
-        pytest.skip("no chromium on this machine: it is a system package, which `make venv` cannot install")
+    executable = chromium_path()
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_QUIET.split())
+        chromium = playwright.chromium.launch(executable_path=executable, args=_QUIET.split())
         page = chromium.new_page(viewport={"width": 1300, "height": 1000})
         browser = Browser(page, lab)
 

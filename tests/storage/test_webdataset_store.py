@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import webdataset as wds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,7 +119,6 @@ def test_the_layout_is_what_webdataset_expects(store):
 
 
 def test_plain_webdataset_reads_the_tars_with_no_code_of_ours(store, tmp_path):
-    wds = pytest.importorskip("webdataset")
     export(store, LocalObjects(tmp_path))
     urls = sorted(str(path) for path in tmp_path.glob("*.tar"))
     samples = list(wds.WebDataset(urls, shardshuffle=False).decode())

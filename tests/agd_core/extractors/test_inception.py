@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import torch
+import torch_fidelity
 from PIL import Image
 from safetensors.torch import save_file
+from torch_fidelity import feature_extractor_inceptionv3, metric_fid, metric_isc, metric_kid, metric_prc
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from agd_core.digest import file_digest
 from agd_core.extractors import open_extractor
 from agd_core.extractors.inception import STANDARD_FILE, InceptionFeatures
-
-torch_fidelity = pytest.importorskip("torch_fidelity")
-from torch_fidelity import feature_extractor_inceptionv3, metric_fid, metric_isc, metric_kid, metric_prc  # noqa: E402
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # noqa: E402
 
 OPTIONS = {
     "isc_splits": 2,

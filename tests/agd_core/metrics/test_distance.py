@@ -16,9 +16,9 @@ from agd_core.metrics import (
     frechet_distance,
 )
 from agd_core.metrics.subsets import _RootedFeatures, extrapolated_distance
+from agd_core.peak_memory import peak_memory
 from agd_core.seeding import generator
 from benchmarks.interval_coverage import World, coverage
-from tests.agd_core.metrics.memory import peak_growth
 
 CONFIG = EvaluateConfig(distance_subsets=20)
 
@@ -79,14 +79,10 @@ def test_features_that_are_no_numbers_are_refused_in_one_line():
 
 
 def test_only_one_float64_copy_of_the_features_is_made():
-    """It is 256 MB here, and quarters of it come and go."""
-    prepare = (
-        "import torch; from agd_core.metrics import FeatureStatistics; x = torch.randn(262144, 128);"
-        "from agd_core.metrics.subsets import extrapolated_distance; real = FeatureStatistics.of(x[:1000]); real.root;"
-        "extrapolated_distance(x[:2000], torch.zeros(2000).long(), real, 20, 0)"
-    )
-    work = "extrapolated_distance(x, torch.zeros(len(x)).long(), real, 20, 0)"
-    assert peak_growth((prepare, work)) < 2 * 256
+    """And quarters of it come and go."""
+    x, labels, real = normal(32_768, 64).float(), torch.zeros(32_768).long(), FeatureStatistics.of(normal(1000, 64))
+    copy = x.numel() * 8
+    assert copy < peak_memory(lambda: extrapolated_distance(x, labels, real, 20, 0), torch.device("cpu"))[0] < 2 * copy
 
 
 @pytest.mark.parametrize(("samples", "width"), [(5, 40), (30, 200)])

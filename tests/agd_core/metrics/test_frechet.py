@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch_fidelity import metric_fid
 
 from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
 from agd_core.seeding import generator
@@ -54,7 +55,6 @@ def test_it_is_symmetric_and_positive():
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.5, 0.2), (0.3, 5.0)])
 def test_it_agrees_with_torch_fidelity(scale, shift):
-    metric_fid = pytest.importorskip("torch_fidelity.metric_fid")
     samples = features(300, 24), features(400, 24, seed=1, scale=scale, shift=shift)
     a, b = map(FeatureStatistics.of, samples)
     theirs = metric_fid.fid_statistics_to_metric(*map(metric_fid.fid_features_to_statistics, samples), verbose=False)

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import lpips
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,8 +12,6 @@ from agd_core.errors import InputError
 from agd_core.metrics import METRICS, EvaluateConfig, Measured, Seen
 from agd_core.metrics.lpips import perceptual_distance
 from agd_core.seeding import generator
-
-lpips = pytest.importorskip("lpips")
 
 _LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 _CHANNELS = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)

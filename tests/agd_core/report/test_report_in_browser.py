@@ -6,7 +6,6 @@ With AGD_SCREENSHOTS naming a folder, what was seen is left there.
 import io
 import os
 import re
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +15,11 @@ import torch
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from agd_core.fashion_mnist import DEFAULT_FOLDER, load_fashion_mnist
 from agd_core.report.images import grid_png
 from agd_core.report.page import render_page
 from tests.agd_core.report.made_up import METHODS, page
+from tests.chromium import chromium_path
+from tests.real_images import real_images
 
 WIDTHS = {"desktop": 1280, "phone": 390, "small phone": 360}
 CONTRAST = """() => {
@@ -43,15 +43,11 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A full page, with real images where they are installed."""
-    grids = None
-    if DEFAULT_FOLDER.is_dir():
-        images, labels = load_fashion_mnist("test")
-        ranked = torch.stack([(labels == label).nonzero()[:16, 0] for label in range(10)])
-        chosen = [ranked[:, 4 * place : 4 * place + 4].T.flatten() for place in range(len(METHODS))]
-        grids = {
-            name: grid_png(images[rows].permute(0, 2, 3, 1), 10) for name, rows in zip(METHODS, chosen, strict=True)
-        }
+    """A full page, with real images."""
+    images, labels = real_images("test")
+    ranked = torch.stack([(labels == label).nonzero()[:16, 0] for label in range(10)])
+    chosen = [ranked[:, 4 * place : 4 * place + 4].T.flatten() for place in range(len(METHODS))]
+    grids = {name: grid_png(images[rows], 10) for name, rows in zip(METHODS, chosen, strict=True)}
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(render_page(page(grids)), encoding="utf-8")
     return path
@@ -59,11 +55,10 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    if not shutil.which("chromium"):
-        pytest.skip("no chromium on this machine: it is a system package, which `make venv` cannot install")
+    executable = chromium_path()
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=quiet)
+        browser = playwright.chromium.launch(executable_path=executable, args=quiet)
         yield browser
         browser.close()
 

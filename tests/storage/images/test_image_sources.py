@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import zarr
 from PIL import Image
+from torchvision import transforms
 
-from agd_core.fashion_mnist import load_fashion_mnist
 from storage.images import DigestMemory, batches, open_images
+from tests.real_images import real_images
 from tests.storage.images.image_files import (
     ENCODED,
     KINDS,
@@ -24,7 +25,7 @@ from tests.storage.images.image_files import (
 @pytest.fixture(scope="module")
 def real():
     """Forty real images, uint8 [40, 32, 32, 1]."""
-    return load_fashion_mnist("test")[0][:40].permute(0, 2, 3, 1).numpy()
+    return real_images("test", 40)[0].numpy()
 
 
 def pixels(place, rows=16, crop=None):
@@ -120,7 +121,6 @@ def test_a_palette_with_transparency_keeps_its_colours(tmp_path):
 
 @pytest.mark.parametrize("size", [(50, 33), (33, 50), (64, 64), (32, 47), (100, 32), (20, 31)])
 def test_the_crop_is_torchvisions(size, real, tmp_path):
-    transforms = pytest.importorskip("torchvision.transforms")
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     (tmp_path / "a.png").write_bytes(encoded(image))
