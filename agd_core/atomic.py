@@ -39,7 +39,12 @@ def write_bytes(data: bytes, path: Path) -> None:
 
 def write_json(value: object, path: Path) -> None:
     """Replace `path` with indented JSON, see `replacing`."""
-    write_bytes((json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode(), path)
+    write_bytes(json_bytes(value), path)
+
+
+def json_bytes(value: object) -> bytes:
+    """Indented JSON as our files hold it."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def sync_folder(path: Path) -> None:

@@ -1,38 +1,42 @@
 """Trained adapters as folders to take away: OUTPUT/adapters/NAME with weights, settings, model card and numbers.
 
 Numbers never lie beside weights that they were not measured with: they are removed before the weights are replaced.
+The checksums are written last; where that was interrupted, they do not fit and nothing loads the folder.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from agd_core.adapter_files import FILES, WEIGHTS, read_card
 from agd_core.adapters import AdapterConfig
-from agd_core.atomic import write_bytes, write_json
+from agd_core.atomic import json_bytes
 from agd_core.base_models import BaseModel
+from agd_core.checksums import FILE as CHECKSUMS
+from agd_core.checksums import problems, seal
 from agd_core.digest import file_digest
+from agd_core.errors import InputError
 from agd_core.protocol import Protocol
 from agd_core.report.model_card import FILE, ModelCard, render_card
 from agd_core.report.rows import Row, plain
+from agd_core.safe_files import read_json
 from flows.config import PipelineConfig
+from flows.published import ADAPTER_FILES, ADAPTERS, METRICS, note_published, publish_file, seal_adapter
 from flows.stages.comparison import CFG, UNGUIDED, Compared, Trained
-from flows.stages.report import METRICS
 from storage.artefacts import Artefact
-
-FOLDER = "adapters"
 
 
 def publish_trained(
     config: PipelineConfig, trained: Trained, command: str, base_model: BaseModel, output: Path
 ) -> dict[str, Path]:
     """Write every adapter's folder; one that holds these weights with their numbers already is left alone."""
-    folders = {adapter.label: output / FOLDER / adapter.label for adapter, _ in trained}
+    folders = {adapter.label: output / ADAPTERS / adapter.label for adapter, _ in trained}
     for adapter, artefact in trained:
         folder = folders[adapter.label]
         if not _holds(folder, artefact):
             (folder / METRICS).unlink(missing_ok=True)
             _publish(config, adapter, artefact, (), command, base_model, folder)
+        seal_adapter(folder)
+    _note(output, trained)
     return folders
 
 
@@ -51,27 +55,39 @@ def publish_evaluated(
     for adapter, artefact in trained:
         shown = (adapter.label, CFG.name, UNGUIDED.name)
         rows = [plain(item.row) for item in compared if item.row["name"] in shown]
-        folder = output / FOLDER / adapter.label
+        folder = output / ADAPTERS / adapter.label
         if not _holds(folder, artefact):
             (folder / METRICS).unlink(missing_ok=True)
         _publish(config, adapter, artefact, rows, command, base_model, folder)
-        write_json({"rows": rows, "weights_sha256": file_digest(artefact.path / WEIGHTS)}, folder / METRICS)
+        measured = seal({"rows": rows, "weights_sha256": file_digest(artefact.path / WEIGHTS)})
+        publish_file(json_bytes(measured), folder / METRICS)
+        seal_adapter(folder)
+    _note(output, trained)
+
+
+def _note(output: Path, trained: Trained) -> None:
+    note_published(output, [f"{ADAPTERS}/{adapter.label}/{CHECKSUMS}" for adapter, _ in trained])
 
 
 def _holds(folder: Path, artefact: Artefact) -> bool:
-    """Whether a folder is whole: these weights, and the numbers that were measured with them."""
-    weights = folder / WEIGHTS
-    if not all((folder / name).is_file() for name in (*FILES, FILE, METRICS)):
+    """Whether a folder is whole: these files, and the numbers that were measured with these weights.
+
+    One of an older version has no checksums; it is whole without them.
+    """
+    if not all((folder / name).is_file() for name in ADAPTER_FILES):
         return False
-    digest = file_digest(artefact.path / WEIGHTS)
-    return file_digest(weights) == digest == _measured_weights(folder / METRICS)
+    if (folder / CHECKSUMS).exists() and problems(folder, ADAPTER_FILES):
+        return False
+    if any(file_digest(folder / name) != file_digest(artefact.path / name) for name in FILES):
+        return False
+    return file_digest(artefact.path / WEIGHTS) == _measured_weights(folder / METRICS)
 
 
 def _measured_weights(metrics: Path) -> str | None:
     """Digest of the weights that the numbers belong to; None where they are not readable."""
     try:
-        found = json.loads(metrics.read_text(encoding="utf-8"))["weights_sha256"]
-    except (ValueError, KeyError, TypeError):
+        found = read_json(metrics)["weights_sha256"]
+    except (InputError, KeyError, TypeError):
         return None
     return found if isinstance(found, str) else None
 
@@ -86,9 +102,9 @@ def _publish(
     folder: Path,
 ) -> None:
     for name in FILES:
-        write_bytes((artefact.path / name).read_bytes(), folder / name)
+        publish_file((artefact.path / name).read_bytes(), folder / name)
     card = _card(config, adapter, artefact, rows, command, base_model)
-    write_bytes(render_card(card).encode(), folder / FILE)
+    publish_file(render_card(card).encode(), folder / FILE)
 
 
 def _card(

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agd_core.atomic import write_bytes, write_json
+from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
+from agd_core.checksums import seal
 from agd_core.protocol import Protocol
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
 from agd_core.report.rows import Row, plain
 from agd_core.subjects import Subjects
 from flows.config import PipelineConfig
+from flows.published import METRICS, note_published, publish_file
 from flows.stages.comparison import Compared, Trained
 from flows.stages.extras import Extras
 from flows.stages.pictures import plots
@@ -24,7 +26,6 @@ from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 STAGE, VERSION = "report", 4
-METRICS = "metrics.json"
 _GRID_IMAGES, _GRID_COLUMNS, _WIDEST = 40, 10, 64
 _LARGE_IMAGES, _LARGE_COLUMNS = 12, 4
 """Of images wider than `_WIDEST` pixels."""
@@ -101,7 +102,8 @@ def report(made: Made, files: ReportFiles, place: Workplace) -> Artefact:
         title=f"write {files.page}",
     )
     for name in (files.page, files.metrics):
-        write_bytes((artefact.path / name).read_bytes(), place.output / name)
+        publish_file((artefact.path / name).read_bytes(), place.output / name)
+    note_published(place.output, (files.page, files.metrics))
     return artefact
 
 
@@ -131,7 +133,7 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
         "command": made.command,
         **made.extras.as_dict(),
     }
-    write_json(plain(metrics), artefact.path / files.metrics)
+    write_json(seal(plain(metrics)), artefact.path / files.metrics)
     page = Page(
         title=f"Adapter Guidance Distillation of {Path(made.config.base_model.source).name}",
         summary=summary(_rows(made.at_first_scale)),

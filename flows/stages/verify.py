@@ -5,6 +5,7 @@ from typing import Any
 
 from agd_core.digest import digest
 from agd_core.errors import InputError
+from flows.published import published_folders, published_problems
 from flows.stages.trajectories import repair_trajectories, trajectory_problems
 from storage.artefacts import Artefact, find_artefacts
 from storage.exports import NOTE, export_problems, read_index
@@ -15,15 +16,17 @@ from storage.zarr_store import ZarrTrajectoryStore
 
 
 def verify(folder: Path, repair: bool = False) -> dict[str, Any]:
-    """Read every file of every artefact at or below a folder.
+    """Read every file of every artefact at or below a folder, and every file that was published there.
 
     Args:
-        folder: an output folder, one artefact, a store or an export; a torn export is mended by exporting again.
-        repair: delete what is torn, and nothing else; running the stage again makes it anew.
+        folder: an output folder, one artefact, an adapter's folder, a store or an export; a torn export is mended by
+            exporting again, and what was published by running its command again.
+        repair: delete what is torn of artefacts and stores, and nothing else; running the stage again makes it anew.
 
     Returns:
-        `ok`, `digest` (identity of all content, the same for equal runs), `artefacts` (how many), `problems`
-        (one line per missing, torn, altered or unfinished thing) and `deleted`.
+        `ok`, `digest` (identity of all artefacts, the same for equal runs), `artefacts` (how many), `published` (how
+        many folders with reports or adapters), `problems` (one line per missing, torn, altered or unfinished thing)
+        and `deleted`.
 
     Raises:
         InputError: no such folder, or nothing of ours in it.
@@ -32,18 +35,23 @@ def verify(folder: Path, repair: bool = False) -> dict[str, Any]:
         raise InputError(f"folder {folder} does not exist")
     if alone := _verify_alone(folder, repair):
         return alone
-    artefacts = find_artefacts(folder)
-    if not artefacts:
-        raise InputError(f"folder {folder} holds no artefacts (nothing with a manifest.json), no store and no export")
+    artefacts, published = find_artefacts(folder), published_folders(folder)
+    if not artefacts and not published:
+        raise InputError(
+            f"folder {folder} holds no artefacts (nothing with a manifest.json), no store, no export, no report and no "
+            "adapter"
+        )
     found = {artefact.path: artefact.problems() + trajectory_problems(artefact, deep=True) for artefact in artefacts}
     damaged = [artefact for artefact in artefacts if found[artefact.path]]
     deleted = [name for artefact in damaged for name in _repair(artefact)] if repair else []
     problems = [problem for lines in found.values() for problem in lines]
+    problems += [problem for place in published for problem in published_problems(place)]
     content = sorted(artefact.digest for artefact in artefacts if artefact.finished)
     return {
         "ok": not problems,
         "digest": digest(content),
         "artefacts": len(artefacts),
+        "published": len(published),
         "problems": problems,
         "deleted": deleted,
     }
@@ -60,7 +68,14 @@ def _verify_alone(folder: Path, repair: bool) -> dict[str, Any] | None:
     else:
         return None
     content = digest(sorted(objects.keys(""))) if problems else _content(objects)
-    return {"ok": not problems, "digest": content, "artefacts": 1, "problems": problems, "deleted": deleted}
+    return {
+        "ok": not problems,
+        "digest": content,
+        "artefacts": 1,
+        "published": 0,
+        "problems": problems,
+        "deleted": deleted,
+    }
 
 
 def _content(objects: LocalObjects) -> str:

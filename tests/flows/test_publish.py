@@ -4,45 +4,23 @@ import json
 
 import pytest
 
-from agd_core.adapter_files import WEIGHTS, AdapterCard, save_adapter
-from agd_core.adapters import Adapter, OffsetConfig
+from agd_core.adapter_files import WEIGHTS
+from agd_core.checksums import require_intact
 from agd_core.digest import file_digest
-from agd_core.report.page import Picture
+from agd_core.errors import InputError
 from flows.presets import load_config
+from flows.published import ADAPTER_FILES, ADAPTERS, publish_file
 from flows.results import read_rows
 from flows.stages import publish
 from flows.stages import report as stage
-from flows.stages.comparison import CFG, UNGUIDED, Compared, Method
-from flows.stages.extras import Extras
 from flows.workplace import Workplace
 from tests.conftest import SMALL
-from tests.result_rows import row, score
-
-NAME = "agd-offset"
+from tests.flows.publishing import NAME, compared, publish_reports, trained
 
 
 @pytest.fixture(scope="module")
 def config():
     return load_config("fashion-dit", [*SMALL, "adapters=[{kind: agd-offset}]"])
-
-
-def trained(config, teacher, place, value):
-    """An adapter as an artefact, told apart by one number in its weights."""
-
-    def work(artefact):
-        adapter = Adapter(OffsetConfig(), teacher.backbone.sites, teacher.backbone.embedding_widths)
-        next(adapter.parameters()).data.fill_(value)
-        source = config.base_model.source
-        files = AdapterCard.of(teacher, adapter, source, (1.0, 5.0), "d" * 64)
-        save_adapter(adapter, files, teacher.network, artefact.path)
-
-    return [(config.adapters[0], place.produce("adapter", {"value": value}, work, title="adapter"))]
-
-
-def compared(artefact, fd):
-    scores = {"fd": score(fd), "accuracy": score(float("nan"), None, "higher")}
-    methods = (UNGUIDED, CFG, Method(NAME, NAME, artefact))
-    return [Compared(row(method.name, scores), method, "cpu", artefact, artefact) for method in methods]
 
 
 @pytest.fixture
@@ -59,7 +37,7 @@ def published(config, teacher, tmp_path):
         return publish.publish_trained(config, adapters, "agd test", teacher, tmp_path)[NAME]
 
     evaluate(1.0, 0.7)
-    return tmp_path / publish.FOLDER / NAME, evaluate, train
+    return tmp_path / ADAPTERS / NAME, evaluate, train
 
 
 def numbers(folder):
@@ -79,16 +57,25 @@ def test_numbers_lie_beside_their_weights_without_nan(published):
     assert len(read_rows(folder)) == 3
 
 
-@pytest.mark.parametrize("torn", ["write_json", "write_bytes"])
+@pytest.mark.parametrize("torn", [0, 1, 2, 3, 4])
 def test_an_interrupted_publishing_leaves_no_numbers_of_other_weights(published, monkeypatch, torn):
     folder, evaluate, _ = published
-    old = file_digest(folder / WEIGHTS)
+    old, written = file_digest(folder / WEIGHTS), []
+
+    def publish_some(data, path):
+        if len(written) == torn:
+            raise OSError("disk full")
+        written.append(path.name)
+        publish_file(data, path)
+
     with monkeypatch.context() as patch:
-        patch.setattr(publish, torn, refuse)
+        patch.setattr(publish, "publish_file", publish_some)
         with pytest.raises(OSError, match="disk full"):
             evaluate(2.0, 0.5)
-    assert (file_digest(folder / WEIGHTS) == old) == (torn == "write_bytes")
+    assert (file_digest(folder / WEIGHTS) == old) == (torn == 0)
     assert not (folder / "metrics.json").exists()
+    with pytest.raises(InputError, match=r"checksum|publish it again"):
+        require_intact(folder, ADAPTER_FILES)
     evaluate(2.0, 0.5)
     assert {item["scores"]["fd"]["value"] for item in numbers(folder)["rows"]} == {0.5}
     assert numbers(folder)["weights_sha256"] == file_digest(folder / WEIGHTS) != old
@@ -99,7 +86,7 @@ def test_the_same_weights_keep_their_numbers_until_new_ones_are_there(published,
     card = (folder / "README.md").read_text()
     assert train(1.0) == folder
     assert (folder / "README.md").read_text() == card
-    monkeypatch.setattr(publish, "write_json", refuse)
+    monkeypatch.setattr(publish, "publish_file", refuse)
     with pytest.raises(OSError, match="disk full"):
         evaluate(1.0, 0.7)
     assert len(numbers(folder)["rows"]) == 3
@@ -121,15 +108,7 @@ def test_a_digest_is_named_once_in_the_card(published):
 def test_a_report_without_a_number_is_json_and_says_so(config, teacher, tmp_path, monkeypatch):
     place, lost = Workplace(tmp_path), float("nan")
     adapters = trained(config, teacher, place, 1.0)
-    monkeypatch.setattr(stage, "_grid", lambda item, base_model: Picture("", "", b""))
-    monkeypatch.setattr(stage, "plots", lambda *arguments: [])
-    made = compared(adapters[0][1], lost)
-    values = {"fd": lost, "fd_low": lost, "fd_high": lost, "accuracy": lost, "paired_mse": lost}
-    sampled = {"images_per_second": 1.0, "adapter_percent": 4.7, "steps": config.sample.steps}
-    for item in made:
-        item.row.update(values | sampled)
-    whole = stage.Made(config, "agd test", teacher, adapters[0][1], adapters, made, Extras())
-    stage.report(whole, stage.REPORT, place)
+    publish_reports(config, teacher, adapters, compared(adapters[0][1], lost), place, monkeypatch, [stage.REPORT])
     for found in numbers(tmp_path)["all_rows"]:
         assert (found["fd"], found["scores"]["fd"]["value"], found["scores"]["fd"]["low"]) == (None, None, None)
     page = (tmp_path / "report.html").read_text()

@@ -12,9 +12,10 @@ from agd_core.errors import InputError
 from agd_core.progress import Stopped
 from flows.cli import app
 from flows.presets import load_config
+from flows.published import ADAPTERS
 from flows.stages.comparison import sweep_points
 from flows.stages.distill import collect_stage, distill, sweep, train_stage
-from flows.stages.publish import FOLDER, publish_trained
+from flows.stages.publish import publish_trained
 from flows.stages.verify import verify
 from flows.workplace import Workplace
 from tests.conftest import SMALL
@@ -116,7 +117,7 @@ def test_a_sampler_is_named_once():
 
 
 def test_an_evaluated_adapter_is_published_with_its_numbers(headline, swept):
-    folder = headline.output / FOLDER / "agd-offset"
+    folder = headline.output / ADAPTERS / "agd-offset"
     rows = json.loads((folder / "metrics.json").read_text())["rows"]
     assert {row["name"] for row in rows} == {"agd-offset", "CFG", "no guidance"}
     artefact = next(headline.output.glob("artefacts/adapter-*"))
@@ -135,6 +136,6 @@ def test_a_trained_adapter_is_published_at_once_and_its_numbers_stay(config, hea
     card = folders["agd-offset"] / "README.md"
     assert "Not evaluated yet" in card.read_text()
     assert not (folders["agd-offset"] / "metrics.json").exists()
-    before = (headline.output / FOLDER / "agd-offset" / "README.md").read_text()
+    before = (headline.output / ADAPTERS / "agd-offset" / "README.md").read_text()
     publish_trained(config, trained, "agd train test", teacher, headline.output)
-    assert (headline.output / FOLDER / "agd-offset" / "README.md").read_text() == before
+    assert (headline.output / ADAPTERS / "agd-offset" / "README.md").read_text() == before

@@ -1,0 +1,44 @@
+"""Small adapters and made-up rows, published as a run publishes them."""
+
+from agd_core.adapter_files import AdapterCard, save_adapter
+from agd_core.adapters import Adapter, OffsetConfig
+from agd_core.report.page import Picture
+from flows.stages import report
+from flows.stages.comparison import CFG, UNGUIDED, Compared, Method
+from flows.stages.extras import Extras
+from tests.result_rows import row, score
+
+NAME = "agd-offset"
+
+
+def trained(config, teacher, place, value):
+    """An adapter as an artefact, told apart by one number in its weights."""
+
+    def work(artefact):
+        adapter = Adapter(OffsetConfig(), teacher.backbone.sites, teacher.backbone.embedding_widths)
+        next(adapter.parameters()).data.fill_(value)
+        source = config.base_model.source
+        files = AdapterCard.of(teacher, adapter, source, (1.0, 5.0), "d" * 64)
+        save_adapter(adapter, files, teacher.network, artefact.path)
+
+    return [(config.adapters[0], place.produce("adapter", {"value": value}, work, title="adapter"))]
+
+
+def compared(artefact, fd):
+    scores = {"fd": score(fd), "accuracy": score(float("nan"), None, "higher")}
+    methods = (UNGUIDED, CFG, Method(NAME, NAME, artefact))
+    return [Compared(row(method.name, scores), method, "cpu", artefact, artefact) for method in methods]
+
+
+def publish_reports(config, teacher, adapters, rows, place, patch, files=(report.REPORT, report.SWEEP)):
+    """Reports of made-up rows, without pictures, which take seconds."""
+    patch.setattr(report, "_grid", lambda item, base_model: Picture("", "", b""))
+    patch.setattr(report, "plots", lambda *arguments: [])
+    for item in rows:
+        scores = {name: item.row["scores"][name]["value"] for name in ("fd", "accuracy")}
+        ends = {"fd_low": item.row["scores"]["fd"]["low"], "fd_high": item.row["scores"]["fd"]["high"]}
+        sampled = {"images_per_second": 1.0, "adapter_percent": 4.7, "steps": config.sample.steps, "paired_mse": None}
+        item.row.update(scores | ends | sampled)
+    made = report.Made(config, "agd test", teacher, adapters[0][1], adapters, rows, Extras())
+    for kind in files:
+        report.report(made, kind, place)
