@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agd_core.atomic import write_json
+from agd_core.atomic import write_bytes, write_json
 from agd_core.base_models import BaseModel
 from agd_core.checksums import seal
 from agd_core.protocol import Protocol
