@@ -1,7 +1,20 @@
 """Adapter Guidance Distillation (arXiv 2503.07274): guided diffusion in one network evaluation per step."""
 
-from agd_core.adapter_files import load_student
+from typing import TYPE_CHECKING, Any
+
 from agd_core.errors import InputError
-from agd_core.pipelines import load_adapter, measure_drift, set_active, set_enabled, unload
+
+if TYPE_CHECKING:
+    from agd_core.adapter_files import load_student
+    from agd_core.pipelines import load_adapter, measure_drift, set_active, set_enabled, unload
 
 __all__ = ["InputError", "load_adapter", "load_student", "measure_drift", "set_active", "set_enabled", "unload"]
+
+
+def __getattr__(name: str) -> Any:
+    """The functions above, with PyTorch and diffusers, once they are asked for: the command line starts without."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from agd_core import adapter_files, pipelines
+
+    return getattr(adapter_files if name == "load_student" else pipelines, name)

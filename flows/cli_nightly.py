@@ -1,18 +1,19 @@
 """`agd register`, `agd adapters` and `agd nightly`: adapters that are evaluated every night."""
 
-import json
+from __future__ import annotations
+
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agd_core.errors import InputError, NumericError
-from flows.workplace import Workplace
+from flows.commands import DEFAULT_OUTPUT, Device, Json, in_workplace
+from flows.printing import print_json, print_line
 
-Guarded = Callable[[Callable[[Workplace], dict[str, Any]], Path, str], dict[str, Any]]
-"""Runs work with progress on the terminal, given a folder to work in and a device."""
+if TYPE_CHECKING:
+    from flows.workplace import Workplace
 
 Name = Annotated[str, typer.Option("--name", help="What its nights are listed under: letters, digits and dashes.")]
 PresetOption = Annotated[str, typer.Option("--preset", help="Says how to sample and score: a preset or .yaml file.")]
@@ -21,25 +22,20 @@ Overrides = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", help="Folder for registry, nights, history and trend plots.")]
 Remove = Annotated[str | None, typer.Option("--remove", metavar="NAME", help="Take it out; its history stays.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
-
-_OUTPUT = Path("outputs")
 
 
-def add_commands(app: typer.Typer, guarded: Guarded) -> None:
-    """Add the three commands; they find `guarded` in their context."""
+def add_commands(app: typer.Typer) -> None:
+    """Add the three commands to the command line."""
     for command in (register, adapters, nightly):
-        app.command(context_settings={"obj": guarded})(command)
+        app.command()(command)
 
 
 def register(
-    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="ADAPTER_DIR", help="Has adapter.safetensors and adapter.json.")],
     name: Name,
     preset: PresetOption,
     overrides: Overrides = None,
-    output: Output = _OUTPUT,
+    output: Output = DEFAULT_OUTPUT,
     as_json: Json = False,
 ) -> None:
     """Have an adapter evaluated every night, always in the way that a preset says."""
@@ -48,16 +44,18 @@ def register(
     def work(place: Workplace) -> dict[str, Any]:
         return run(folder, name, preset, overrides or (), place).model_dump(mode="json")
 
-    entry = context.obj(work, output, "cpu")
+    entry = in_workplace(work, output)
     sampled = entry["sample"]
     how = f"{sampled['images']} images, {sampled['scheduler']}, {sampled['steps']} steps"
     line = f"{name}: {entry['folder']}, {how}, guidance scale {sampled['guidance_scales'][0]:g}"
-    print(json.dumps(entry, indent=2) if as_json else line)
+    if as_json:
+        print_json(entry)
+    else:
+        print_line(line)
 
 
 def adapters(
-    context: typer.Context,
-    output: Output = _OUTPUT,
+    output: Output = DEFAULT_OUTPUT,
     remove: Remove = None,
     as_json: Json = False,
 ) -> None:
@@ -70,20 +68,19 @@ def adapters(
             take_out(output, remove)
         return standing(output)
 
-    found = context.obj(work, Path(tempfile.gettempdir()), "cpu")
+    found = in_workplace(work, Path(tempfile.gettempdir()))
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     for adapter in found["adapters"]:
         _print_night(adapter["name"], adapter["last_night"], adapter["metrics"])
-        print(f"  {adapter['nights']} nights, {adapter['folder']}")
+        print_line(f"  {adapter['nights']} nights, {adapter['folder']}")
     for problem in found["problems"]:
-        print(problem)
+        print_line(problem)
 
 
 def nightly(
-    context: typer.Context,
-    output: Output = _OUTPUT,
+    output: Output = DEFAULT_OUTPUT,
     night: Annotated[str | None, typer.Option("--night", help="A date such as 2026-11-21; today's by default.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Only this adapter.")] = None,
     device: Device = "auto",
@@ -93,15 +90,16 @@ def nightly(
 
     Exit code 1 if one of them regressed or could not be evaluated.
     """
-    found = context.obj(lambda place: _one_night(night, name, place), output, device)
+    found = in_workplace(lambda place: _one_night(night, name, place), output, device)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
     else:
         for adapter in found["adapters"]:
             _print_night(adapter["name"], adapter["night"], adapter["metrics"])
-            print(f"  {adapter['grid']}\n  {adapter['trend']}")
+            print_line(f"  {adapter['grid']}")
+            print_line(f"  {adapter['trend']}")
         for failure in found["failed"]:
-            print(f"not evaluated: {failure}")
+            print_line(f"not evaluated: {failure}")
     raise typer.Exit(0 if found["ok"] else 1)
 
 
@@ -126,12 +124,14 @@ def _one_night(night: str | None, name: str | None, place: Workplace) -> dict[st
 
 def _print_night(name: str, night: str | None, metrics: dict[str, dict[str, Any]]) -> None:
     if night is None:
-        print(f"{name}: not evaluated yet")
+        print_line(f"{name}: not evaluated yet")
         return
     regressed = [metric for metric, verdict in metrics.items() if verdict["outcome"] == "regressed"]
-    print(f"{name}, {night}: " + (f"REGRESSED in {', '.join(regressed)}" if regressed else "ok"))
+    print_line(f"{name}, {night}: " + (f"REGRESSED in {', '.join(regressed)}" if regressed else "ok"))
     for metric, verdict in metrics.items():
-        print(f"  {metric:<17} {_number(verdict['value'])} ± {_number(verdict['standard_error'])}  {_where(verdict)}")
+        print_line(
+            f"  {metric:<17} {_number(verdict['value'])} ± {_number(verdict['standard_error'])}  {_where(verdict)}"
+        )
 
 
 def _where(verdict: dict[str, Any]) -> str:

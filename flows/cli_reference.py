@@ -1,20 +1,20 @@
 """`agd reference`: statistics of real images as one file that can be shared."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agd_core.atomic import write_bytes
 from agd_core.errors import InputError
-from agd_core.metrics.settings import EvaluateConfig
-from flows.presets import load_config
-from flows.workplace import Workplace
+from flows.commands import Device, Json, in_workplace
+from flows.printing import print_json, print_line
 
-Guarded = Callable[[Callable[[Workplace], dict[str, Any]], Path, str], dict[str, Any]]
-"""Runs work with progress on the terminal, given a folder to work in and a device."""
+if TYPE_CHECKING:
+    from agd_core.metrics.settings import EvaluateConfig
+    from flows.workplace import Workplace
 
 Sources = Annotated[
     list[str],
@@ -29,21 +29,18 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="An evaluate setting, e.g. --set evaluate.extractor=inception-v3."),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 
 _SECTION = "evaluate."
 _PRESET = "fashion-dit"
 """Any would do: only the section `evaluate` is used."""
 
 
-def add_commands(app: typer.Typer, guarded: Guarded) -> None:
-    """Add `reference`; it finds `guarded` in its context."""
-    app.command("reference", context_settings={"obj": guarded})(make_reference)
+def add_commands(app: typer.Typer) -> None:
+    """Add `reference` to the command line."""
+    app.command("reference")(make_reference)
 
 
 def make_reference(
-    context: typer.Context,
     sources: Sources,
     output: File,
     overrides: Overrides = None,
@@ -55,17 +52,23 @@ def make_reference(
     def work(place: Workplace) -> dict[str, Any]:
         return _write(_settings(sources, overrides or []), output, place)
 
-    result = context.obj(work, output.parent, device)
-    print(json.dumps(result, indent=2) if as_json else f"{result['file']}: {result['description']}")
+    result = in_workplace(work, output.parent, device)
+    if as_json:
+        print_json(result)
+    else:
+        print_line(f"{result['file']}: {result['description']}")
 
 
 def _settings(sources: list[str], overrides: list[str]) -> EvaluateConfig:
+    from flows.presets import load_config
+
     if others := [override for override in overrides if not override.startswith(_SECTION)]:
         raise InputError(f"--set {others[0]}: a reference depends on the settings of section evaluate alone")
     return load_config(_PRESET, [*overrides, f"evaluate.reference={json.dumps(sources)}"]).evaluate
 
 
 def _write(config: EvaluateConfig, file: Path, place: Workplace) -> dict[str, Any]:
+    from agd_core.atomic import write_bytes
     from agd_core.extractors import open_extractor
     from flows.stages.reference import FINISHED, REFERENCE, read_reference, reference_artefact
 

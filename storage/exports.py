@@ -19,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 from agd_core.records import CollectionPlan
+from storage.names import NOTE, PLAN
 from storage.objects import ObjectStore
-from storage.plan_file import PLAN, ListedFile, OtherFormat, listed_files, plan_dataset_id, read_plan
+from storage.plan_file import ListedFile, OtherFormat, listed_files, plan_dataset_id, read_plan
 from storage.sealed_parquet import TornFile, seal, unseal
 from storage.shards import TornShard
 from storage.zarr_store import ZarrTrajectoryStore
 
-NOTE, INDEX, CARRIED = "export.json", "index.parquet", "store"
+INDEX, CARRIED = "index.parquet", "store"
 FORMAT_VERSION = 1
 _BLOCK_BYTES = 4 << 20
 _SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int64()), ("samples", pa.int64()), ("crc32c", pa.uint32())])

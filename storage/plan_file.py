@@ -26,7 +26,6 @@ from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory, Stored
 from storage.sealed_parquet import TornFile, seal, unseal
 
 FORMAT_VERSION = 3
-PLAN = "plan.parquet"
 LATENTS = "latents"
 _K_NAMES = ["input", "guided_prediction", "learned_variance"]
 _PAGE_BYTES = 4096

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from agd_core.records import CollectionPlan
 from storage.markers import FOLDER, marker_key
+from storage.names import PLAN
 from storage.objects import ObjectStore
-from storage.plan_file import PLAN, OtherFormat, plan_settings_id
+from storage.plan_file import OtherFormat, plan_settings_id
 from storage.sealed_parquet import TornFile
 from storage.zarr_store import ZarrTrajectoryStore
 

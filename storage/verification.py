@@ -3,8 +3,9 @@
 import re
 
 from storage.markers import marker_key, read_marker, shard_key
+from storage.names import PLAN
 from storage.objects import ObjectStore
-from storage.plan_file import PLAN, ListedFile, OtherFormat, listed_files
+from storage.plan_file import ListedFile, OtherFormat, listed_files
 from storage.sealed_parquet import TornFile
 from storage.zarr_store import ZarrTrajectoryStore
 

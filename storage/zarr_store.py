@@ -23,10 +23,10 @@ import numpy as np
 from agd_core.digest import canonical_json
 from agd_core.records import CARRIERS, CollectionPlan, StepBatch, UnitWriter, step_batch
 from storage.markers import CommittedShard, marker_key, read_marker, shard_key
+from storage.names import PLAN
 from storage.objects import ByteRange, ObjectStore
 from storage.pairs import content_digest, require_pairs
 from storage.plan_file import (
-    PLAN,
     ListedFile,
     OtherFormat,
     listed_files,

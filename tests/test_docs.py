@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.presets import load_config, preset_names
+from flows.preset_files import preset_names
+from flows.presets import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

@@ -16,7 +16,7 @@ from flows.lab.artifacts import show_results
 from flows.lab.parameters import CollectSettings, DistillSettings, SampleSettings, TrainSettings
 from flows.lab.running import run_in_lab, run_name, run_stages
 from flows.lab.workplace import LabWorkplace
-from flows.presets import repeat_command
+from flows.preset_files import repeat_command
 from flows.stages.comparison import Point, compare, headline_points, sample_all, sweep_points
 from flows.stages.distill import Distilled, Trained, collect_stage, distill, open_base_model, sweep, train_stage
 from flows.stages.pretrain import pretrain

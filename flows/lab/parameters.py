@@ -18,7 +18,8 @@ from agd_core.sampling import SampleConfig
 from agd_core.trainer import TrainConfig
 from agd_core.trajectory import CollectConfig
 from flows.config import PipelineConfig, StoreConfig
-from flows.presets import load_config, preset_names
+from flows.preset_files import preset_names
+from flows.presets import load_config
 
 Preset = StrEnum("Preset", {name: name for name in preset_names()})  # type: ignore[misc]
 AdapterKind = StrEnum(  # type: ignore[misc]

@@ -18,10 +18,11 @@ from agd_core.records import CARRIERS, CollectionPlan
 from agd_core.subjects import Subjects
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from flows.stages.sharing import bring_over, known_conditions
-from flows.stages.trajectories import LOCATION, STORE_SUMMARY, new_store, remember_location, trajectory_problems
+from flows.stages.trajectories import STORE_SUMMARY, new_store, remember_location, trajectory_problems
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 from storage.claims import claimed, clear_claims
+from storage.names import LOCATION
 from storage.objects import LocalObjects
 from storage.zarr_store import OtherContent, ZarrTrajectoryStore
 

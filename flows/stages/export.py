@@ -13,10 +13,10 @@ from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace
 from storage import archive, webdataset_store
 from storage.artefacts import Artefact, find_artefacts
-from storage.exports import NOTE, ExportIndex, NoExport, OnProgress, OtherExport, read_carried_plan, read_index
+from storage.exports import ExportIndex, NoExport, OnProgress, OtherExport, read_carried_plan, read_index
 from storage.markers import shard_key
+from storage.names import NOTE, PLAN
 from storage.objects import ObjectStore, open_objects
-from storage.plan_file import PLAN
 from storage.sealed_parquet import TornFile
 from storage.shards import TornShard
 from storage.webdataset_store import TarSet

@@ -9,12 +9,12 @@ import json
 from agd_core.atomic import write_json
 from agd_core.errors import InputError, first_line
 from storage.artefacts import SELF_CHECKED, Artefact
+from storage.names import LOCATION
 from storage.objects import ObjectStore, open_objects
 from storage.verification import repair_store, store_problems
 from storage.zarr_store import ZarrTrajectoryStore
 
 STORE_SUMMARY = "store.json"
-LOCATION = "location.json"
 
 
 def new_store(artefact: Artefact, url: str | None) -> ObjectStore:

@@ -6,13 +6,8 @@ from typing import Any
 from agd_core.digest import digest
 from agd_core.errors import InputError
 from flows.published import published_folders, published_problems
-from flows.stages.trajectories import repair_trajectories, trajectory_problems
 from storage.artefacts import Artefact, find_artefacts
-from storage.exports import NOTE, export_problems, read_index
-from storage.objects import LocalObjects
-from storage.plan_file import PLAN
-from storage.verification import repair_store, store_problems
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.names import LOCATION, NOTE, PLAN
 
 
 def verify(folder: Path, repair: bool = False) -> dict[str, Any]:
@@ -33,15 +28,17 @@ def verify(folder: Path, repair: bool = False) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise InputError(f"folder {folder} does not exist")
-    if alone := _verify_alone(folder, repair):
-        return alone
+    if (folder / PLAN).exists() or (folder / NOTE).exists():
+        from flows.stages.verify_store import verify_store
+
+        return verify_store(folder, repair)
     artefacts, published = find_artefacts(folder), published_folders(folder)
     if not artefacts and not published:
         raise InputError(
             f"folder {folder} holds no artefacts (nothing with a manifest.json), no store, no export, no report and no "
             "adapter"
         )
-    found = {artefact.path: artefact.problems() + trajectory_problems(artefact, deep=True) for artefact in artefacts}
+    found = {artefact.path: _problems(artefact) for artefact in artefacts}
     damaged = [artefact for artefact in artefacts if found[artefact.path]]
     deleted = [name for artefact in damaged for name in _repair(artefact)] if repair else []
     problems = [problem for lines in found.values() for problem in lines]
@@ -57,36 +54,24 @@ def verify(folder: Path, repair: bool = False) -> dict[str, Any]:
     }
 
 
-def _verify_alone(folder: Path, repair: bool) -> dict[str, Any] | None:
-    """A store or an export that is no artefact; None if the folder is neither."""
-    objects = LocalObjects(folder)
-    if objects.size(PLAN) is not None:
-        problems = store_problems(objects)
-        deleted = repair_store(objects) if repair and problems else []
-    elif objects.size(NOTE) is not None:
-        problems, deleted = export_problems(objects), []
-    else:
-        return None
-    content = digest(sorted(objects.keys(""))) if problems else _content(objects)
-    return {
-        "ok": not problems,
-        "digest": content,
-        "artefacts": 1,
-        "published": 0,
-        "problems": problems,
-        "deleted": deleted,
-    }
+def _problems(artefact: Artefact) -> list[str]:
+    if not (artefact.path / LOCATION).exists():
+        return artefact.problems()
+    from flows.stages.trajectories import trajectory_problems
 
-
-def _content(objects: LocalObjects) -> str:
-    """Content digest of a whole store, or of the store that was exported."""
-    if objects.size(PLAN) is not None:
-        return ZarrTrajectoryStore.open(objects).content_digest()
-    return str(read_index(objects).note["content_digest"])
+    return artefact.problems() + trajectory_problems(artefact, deep=True)
 
 
 def _repair(artefact: Artefact) -> list[str]:
     """Delete the torn files of a damaged artefact and declare it unfinished."""
-    deleted = [*artefact.delete_torn(), *repair_trajectories(artefact)]
+    deleted = [*artefact.delete_torn(), *_repair_store(artefact)]
     artefact.reopen()
     return [f"{artefact.path}: {name}" for name in deleted]
+
+
+def _repair_store(artefact: Artefact) -> list[str]:
+    if not (artefact.path / LOCATION).exists():
+        return []
+    from flows.stages.trajectories import repair_trajectories
+
+    return repair_trajectories(artefact)

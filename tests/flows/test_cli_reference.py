@@ -10,7 +10,7 @@ from agd_core.errors import InputError
 from agd_core.extractors import FashionFeatures
 from flows.cli_reference import add_commands
 from flows.stages.reference import read_reference
-from flows.workplace import Workplace, pick_device
+from flows.workplace import pick_device
 from tests.real_images import real_images
 from tests.storage.images.image_files import write_folder, write_parquet
 
@@ -19,7 +19,7 @@ from tests.storage.images.image_files import write_folder, write_parquet
 def run():
     app = typer.Typer()
     app.callback()(lambda: None)
-    add_commands(app, lambda work, output, device: work(Workplace(output, pick_device(device))))
+    add_commands(app)
     return lambda *words: CliRunner().invoke(app, ["reference", *map(str, words)])
 
 

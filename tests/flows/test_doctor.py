@@ -7,9 +7,9 @@ import typer
 from typer.testing import CliRunner
 
 from agd_core.errors import InputError
-from flows.cli import _guarded
 from flows.cli_doctor import add_commands
-from flows.presets import load_config, preset_names
+from flows.preset_files import preset_names
+from flows.presets import load_config
 from flows.stages.doctor import counts, device_memory_gib, examine, sizes_of
 
 TINY = ("--set", "adapters.0.hidden_width=32", "--set", "base_model.resolution=null", "--set", "sample.batch_size=2")
@@ -39,7 +39,7 @@ COUNTS = {
 @pytest.fixture
 def doctor():
     app = typer.Typer()
-    add_commands(app, _guarded)
+    add_commands(app)
     app.command("other")(lambda: None)
 
     def run(*arguments):

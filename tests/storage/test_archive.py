@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from storage.archive import FORMAT, export_archive, import_archive
 from storage.exports import INDEX, NoExport, OtherExport, read_index
 from storage.markers import shard_key
+from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
-from storage.plan_file import PLAN
 from storage.sealed_parquet import TornFile
 from storage.shards import TornShard
 from storage.webdataset_store import WebDatasetReader

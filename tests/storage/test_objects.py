@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from storage.markers import marker_key, shard_key
+from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
-from storage.plan_file import PLAN
 from storage.shards import crc_bytes
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from storage.markers import marker_device, marker_key, shard_key
+from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
-from storage.plan_file import PLAN
 from storage.sharing import shared_units, take_over
 from storage.verification import repair_store, store_problems
 from storage.zarr_store import ZarrTrajectoryStore

@@ -3,8 +3,9 @@
 import pytest
 
 from storage.exports import export_problems
+from storage.names import PLAN
 from storage.objects import MemoryObjects
-from storage.plan_file import FORMAT_VERSION, PLAN
+from storage.plan_file import FORMAT_VERSION
 from storage.sealed_parquet import seal, unseal
 from storage.sharing import shared_units
 from storage.verification import repair_store, store_problems

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from agd_core.order import StreamOrder
 from agd_core.records import CARRIERS, TrajectoryReader
-from storage.exports import INDEX, NOTE, NoExport, OtherExport, read_index
+from storage.exports import INDEX, NoExport, OtherExport, read_index
+from storage.names import NOTE, PLAN
 from storage.objects import LocalObjects, MemoryObjects
-from storage.plan_file import PLAN
 from storage.sealed_parquet import TornFile
 from storage.shards import TornShard
 from storage.tar_records import TarRecords

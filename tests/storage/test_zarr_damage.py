@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.markers import marker_key, shard_key
+from storage.names import PLAN
 from storage.objects import MemoryObjects
-from storage.plan_file import PLAN
 from storage.sealed_parquet import TornFile
 from storage.shards import TornShard
 from storage.verification import repair_store, store_problems

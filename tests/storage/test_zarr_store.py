@@ -8,8 +8,9 @@ import pytest
 import zarr
 
 from storage.markers import marker_key, shard_key
+from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
-from storage.plan_file import PLAN, steps_per_chunk
+from storage.plan_file import steps_per_chunk
 from storage.shards import ShardLayout, TornShard, crc_bytes
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore

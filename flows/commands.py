@@ -1,0 +1,81 @@
+"""How every command runs: in a workplace, with progress on the terminal; what goes wrong is one line and a code.
+
+Exit codes: 0 done, 1 a finding or a failing machine, 2 bad input, 130 stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agd_core.errors import InputError, NumericError
+from agd_core.progress import Stopped
+from flows.printing import print_error
+
+if TYPE_CHECKING:
+    from flows.config import PipelineConfig
+    from flows.workplace import Workplace
+
+Preset = Annotated[str, typer.Argument(help="A preset's name (see `agd presets`) or a .yaml file of the same form.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+
+DEFAULT_OUTPUT = Path("outputs")
+"""Where a command works that is told no folder."""
+
+
+def in_workplace(work: Callable[[Workplace], dict[str, Any]], output: Path, device: str = "cpu") -> dict[str, Any]:
+    """What `work` answers, done in an output folder on a device with progress on the terminal."""
+    from flows.terminal import Terminal
+    from flows.workplace import Workplace, pick_device, writable_folder
+
+    with one_line(output):
+        terminal = Terminal()
+        with terminal:
+            picked = pick_device(device)
+            folder = writable_folder(output)
+            return work(Workplace(folder, picked, terminal.announce, terminal.progress, terminal.should_stop))
+
+
+def in_configured_workplace(
+    work: Callable[[PipelineConfig, Workplace], dict[str, Any]],
+    preset: str,
+    overrides: Sequence[str] | None,
+    output: Path,
+    device: str,
+) -> dict[str, Any]:
+    """The same for work that needs a preset's configuration, which is read first."""
+    from flows.presets import load_config
+
+    with one_line():
+        config = load_config(preset, overrides or ())
+    return in_workplace(lambda place: work(config, place), output, device)
+
+
+@contextmanager
+def one_line(output: Path | None = None) -> Iterator[None]:
+    """End the command with one line on standard error and an exit code if its work fails.
+
+    Args:
+        output: where the work writes, told where the system's error names no file.
+    """
+    try:
+        yield
+    except InputError as error:
+        _end(str(error), 2)
+    except (Stopped, KeyboardInterrupt) as stop:
+        _end(str(stop) or "interrupted; run the same command again to resume", 130)
+    except NumericError as error:
+        _end(str(error), 1)
+    except OSError as error:
+        named = error.filename is not None or output is None
+        _end(str(error) if named else f"{error}, working in {output}", 1)
+
+
+def _end(message: str, code: int) -> None:
+    print_error(message)
+    raise typer.Exit(code) from None

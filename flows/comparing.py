@@ -1,0 +1,76 @@
+"""What lies at two or more places, compared: which rows belong together and what their numbers say."""
+
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agd_core.comparing.comparison import Choice, compare, require_comparable
+from agd_core.comparing.judging import overall
+from agd_core.comparing.row_pairs import Source
+from agd_core.errors import InputError
+from flows.results import read_rows
+
+_LABELS = string.ascii_uppercase
+
+Printed = Mapping[str, Any]
+"""A comparison as plain data, see `Comparison.as_dict`."""
+
+
+def compared(places: Sequence[Path], choice: Choice) -> dict[str, Any]:
+    """Compare what lies at two or more places, as plain data.
+
+    Raises:
+        InputError: a place holds no results, or nothing is comparable.
+    """
+    if not 2 <= len(places) <= len(_LABELS):
+        raise InputError(f"compare takes two results or more, at most {len(_LABELS)}; got {len(places)}")
+    sources = [Source(label, str(place), read_rows(place)) for label, place in zip(_LABELS, places, strict=False)]
+    comparisons, lacking = compare(sources, choice)
+    require_comparable(comparisons)
+    printed = [comparison.as_dict() for comparison in comparisons]
+    return {
+        "sources": {source.label: source.place for source in sources},
+        "overall": _overall(printed),
+        "comparisons": printed,
+        "lacking": lacking,
+        "allowed": list(dict.fromkeys(text for item in printed for text in item["allowed"])),
+        "notes": _notes(printed),
+    }
+
+
+def _overall(comparisons: Sequence[Printed]) -> list[dict[str, Any]]:
+    """A verdict per pair of methods over all points, with how many metrics said what."""
+    verdicts: dict[tuple[str, str], list[Any]] = {}
+    for item in comparisons:
+        found = verdicts.setdefault((method_name(item["baseline"]), method_name(item["other"])), [])
+        found += [metric["verdict"] for metric in item["metrics"].values()]
+    return [
+        {
+            "baseline": baseline,
+            "other": other,
+            "verdict": overall(found),
+            "counts": {verdict: found.count(verdict) for verdict in dict.fromkeys(found)},
+        }
+        for (baseline, other), found in verdicts.items()
+    ]
+
+
+def _notes(comparisons: Sequence[Printed]) -> list[str]:
+    """What a reader must know to read the verdicts."""
+    tested = [m for item in comparisons for m in item["metrics"].values() if m["standard_error"] is not None]
+    notes = [
+        f"{len(tested)} differences were tested, each at 95 %: where nothing differs, about one in twenty still "
+        "reads better or worse"
+    ]
+    if any(item["same_noise"] for item in comparisons):
+        notes.append(
+            "same noise on both sides: standard errors are added as if they were independent, which overstates the "
+            "error of the difference as a rule, so small differences may read the same"
+        )
+    return notes
+
+
+def method_name(row: Mapping[str, Any]) -> str:
+    """A source's label and the row's name, e.g. "A CFG"."""
+    return f"{row['source']} {row['name']}"
