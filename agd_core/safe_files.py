@@ -209,7 +209,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _require_shallow(value: Any, where: object) -> None:
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(MOST_DEPTH):
         inside = [item for part in level for item in (part.values() if isinstance(part, dict) else part)]
         level = [item for item in inside if isinstance(item, dict | list)]

@@ -1,5 +1,6 @@
 """The door for files from outside: only regular, bounded, shallow files whose names stay below their folder."""
 
+import json
 import os
 import socket
 
@@ -169,3 +170,8 @@ def test_a_snapshot_of_the_hub_cache_may_link_to_its_blobs(tmp_path):
 
 def test_what_is_printed_cannot_move_the_cursor():
     assert printable("a\x1b[2Jb\nc\u202ed café \udce9") == r"a\x1b[2Jb\nc\u202ed café \udce9"
+
+
+@pytest.mark.parametrize("text", ["5", "1.5", "true", "null", '"text"'])
+def test_a_single_value_is_a_text_too(text):
+    assert parse_json(text, "here") == parse_yaml(text, "here") == json.loads(text)
