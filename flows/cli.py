@@ -171,17 +171,25 @@ def pretrain(
 def verify(
     folder: Annotated[Path, typer.Argument(help="An output folder, one artefact, a store or an export.")],
     repair: Annotated[bool, typer.Option("--repair", help="Delete what is torn; the next run makes it anew.")] = False,
+    follow: Annotated[
+        str | None,
+        typer.Option("--follow", metavar="URL", help="Where the trajectories lie, if not in the folder (store.url)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check every checksum below a folder and name what is torn. Exit code 1 if anything is."""
+    """Check every checksum below a folder and name what is torn. Exit code 1 if anything is.
+
+    Nothing outside of the folder is read, asked or deleted, but what --follow names.
+    """
     from flows.stages.verify import verify as run
 
     with one_line():
-        result = run(folder, repair)
+        result = run(folder, repair, follow)
     if as_json:
         print_json(result)
     else:
-        for line in (*result["problems"], *(f"deleted {name}" for name in result["deleted"])):
+        deleted = [f"deleted {name}" for name in result["deleted"]]
+        for line in (*result["problems"], *deleted, *result["unchecked"]):
             print_line(line)
         print_line(f"{'ok' if result['ok'] else 'NOT ok'}: {result['artefacts']} artefacts, content {result['digest']}")
     raise typer.Exit(0 if result["ok"] else 1)

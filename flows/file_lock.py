@@ -1,15 +1,42 @@
 """Kernel file locks, free at once when their holder dies, however it dies; and files that every user may lock."""
 
+import errno
 import fcntl
 import os
+import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agd_core.errors import InputError
 from agd_core.progress import ShouldStop, Stopped
+from agd_core.safe_files import printable
 
 _POLL_SECONDS = 0.2
+_NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}
+"""What opening a link, a folder, a socket or a device answers."""
+
+
+@contextmanager
+def opened_lock(path: Path) -> Iterator[int]:
+    """A descriptor of a file to lock, made where it is missing; what it holds stays, and a link is not followed.
+
+    Raises:
+        InputError: a link, a folder, a pipe or a device lies there.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise _no_file(path) from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _no_file(path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def try_lock(descriptor: int) -> bool:
@@ -69,3 +96,7 @@ def is_named(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
+
+
+def _no_file(path: Path) -> InputError:
+    return InputError(f"lock {printable(path)} is no regular file; delete it")

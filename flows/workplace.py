@@ -12,9 +12,11 @@ import torch
 
 from agd_core.errors import InputError, first_line
 from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
+from agd_core.safe_files import confined, printable
 from flows.device_lease import hold_device
-from flows.file_lock import try_lock, wait_until
+from flows.file_lock import opened_lock, try_lock, wait_until
 from storage.artefacts import FOLDER, Artefact, ArtefactStore
+from storage.walking import links_below
 
 _CHECKSUM_BYTES = 64 << 20
 _MEGABYTE = 1e6
@@ -117,17 +119,20 @@ class Workplace:
 
     @contextmanager
     def _alone_with(self, artefact: Artefact) -> Iterator[None]:
-        """Hold the artefact's file lock; the kernel frees it when its holder dies."""
-        artefact.path.mkdir(parents=True, exist_ok=True)
-        with (artefact.path.parent / f".{artefact.path.name}.lock").open("w") as lock:
+        """Hold the artefact's file lock; the kernel frees it when its holder dies.
+
+        Raises:
+            InputError: a link is on the way or inside: the folder may come from anybody, and work would follow it out.
+        """
+        confined(self.output, f"{FOLDER}/{artefact.path.name}").mkdir(parents=True, exist_ok=True)
+        with opened_lock(artefact.path.parent / f".{artefact.path.name}.lock") as lock:
             wait_until(
-                lambda: try_lock(lock.fileno()),
-                lambda: f"another run on {artefact.path}",
-                self.announce,
-                self.should_stop,
+                lambda: try_lock(lock), lambda: f"another run on {artefact.path}", self.announce, self.should_stop
             )
             for abandoned in artefact.path.glob("*.partial"):  # by a run that was killed: nobody else works here now
                 abandoned.unlink()
+            if link := next(links_below(artefact.path), None):
+                raise InputError(f"{printable(link)} is a link, and no link inside an artefact is followed: delete it")
             yield
 
 

@@ -1,13 +1,15 @@
 """Checking a whole Zarr store, and repairing it by deleting only what is torn; collecting again fills the gaps."""
 
 import re
+from contextlib import suppress
 
+from agd_core.errors import InputError
 from storage.markers import marker_key, read_marker, shard_key
 from storage.names import PLAN
 from storage.objects import ObjectStore
 from storage.plan_file import ListedFile, OtherFormat, listed_files
 from storage.sealed_parquet import TornFile
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.zarr_store import OtherContent, ZarrTrajectoryStore
 
 _OUR_NAMES = re.compile(r"latents/c\.\d+(\.0){5}|index/u-\d{6,}\.parquet")
 
@@ -20,12 +22,11 @@ def store_problems(objects: ObjectStore, deep: bool = True) -> list[str]:
         deep: sum every byte of every shard, not only sizes and labels.
     """
     try:
-        torn = _torn_preparation(objects)
-    except OtherFormat as error:
+        if torn := _torn_preparation(objects):
+            return [f"{objects.url}/{key}: {what}" for key, what in torn.items()]
+        store = ZarrTrajectoryStore.open(objects)
+    except ValueError as error:
         return [f"{objects.url}/{PLAN}: {error}"]
-    if torn:
-        return [f"{objects.url}/{key}: {what}" for key, what in torn.items()]
-    store = ZarrTrajectoryStore.open(objects)
     found = [problem for unit in range(store.plan.units) for problem in store.unit_problems(unit, deep)]
     return found + [f"{objects.url}/{key}: does not belong here" for key in _strangers(store)]
 
@@ -40,15 +41,29 @@ def repair_store(objects: ObjectStore) -> list[str]:
     deleted = objects.remove_abandoned()
     try:
         torn = list(_torn_preparation(objects))
-    except OtherFormat:
+        store = None if torn else ZarrTrajectoryStore.open(objects)
+    except (OtherFormat, OtherContent):
         return deleted
-    if not torn:
-        store = ZarrTrajectoryStore.open(objects)
-        torn = [key for unit in range(store.plan.units) for key in _torn_keys(store, unit)] + _strangers(store)
-    present = [key for key in torn if objects.size(key) is not None]
-    for key in present:
+    except ValueError:
+        torn, store = [PLAN], None
+    torn += _torn_units(store) if store else []
+    return deleted + [key for key in torn if _deleted(objects, key)]
+
+
+def _torn_units(store: ZarrTrajectoryStore) -> list[str]:
+    return [key for unit in range(store.plan.units) for key in _torn_keys(store, unit)] + _strangers(store)
+
+
+def _deleted(objects: ObjectStore, key: str) -> bool:
+    """Delete what lies at a key, be it a link, which goes itself; False if nothing is there or it is a folder."""
+    with suppress(InputError):
+        if objects.size(key) is None:
+            return False
+    try:
         objects.delete(key)
-    return deleted + present
+    except (InputError, OSError):
+        return False
+    return True
 
 
 def _torn_preparation(objects: ObjectStore) -> dict[str, str]:
@@ -67,6 +82,8 @@ def _difference(objects: ObjectStore, key: str, expected: ListedFile) -> str | N
         return None if ListedFile.of(objects.read(key)) == expected else "not what was written"
     except FileNotFoundError:
         return "missing"
+    except InputError as error:
+        return str(error)
 
 
 def _torn_keys(store: ZarrTrajectoryStore, unit: int) -> list[str]:
@@ -76,7 +93,7 @@ def _torn_keys(store: ZarrTrajectoryStore, unit: int) -> list[str]:
         shards = read_marker(store.objects.read(key), store.plan, unit)
     except FileNotFoundError:
         return []
-    except TornFile:
+    except (TornFile, InputError):
         return [key]
     torn = [shard.key for shard in shards if store.shard_problem(shard)]
     return [key, *torn] if torn else []

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from agd_core.digest import canonical_json
+from agd_core.errors import InputError
 from agd_core.records import CARRIERS, CollectionPlan, StepBatch, UnitWriter, step_batch
 from storage.markers import CommittedShard, marker_key, read_marker, shard_key
 from storage.names import PLAN
@@ -125,13 +126,17 @@ class ZarrTrajectoryStore:
             shards = read_marker(self.objects.read(key), self.plan, unit)
         except FileNotFoundError:
             return [f"{self.objects.url}/{key}: unit {unit} is not committed"]
-        except TornFile as error:
+        except (TornFile, InputError) as error:
             return [f"{self.objects.url}/{key}: marker {error}"]
         return [problem for shard in shards if (problem := self.shard_problem(shard, deep))]
 
     def shard_problem(self, shard: CommittedShard, deep: bool = True) -> str | None:
         """Why a shard is not what its marker says, None if it is."""
-        where, size = f"{self.objects.url}/{shard.key}", self.objects.size(shard.key)
+        where = f"{self.objects.url}/{shard.key}"
+        try:
+            size = self.objects.size(shard.key)
+        except InputError as error:
+            return str(error)
         if size is None:
             return f"{where}: missing"
         if size != shard.size:

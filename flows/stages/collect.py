@@ -47,6 +47,7 @@ def collect(
 
     Raises:
         InputError: not enough disk space, or the store's place holds something else.
+        NotNamed: it is collected already, to a place that `store_url` does not name.
         Stopped: when asked to; run again to resume.
     """
     base_model = subjects.base_model
@@ -56,17 +57,20 @@ def collect(
     teacher = GuidedDenoiser(base_model, guidance.build())
 
     def work(artefact: Artefact) -> None:
-        conditions = known_conditions(artefact, new_store(artefact, store_url), identity)
+        conditions = known_conditions(artefact, new_store(artefact, store_url), identity, store_url)
         plan = plan_collection(config, subjects, identity, conditions)
         store = _prepared(artefact, plan, place, store_url)
-        missing = bring_over(artefact, store, store.missing_units(), place)
+        missing = bring_over(artefact, store, store.missing_units(), place, store_url)
         collect_missing(config, teacher, base_model, store, missing, place)
         clear_claims(store.objects)
         write_json(_summary(store), artefact.path / STORE_SUMMARY)
 
+    def check(artefact: Artefact) -> list[str]:
+        return trajectory_problems(artefact, store_url)
+
     title = f"collect {config.trajectories} trajectories"
     key = {**identity, "trajectories": config.trajectories}
-    return place.produce(STAGE, key, work, measured=[LOCATION], check=trajectory_problems, title=title)
+    return place.produce(STAGE, key, work, measured=[LOCATION], check=check, title=title)
 
 
 def collection_plan(config: CollectConfig, guidance: GuidanceConfig, subjects: Subjects) -> CollectionPlan:

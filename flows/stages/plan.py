@@ -101,7 +101,7 @@ def _missing_units(config: PipelineConfig, plan: CollectionPlan, place: Workplac
     artefact = ArtefactStore(place.output / FOLDER).artefact(STAGE, artefact_identity(plan))
     store = ZarrTrajectoryStore(new_store(artefact, config.store.url), plan)
     missing = [unit for unit in range(plan.units) if store.unit_problems(unit, deep=False)]
-    elsewhere = units_elsewhere(artefact, plan, missing)
+    elsewhere = units_elsewhere(artefact, plan, missing, config.store.url)
     return [unit for unit in missing if unit not in elsewhere], elsewhere
 
 

@@ -6,6 +6,7 @@ from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
 from agd_core.checkpoint import Checkpoint
 from agd_core.errors import InputError
+from agd_core.records import TrajectoryReader
 from agd_core.trainer import TrainConfig, train_adapter
 from agd_core.trajectory import CollectConfig
 from flows.stages.trajectories import open_trajectories
@@ -25,10 +26,12 @@ def train(
     base_model: BaseModel,
     base_source: str,
     place: Workplace,
+    store_url: str | None = None,
 ) -> Artefact:
     """Train one adapter; the artefact is a folder that `agd_core.load_adapter` and `agd_core.load_student` read.
 
     Raises:
+        NotNamed: the trajectories lie at a place that `store_url` does not name.
         Stopped: after a checkpoint, when asked to; run again to resume.
     """
     identity = {
@@ -41,7 +44,8 @@ def train(
 
     def work(artefact: Artefact) -> None:
         adapter = _new_adapter(config, adapter_config, base_model, place)
-        _train(config, adapter, trajectories, base_model, artefact, place)
+        reader = open_trajectories(trajectories, store_url)
+        _train(config, adapter, trajectories, reader, base_model, artefact, place)
         card = AdapterCard.of(base_model, adapter, base_source, collected.guidance_range, artefact.key)
         save_adapter(adapter, card, base_model.network, artefact.path)
 
@@ -62,12 +66,12 @@ def _train(
     config: TrainConfig,
     adapter: Adapter,
     trajectories: Artefact,
+    reader: TrajectoryReader,
     base_model: BaseModel,
     artefact: Artefact,
     place: Workplace,
 ) -> None:
     checkpoint = Checkpoint(artefact.path / "checkpoint.safetensors", artefact.key)
-    reader = open_trajectories(trajectories)
     if checkpoint.path.exists():
         place.announce(f"{STAGE}: going on from {checkpoint.path}")
     progress = place.progress(f"train {adapter.config.label}")

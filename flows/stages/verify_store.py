@@ -26,6 +26,7 @@ def verify_store(folder: Path, repair: bool) -> dict[str, Any]:
         "artefacts": 1,
         "published": 0,
         "problems": problems,
+        "unchecked": [],
         "deleted": deleted,
     }
 

@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agd_core.errors import InputError
+from agd_core.safe_files import printable
+
 _BLOCK_BYTES = 16 << 20
+_SHOWN_LETTERS = 255
 
 
 class ByteRange(NamedTuple):
@@ -17,6 +21,17 @@ class ByteRange(NamedTuple):
     key: str
     start: int
     length: int
+
+
+def require_plain(key: str, url: str) -> None:
+    """Refuse a key that could mean something outside of the place: keys come out of files that anybody may have made.
+
+    Raises:
+        InputError: no relative path, "..", an empty part, or a control character.
+    """
+    if not key.isprintable() or not {"", ".", ".."}.isdisjoint(key.split("/")):
+        shown = printable(key[:_SHOWN_LETTERS])
+        raise InputError(f"{printable(url)} names an object {shown!r}; allowed are plain names below that place")
 
 
 class StagedObject(ABC):
@@ -36,7 +51,11 @@ class StagedObject(ABC):
 
 
 class ObjectStore(ABC):
-    """Keys to bytes; keys are relative paths with `/`. Objects appear whole or not at all."""
+    """Keys to bytes; keys are relative paths with `/`. Objects appear whole or not at all.
+
+    Every method refuses a key that is no plain path, or that leads to something that is no object (see
+    `require_plain`), with an `InputError`.
+    """
 
     url: str
     """Where this is, for messages and for opening it again."""

@@ -1,5 +1,8 @@
 """A local folder. An object is written beside its place and linked there: whole, durable, never over another.
 
+The folder may be anybody's: a key is a plain name (`require_plain`), nothing below the root is reached through a link,
+and only regular files are opened. A folder is looked at once, a file when it is opened, so that reading costs nothing.
+
 A file is written to only while its sole name ends in `.partial`, by the one descriptor that created it. From the moment
 it has its own name it is read, unlinked or replaced by another file, and nothing else: so two folders may hold the same
 object as hard links to one file (`take`), and whatever one of them does leaves the other's alone.
@@ -8,6 +11,8 @@ object as hard links to one file (`take`), and whatever one of them does leaves 
 import errno
 import fcntl
 import os
+import re
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,11 +22,18 @@ import google_crc32c
 import numpy as np
 
 from agd_core.atomic import sync_folder
-from storage.objects.base import ByteRange, ObjectStore, StagedObject
+from agd_core.errors import InputError
+from agd_core.safe_files import printable
+from storage.objects.base import ByteRange, ObjectStore, StagedObject, require_plain
+from storage.walking import files_below
 
 _PARTIAL = ".partial"
+_OUR_PARTIALS = re.compile(r".+\.\d+(-[0-9a-f]+)?\.partial")
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OPEN_FILES = 256
 _BLOCK_BYTES = 1 << 20
+_NO_FILE = {errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP}
+"""What opening a link, a socket or a device answers."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -32,11 +44,14 @@ class LocalObjects(ObjectStore):
         self.root = root
         self.url = str(root)
         self._open: dict[str, _OpenFile] = {}
+        self._real_folders: set[Path] = {root}
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        with (self.root / key).open("rb") as file:
+        descriptor = self._descriptor(key)
+        with os.fdopen(descriptor, "rb") as file:
+            left = max(0, os.fstat(descriptor).st_size - start)
             file.seek(start)
-            return file.read() if length is None else file.read(length)
+            return file.read(left if length is None else min(length, left))
 
     def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> Iterator[int]:
         """What the page cache has is read at once; the rest is asked for together, so that the disk sees it all."""
@@ -55,14 +70,17 @@ class LocalObjects(ObjectStore):
             yield number
 
     def size(self, key: str) -> int | None:
+        path = self._path(key)
         try:
-            return (self.root / key).stat().st_size
+            found = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        _require_file(found, path)
+        return found.st_size
 
     def keys(self, prefix: str) -> list[str]:
-        paths = (self.root / prefix).rglob("*")
-        return sorted(p.relative_to(self.root).as_posix() for p in paths if p.is_file() and p.suffix != _PARTIAL)
+        folder = self._path(f"{prefix}/x").parent if prefix else self.root
+        return sorted(p.relative_to(self.root).as_posix() for p in files_below(folder) if p.suffix != _PARTIAL)
 
     def put(self, key: str, data: bytes) -> None:
         with self.stage(key, len(data)) as staged:
@@ -71,9 +89,10 @@ class LocalObjects(ObjectStore):
         self._open.pop(key, None)
 
     def delete(self, key: str) -> None:
+        path = self._path(key)
         with suppress(FileNotFoundError, NotADirectoryError):
-            (self.root / key).unlink()
-            sync_folder((self.root / key).parent)
+            path.unlink()
+            sync_folder(path.parent)
         self._open.pop(key, None)
 
     def creates_exclusively(self) -> bool:
@@ -82,7 +101,7 @@ class LocalObjects(ObjectStore):
 
     @contextmanager
     def stage(self, key: str, size: int) -> Iterator["_StagedFile"]:
-        path = self.root / key
+        path = self._path(key)
         make_folders(path.parent)
         staged = _StagedFile(path)
         try:
@@ -94,10 +113,11 @@ class LocalObjects(ObjectStore):
         """From another folder an object comes as a second name of the same file, where the file system has that."""
         if not isinstance(source, LocalObjects):
             return super().take(key, source)
-        path = self.root / key
+        path = self._path(key)
         make_folders(path.parent)
+        os.close(source._descriptor(key))
         try:
-            os.link(source.root / key, path)
+            os.link(source._path(key), path)
         except FileExistsError:
             return False
         except OSError as error:
@@ -109,17 +129,59 @@ class LocalObjects(ObjectStore):
 
     def remove_abandoned(self) -> list[str]:
         """A writer holds a lock on its partial file, which the kernel frees when the writer dies."""
-        partials = [path for path in self.root.rglob(f"*{_PARTIAL}") if path.is_file()]
+        partials = [path for path in files_below(self.root) if _OUR_PARTIALS.fullmatch(path.name)]
         return [path.relative_to(self.root).as_posix() for path in partials if _removed_if_abandoned(path)]
 
     def _opened(self, key: str) -> "_OpenFile":
         file = self._open.get(key)
         if file is None:
-            file = self._open[key] = _OpenFile(os.open(self.root / key, os.O_RDONLY))
+            file = self._open[key] = _OpenFile(self._descriptor(key))
             if len(self._open) > _OPEN_FILES:
                 with suppress(RuntimeError, StopIteration):  # another thread made room at this moment
                     self._open.pop(next(iter(self._open)), None)
         return file
+
+    def _path(self, key: str) -> Path:
+        """Where an object lies, or is to lie.
+
+        Raises:
+            InputError: the key is not plain, or a folder on the way is a link.
+        """
+        require_plain(key, self.url)
+        path = self.root / key
+        if path.parent not in self._real_folders:
+            self._look_at_folders(path.parent)
+        return path
+
+    def _look_at_folders(self, folder: Path) -> None:
+        for part in (folder, *folder.parents[: len(folder.relative_to(self.root).parts) - 1]):
+            if part.is_symlink():
+                raise InputError(f"{printable(part)} is a link; no link inside {printable(self.url)} is followed")
+        if folder.is_dir():
+            self._real_folders.add(folder)
+
+    def _descriptor(self, key: str) -> int:
+        """A regular file opened for reading.
+
+        Raises:
+            FileNotFoundError: no such object.
+            InputError: something else lies there.
+        """
+        path = self._path(key)
+        try:
+            descriptor = os.open(path, _READ)
+        except NotADirectoryError as error:
+            raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            raise _no_file(path) from None
+        try:
+            _require_file(os.fstat(descriptor), path)
+        except InputError:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def __getstate__(self) -> dict[str, Path]:
         return {"root": self.root}
@@ -241,11 +303,20 @@ def _open_locked(partial: Path) -> int:
     return -1
 
 
+def _require_file(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _no_file(path)
+
+
+def _no_file(path: Path) -> InputError:
+    return InputError(f"{printable(path)} is no regular file: a link, a folder, a pipe or a device")
+
+
 def _removed_if_abandoned(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
+        descriptor = os.open(path, _READ)
+    except OSError:
+        return False  # gone, not ours to read, or no file any more
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)

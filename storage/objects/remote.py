@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import fsspec
 import numpy as np
 
-from storage.objects.base import ByteRange, ObjectStore, StagedObject
+from storage.objects.base import ByteRange, ObjectStore, StagedObject, require_plain
 from storage.objects.memory import StagedBuffer
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -83,7 +83,7 @@ class RemoteObjects(ObjectStore):
 
     def keys(self, prefix: str) -> list[str]:
         try:
-            found = self._ask(self._fs.find, self._path(prefix))
+            found = self._ask(self._fs.find, self._path(prefix) if prefix else self._root)
         except FileNotFoundError:
             return []
         return sorted(path.removeprefix(self._root).lstrip("/") for path in found)
@@ -124,6 +124,7 @@ class RemoteObjects(ObjectStore):
         return self._client
 
     def _path(self, key: str) -> str:
+        require_plain(key, self.url)
         return f"{self._root}/{key}"
 
     def _ask(self, request: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

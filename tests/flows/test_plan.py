@@ -73,7 +73,7 @@ def test_the_command_prints_the_plan_and_collects_nothing(tmp_path):
 def test_a_store_at_a_url_is_collected_trained_on_and_found_again(teacher, tmp_path):
     remote = config("store.url=memory://somewhere/else")
     artefact = collect_stage(remote, teacher, Workplace(tmp_path))
-    store = open_trajectories(artefact)
+    store = open_trajectories(artefact, remote.store.url)
     assert store.objects.url == f"memory://somewhere/else/{artefact.path.name}"
     assert not (artefact.path / "store").exists()
     local = collect_stage(config(), teacher, Workplace(tmp_path / "local"))
@@ -116,7 +116,7 @@ def test_a_unit_may_be_larger_than_the_collection(teacher, tmp_path):
 def test_damaged_trajectories_end_training_with_one_line(teacher, tmp_path):
     remote = config("store.url=memory://damaged", "train.steps=40")
     artefact = collect_stage(remote, teacher, Workplace(tmp_path))
-    objects = open_trajectories(artefact).objects
+    objects = open_trajectories(artefact, remote.store.url).objects
     for shard in range(3):
         data = bytearray(objects.read(f"latents/c.{shard}.0.0.0.0.0"))
         data[100] ^= 1
