@@ -97,6 +97,15 @@ def publish_file(data: bytes, path: Path) -> None:
     write_bytes(data, path)
 
 
+def adapter_folder(output: Path, name: str) -> Path:
+    """Where an adapter is published.
+
+    Raises:
+        InputError: a link on the way leads out of the output folder, which may come from anybody.
+    """
+    return confined(output, f"{ADAPTERS}/{name}")
+
+
 def seal_adapter(folder: Path) -> None:
     """Write the checksums of an adapter's folder, last of all."""
     there = [name for name in ADAPTER_FILES if (folder / name).is_file()]

@@ -20,7 +20,15 @@ from agd_core.report.model_card import FILE, ModelCard, render_card
 from agd_core.report.rows import Row, plain
 from agd_core.safe_files import read_json
 from flows.config import PipelineConfig
-from flows.published import ADAPTER_FILES, ADAPTERS, METRICS, note_published, publish_file, seal_adapter
+from flows.published import (
+    ADAPTER_FILES,
+    ADAPTERS,
+    METRICS,
+    adapter_folder,
+    note_published,
+    publish_file,
+    seal_adapter,
+)
 from flows.stages.comparison import CFG, UNGUIDED, Compared, Trained
 from storage.artefacts import Artefact
 
@@ -29,7 +37,7 @@ def publish_trained(
     config: PipelineConfig, trained: Trained, command: str, base_model: BaseModel, output: Path
 ) -> dict[str, Path]:
     """Write every adapter's folder; one that holds these weights with their numbers already is left alone."""
-    folders = {adapter.label: output / ADAPTERS / adapter.label for adapter, _ in trained}
+    folders = {adapter.label: adapter_folder(output, adapter.label) for adapter, _ in trained}
     for adapter, artefact in trained:
         folder = folders[adapter.label]
         if not _holds(folder, artefact):
@@ -55,7 +63,7 @@ def publish_evaluated(
     for adapter, artefact in trained:
         shown = (adapter.label, CFG.name, UNGUIDED.name)
         rows = [plain(item.row) for item in compared if item.row["name"] in shown]
-        folder = output / ADAPTERS / adapter.label
+        folder = adapter_folder(output, adapter.label)
         if not _holds(folder, artefact):
             (folder / METRICS).unlink(missing_ok=True)
         _publish(config, adapter, artefact, rows, command, base_model, folder)
