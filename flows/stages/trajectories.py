@@ -44,7 +44,7 @@ def new_store(artefact: Artefact, url: str | None) -> ObjectStore:
     """
     if url is None:
         return LocalObjects(confined(artefact.path, SELF_CHECKED))
-    return _open(f"{url.rstrip('/')}/{artefact.path.name}")
+    return _open(url, below=f"/{artefact.path.name}")
 
 
 def remember_location(artefact: Artefact, url: str | None) -> None:
@@ -115,8 +115,8 @@ def repair_trajectories(artefact: Artefact, named: str | None = None) -> list[st
         return []  # nothing there, not named, or its location is torn; the manifest's check names that
 
 
-def _open(url: str) -> ObjectStore:
+def _open(url: str, below: str = "") -> ObjectStore:
     try:
-        return open_objects(url)
+        return open_objects(url.rstrip("/") + below)
     except (ValueError, ImportError) as error:
         raise InputError(f"store.url {url} cannot be used: {first_line(error)}") from error

@@ -14,9 +14,8 @@ from flows.stages.trajectories import NotNamed, open_trajectories, trajectory_pr
 from flows.stages.verify import verify
 from flows.workplace import Workplace
 from storage.artefacts import FOLDER, MANIFEST, Artefact
-from storage.names import LOCATION
+from storage.names import LOCATION, PLAN
 from storage.objects import LocalObjects
-from storage.plan_file import PLAN
 from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import make_plan, write_missing
 
