@@ -15,6 +15,7 @@ from agd_core.backbones import Backbone
 from agd_core.base_models.base import BaseModel
 from agd_core.base_sketch import save_sketch, sketch_of
 from agd_core.checkpoint import load_tensors, save_tensors
+from agd_core.config_problems import first_problem
 from agd_core.errors import InputError, first_line
 from agd_core.student import Student
 
@@ -90,7 +91,10 @@ def read_card(folder: Path) -> tuple[AdapterConfig, AdapterCard]:
         card = AdapterCard(**said, guidance_range=(low, high))
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+    except ValidationError as error:
+        problem = first_problem(error, AnyAdapterConfig)
+        raise InputError(f"{folder} holds no readable adapter ({CONFIG}): adapter.{problem}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} holds no readable adapter ({CONFIG}): {first_line(error)}") from error
     return config, card
 

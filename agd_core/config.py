@@ -3,10 +3,29 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+_MOST_BITS = 63
 
 
-class Config(BaseModel):
+class Strict(BaseModel):
+    """Takes no value for one of another type, save a whole number for a float and a list for a tuple."""
+
+    model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, settings: Any) -> Any:
+        """YAML and JSON have no tuples, and whole numbers without end."""
+        if not isinstance(settings, dict):
+            return settings
+        for name, value in settings.items():
+            if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+                raise ValueError(f"{name} must be a number below 2**{_MOST_BITS}")
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+class Config(Strict):
     """Frozen settings; the docstring under a field is its description everywhere it is shown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -12,9 +12,11 @@ from agd_core.adapter_files import add_adapter, read_card
 from agd_core.atomic import write_bytes
 from agd_core.base_models import BaseModel, BaseModelConfig
 from agd_core.config import Config
+from agd_core.config_problems import first_problem
 from agd_core.errors import InputError, first_line
 from agd_core.guidance import GuidanceConfig
 from agd_core.metrics import EvaluateConfig
+from agd_core.safe_files import read_json
 from agd_core.sampling import SampleConfig
 from agd_core.student import Student
 from flows.config import PipelineConfig
@@ -75,8 +77,9 @@ class Entry(Config):
         Raises:
             InputError: it is not the registered one, or see `check_adapter`.
         """
-        sections = {"base_model": self.base_model, "guidance": self.guidance}
-        config = PipelineConfig(**sections, sample=self.sample, evaluate=self.evaluate)
+        config = PipelineConfig(
+            base_model=self.base_model, guidance=self.guidance, sample=self.sample, evaluate=self.evaluate
+        )
         base_model = open_base_model(config, place)
         if base_model.pipeline_digest() != self.pipeline_digest:
             raise InputError(f"base model {self.base_model.source} is not the one that {self.name!r} was registered on")
@@ -163,9 +166,9 @@ def remove(output: Path, name: str) -> None:
 
 def _read(path: Path) -> Entry:
     try:
-        entry = Entry.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{path} is no registered adapter: {first_line(error)}") from error
+        entry = Entry.model_validate(read_json(path))
+    except ValidationError as error:
+        raise InputError(f"{path} is no registered adapter: {first_problem(error, Entry)}") from error
     if entry.name != path.stem:
         raise InputError(f"{path} is no registered adapter: it names {entry.name!r}")
     return entry

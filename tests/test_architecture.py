@@ -28,7 +28,7 @@ PREFECT_ROOM = "flows/lab/"
 CORE_ORDER = (
     ("errors", "strict_yaml"),
     ("atomic", "safe_files", "digest", "checksums", "config", "progress", "records", "permutation"),
-    ("parent_death", "peak_memory", "weights"),
+    ("config_problems", "parent_death", "peak_memory", "weights"),
     ("seeding", "checkpoint", "base_sketch", "condition", "fashion_mnist", "miniatures", "order", "protocol"),
     ("denoiser", "offloaded_adam", "training_loop", "schedulers", "dataset"),
     ("backbones",),

@@ -43,8 +43,8 @@ class AdapterConfig(Config, ABC):
     encoder_inner_norm: ClassVar[bool] = False
     """Whether the guidance-scale MLP has a LayerNorm inside, see `ScaleEncoder`."""
 
-    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]*$", json_schema_extra=NOT_IDENTITY)
-    """How reports call this adapter; its kind where not given."""
+    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64, json_schema_extra=NOT_IDENTITY)
+    """How reports call this adapter, and its folder's name; its kind where not given."""
     hidden_width: int = Field(ge=2, le=4096, multiple_of=2)
     """Width H of the adapter's own hidden layers."""
     use_timestep: bool = True

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from agd_core.adapters import AnyAdapterConfig
 from agd_core.base_models.family import FamilyConfig
+from agd_core.config import Strict
 from agd_core.metrics import EvaluateConfig
 from agd_core.sampling import SampleConfig
 from agd_core.trainer import TrainConfig
@@ -50,10 +51,14 @@ class Section(BaseModel):
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
-def section_of(config: type[BaseModel]) -> type[Section]:
+class StageSection(Section, Strict):
+    """A box with settings of a stage, as strict about types as they are."""
+
+
+def section_of(config: type[BaseModel]) -> type[StageSection]:
     """A section with the fields of a stage's configuration, every one of which may stay blank."""
     fields: Any = {name: (field.annotation | None, _blank(field)) for name, field in config.model_fields.items()}  # type: ignore[operator]
-    return create_model(f"{config.__name__}Fields", __base__=Section, **fields)
+    return create_model(f"{config.__name__}Fields", __base__=StageSection, **fields)
 
 
 class BaseModelSection(section_of(FamilyConfig)):  # type: ignore[misc]
