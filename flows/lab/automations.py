@@ -6,6 +6,7 @@ from uuid import UUID
 
 import anyio
 import yaml
+from prefect.blocks.fields import SecretDict
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.events.schemas.automations import AutomationCore
@@ -16,6 +17,7 @@ from flows.lab.lab import Lab
 
 NOTIFY_BLOCK = "agd-notify"
 _NOTIFY_BLOCK_TYPE = "custom-webhook"
+_URL = "agd_notify_url"
 _MESSAGE = {"text": "{{subject}}\n{{body}}"}
 
 
@@ -73,6 +75,7 @@ def _saved_block(client: SyncPrefectClient) -> UUID | None:
 
 
 async def _save_block(lab: Lab, url: str) -> UUID:
-    block = CustomWebhookNotificationBlock(name=NOTIFY_BLOCK, url=url, json_data=_MESSAGE)
+    secret = SecretDict({_URL: url})  # it may hold a token: encrypted in the database, starred out in the API
+    block = CustomWebhookNotificationBlock(name=NOTIFY_BLOCK, url=f"{{{{{_URL}}}}}", json_data=_MESSAGE, secrets=secret)
     async with PrefectClient(lab.api_url, auth_string=lab.auth) as client:
         return await block.asave(NOTIFY_BLOCK, overwrite=True, client=client)

@@ -15,6 +15,7 @@ from flows.lab.lab import Lab
 
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 8
+_OWNER_ONLY, _AS_IT_IS = 0o077, -1
 
 
 class Child:
@@ -25,14 +26,24 @@ class Child:
         name: names its log file.
         module: what Python runs, and `arguments` for it.
         if_orphaned: what it gets when `agd up` dies without stopping it.
+        private: whether what it writes is for its owner alone.
     """
 
-    def __init__(self, lab: Lab, name: str, module: str, arguments: Sequence[str], if_orphaned: signal.Signals) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        if_orphaned: signal.Signals,
+        private: bool = False,
+    ) -> None:
         self.name = name
         self.log = lab.folder / f"{name}.log"
         self._lab = lab
         self._command = (sys.executable, "-m", module, *arguments)
         self._if_orphaned = if_orphaned
+        self._umask = _OWNER_ONLY if private else _AS_IT_IS
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,6 +73,7 @@ class Child:
                 stderr=log,
                 cwd=self._lab.folder,
                 env=self._lab.environment(),
+                umask=self._umask,
                 start_new_session=True,
                 preexec_fn=partial(_settle, self._if_orphaned, os.getpid()),  # noqa: PLW1509 two system calls, no locks
             )

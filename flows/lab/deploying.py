@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+
+import yaml
 
 from flows.lab.child import last_lines
 from flows.lab.lab import Lab, LabError
@@ -19,6 +22,13 @@ def shipped(name: str) -> Path:
     """
     installed = _HERE / Path(name).name
     return installed if installed.exists() else _HERE.parents[1] / name
+
+
+@cache
+def entrypoints() -> dict[str, str]:
+    """Where the flow of every deployment that is shipped is defined, by its name: what this lab runs."""
+    declared = yaml.safe_load(shipped("prefect.yaml").read_text(encoding="utf-8"))
+    return {deployment["name"]: deployment["entrypoint"] for deployment in declared["deployments"]}
 
 
 def deploy_all(lab: Lab, file: Path | None = None) -> None:

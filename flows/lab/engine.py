@@ -3,6 +3,9 @@
 The pool's job template runs it in the engine's place. Prefect itself lets an unknown parameter crash with a traceback,
 and what crashes before its flow begins would be resumed for ever by the automation. Besides, for an engine that is not
 its own Prefect starts no second process to look for the flow's hooks, for which every cancel would wait; we have none.
+
+Nor does the server say what code runs: a run names one of our flows and gives it parameters. Whatever entrypoint,
+steps, storage or job variables somebody gave a deployment or a run over the API, none of it is used here.
 """
 
 import os
@@ -18,11 +21,14 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from agd_core.parent_death import die_with_parent
+from flows.lab.deploying import entrypoints
 
 AUTO_RESUMED = "agd: resumed after a crash"
 """Message of the state that the automation gives to a crashed run; the limit counts it."""
 MAX_AUTO_RESUMES = 3
 _RETRIED = "AwaitingRetry"
+_ENTRYPOINT = "PREFECT__FLOW_ENTRYPOINT"
+"""Tells Prefect's engine which flow to run, so that it does not ask the deployment."""
 
 
 def main() -> None:
@@ -38,6 +44,8 @@ def main() -> None:
         if refusal := _refusal(client, run_id):
             client.set_flow_run_state(run_id, Failed(message=refusal), force=True)
             return
+        os.environ[_ENTRYPOINT] = entrypoints()[client.read_flow(client.read_flow_run(run_id).flow_id).name]
+    os.chdir(os.environ.get("AGD_HOME", "."))
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
 
 
@@ -49,6 +57,10 @@ def auto_resumes(states: Iterable[State]) -> int:
 
 def _refusal(client: SyncPrefectClient, run_id: UUID) -> str | None:
     run = client.read_flow_run(run_id)
+    if run.job_variables:
+        return f"{next(iter(run.job_variables))}: a run of this lab takes the parameters of its form only"
+    if (name := client.read_flow(run.flow_id).name) not in entrypoints():
+        return f"{name}: no flow of this lab; it has {', '.join(entrypoints())}"
     if run.deployment_id:
         allowed = client.read_deployment(run.deployment_id).parameter_openapi_schema or {}
         known = list(allowed.get("properties", {}))

@@ -18,10 +18,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flows.lab.network import LOOPBACK_NAMES
+
 HEALTH = "/api/health"
 """What needs no password."""
 REALM = "agd lab"
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 words for "every address", nothing listens here
 _RUN_PATHS = ("/create_flow_run", "/flow_runs", "/automations")
 _NOT_THE_RUNS = ("job_variables", "infrastructure_document_id")
@@ -61,13 +62,13 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str], auth: str | None) -> None:
-        self._app = app
+        self.app = app
         self._names = frozenset(name.lower().strip("[]") for name in (*LOOPBACK_NAMES, *names))
         self._auth = auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         try:
@@ -78,7 +79,7 @@ class Guard:
         except Refused as refused:
             await _refuse(refused, scope, receive, send)
             return
-        await self._app(scope, receive, _with_headers(send))
+        await self.app(scope, receive, _with_headers(send))
 
     def _check_address(self, headers: Headers) -> None:
         """Only requests that name this server, so that no other name for this address is of use."""

@@ -4,12 +4,13 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from prefect.client.orchestration import SyncPrefectClient
 
 from agd_core.errors import InputError
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from flows.lab.network import LOOPBACK_NAMES
+from flows.lab.private import PASSWORD_FILE, close_to_others, make_password, read_password
 
 _SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -20,11 +21,18 @@ _SERVER_SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "2",
 }
-_NOT_INHERITED = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_CLOUD_", "PREFECT__")
+LOGIN = "/login"
+"""Path that leads to the UI; a link to it may hold the password, with which the UI's own pages cannot be loaded."""
+REPORTS = "/reports"
+"""Path below which the server shows reports."""
+_AUTH = "PREFECT_SERVER_API_AUTH_STRING"
+_NOT_INHERITED = (
+    *("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", _AUTH, "PREFECT_PROFILE", "PREFECT_CLOUD_"),
+    *("PREFECT__", "AGD_NOTIFY_URL"),
+)
 _OUR_PACKAGES = ("agd_core", "storage", "flows")
 _MARK = "flows/lab/lab.py"
 """In a checkout of ours: there, flows may import from the work folder, which comes first on their path."""
-_AUTH = "PREFECT_SERVER_API_AUTH_STRING"
 
 
 class LabError(Exception):
@@ -41,12 +49,16 @@ class Lab:
     port: int
     work_folder: Path
     """Where flows run: relative outputs land here."""
-    reports_url: str = ""
-    """Where reports below the work folder are served, if they are."""
+    password: bool = True
+    """Whether the server asks for one."""
 
     def __post_init__(self) -> None:
-        if self.host not in LOOPBACK and not self.auth:
-            raise InputError(f"--host {self.host} lets others in: set {_AUTH}=user:password first")
+        if not self.password and self.host not in LOOPBACK_NAMES:
+            raise InputError(f"--host {self.host} lets others in, and --no-password lets them do what they like")
+        if not self.password and os.environ.get(_AUTH):
+            raise InputError(f"--no-password, but {_AUTH} sets one")
+        if self.auth and ":" not in self.auth:
+            raise InputError(f"{_AUTH} has to be of the form user:password")
         if not (self.work_folder / _MARK).is_file():
             for name in _OUR_PACKAGES:
                 if importable := [*self.work_folder.glob(f"{name}.py"), *self.work_folder.glob(f"{name}/__init__.py")]:
@@ -72,9 +84,27 @@ class Lab:
         return f"{self.url}/v2"
 
     @property
+    def login_url(self) -> str:
+        """A link that gives the password by itself; empty where there is none."""
+        user, _, password = (self.auth or "").partition(":")
+        return self.url.replace("//", f"//{quote(user, '')}:{quote(password, '')}@", 1) + LOGIN if self.auth else ""
+
+    def how_to_log_in(self) -> list[str]:
+        """What a person needs to know for it, in lines."""
+        if not self.password:
+            return ["no password: every user and every program of this machine may start runs and read what they made"]
+        if os.environ.get(_AUTH):
+            return [f"the user and the password are those of {_AUTH}"]
+        user, _, password = (self.auth or "").partition(":")
+        return [
+            f"log in as {user} with the password {password}, or by this link: {self.login_url}",
+            f"the password stays the same and is kept in {self.folder / PASSWORD_FILE}",
+        ]
+
+    @property
     def auth(self) -> str | None:
-        """user:password, where the server asks for one."""
-        return os.environ.get(_AUTH) or None
+        """user:password, where the server asks for one: the user's own, else the one made at the first start."""
+        return (os.environ.get(_AUTH) or read_password(self.folder)) if self.password else None
 
     @property
     def worker_name(self) -> str:
@@ -93,22 +123,28 @@ class Lab:
             "PREFECT_LOCAL_STORAGE_PATH": str(self.home / "storage"),
             "PREFECT_API_URL": self.api_url,
             "PREFECT_UI_URL": self.ui_url,
+            "PREFECT_SERVER_API_HOST": self.host,
+            "PREFECT_SERVER_API_PORT": str(self.port),
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.url,
             "PREFECT_SERVER_UI_API_URL": "/api",
             "AGD_HOME": str(self.work_folder),
-            "AGD_REPORTS_URL": self.reports_url,
+            "AGD_REPORTS_URL": f"{self.url}{REPORTS}",
         }
-        auth = {"PREFECT_API_AUTH_STRING": self.auth} if self.auth else {}
+        auth = dict.fromkeys(("PREFECT_API_AUTH_STRING", _AUTH), self.auth) if self.auth else {}
         return inherited | _SERVER_SETTINGS | own | auth
 
     def make_folder(self) -> None:
-        """Make the folder of its own files.
+        """Make the folder of its own files, and close it to other users.
 
         Raises:
-            InputError: it cannot be made or written to.
+            InputError: it cannot be made, closed or written to.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.folder / "lock").touch()
+            close_to_others(self.home, self.folder)
+            if self.password:
+                make_password(self.folder)
         except OSError as error:
             raise InputError(f"home {self.home} cannot be used: {error.strerror}") from error
 

@@ -1,14 +1,11 @@
 """The work pool `gpu`: one worker, one run at a time, interactive ones before nightly ones."""
 
-import shlex
 import signal
-import sys
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
-from prefect.workers.process import ProcessWorker
 
 from flows.lab.child import Child
 from flows.lab.gpu_slot import SLOT
@@ -41,15 +38,11 @@ def _prepare_pool(client: SyncPrefectClient) -> None:
     try:
         pool = client.read_work_pool(POOL)
     except ObjectNotFound:
-        template = _job_template(ProcessWorker.get_default_base_job_template())
-        client.create_work_pool(
-            WorkPoolCreate(name=POOL, type="process", concurrency_limit=1, base_job_template=template)
-        )
+        new = WorkPoolCreate(name=POOL, type="process", concurrency_limit=1, base_job_template=_job_template())
+        client.create_work_pool(new)
         return
-    template = _job_template(pool.base_job_template)
-    client.update_work_pool(
-        POOL, WorkPoolUpdate(base_job_template=template, concurrency_limit=pool.concurrency_limit or 1)
-    )
+    limit = pool.concurrency_limit or 1
+    client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=_job_template(), concurrency_limit=limit))
 
 
 def _prepare_queue(client: SyncPrefectClient, name: str, priority: int) -> None:
@@ -59,9 +52,10 @@ def _prepare_queue(client: SyncPrefectClient, name: str, priority: int) -> None:
         client.create_work_queue(name, priority=priority, work_pool_name=POOL)
 
 
-def _job_template(template: dict[str, Any]) -> dict[str, Any]:
-    """A pool's template with our engine; flows do not write to the worker's terminal, so they outlive the worker."""
-    defaults = {"stream_output": False, "command": shlex.join([sys.executable, "-m", "flows.lab.engine"])}
-    properties = template["variables"]["properties"]
-    ours = {name: properties[name] | {"default": default} for name, default in defaults.items() if name in properties}
-    return template | {"variables": template["variables"] | {"properties": properties | ours}}
+def _job_template() -> dict[str, Any]:
+    """What the UI says of a run: there is nothing to set. Our worker starts every run alike and does not read this."""
+    description = "A run takes the parameters of its form only: no command, environment or working folder."
+    return {
+        "job_configuration": {"stream_output": False},
+        "variables": {"type": "object", "description": description, "properties": {}},
+    }

@@ -7,10 +7,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from flows.stages.report import REPORT, SWEEP
-
-REPORTS = "/reports"
-"""Where the server shows them."""
+_PAGES = ("report.html", "sweep.html")
+"""As in `flows.stages.report`, which this process does not load: PyTorch is behind it."""
 _POLICY = (
     "sandbox allow-scripts allow-popups allow-downloads; default-src 'none'; img-src data:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -40,7 +38,7 @@ class Reports:
         """The report that is asked for; links that lead out of the folder lead nowhere."""
         try:
             path = (self._folder / asked.lstrip("/")).resolve()
-            found = path.name in (REPORT.page, SWEEP.page) and path.is_relative_to(self._folder) and path.is_file()
-        except (OSError, ValueError):  # a name that is too long, a NUL, no permission, links in a circle
+            found = path.name in _PAGES and path.is_relative_to(self._folder) and path.is_file()
+        except (OSError, ValueError, RuntimeError):  # a name too long, a NUL, no permission, links in a circle
             return None
         return path if found else None

@@ -20,8 +20,7 @@ class ServerDied(LabError):
 
 def server_of(lab: Lab) -> Child:
     """The server's process, not started. Orphaned, it is stopped: its database would block the next one."""
-    arguments = ("server", "start", "--host", lab.host, "--port", str(lab.port))
-    return Child(lab, "server", "prefect", arguments, if_orphaned=signal.SIGTERM)
+    return Child(lab, "server", "flows.lab.server_process", (), if_orphaned=signal.SIGTERM, private=True)
 
 
 def start_server(server: Child, lab: Lab, should_stop: ShouldStop) -> None:

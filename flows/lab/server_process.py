@@ -10,46 +10,52 @@ and `AGD_HOME` (the folder whose reports it shows).
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from prefect.server.api.server import create_app
-from prefect.server.schemas.ui import UISettings
 from prefect.settings import get_current_settings
-from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.routing import BaseRoute, Mount, Route
 
 from flows.lab.guard import Guard
-from flows.lab.reports import REPORTS, Reports
+from flows.lab.lab import LOGIN, REPORTS
+from flows.lab.reports import Reports
 
 HOST_NAMES = "AGD_HOST_NAMES"
 _HOME = "AGD_HOME"
+_UI, _UI_SETTINGS = "/v2/", "/ui-settings"
 
 
 def guarded_app() -> Guard:
     """Prefect's server as the settings say, the reports, and the guard around both."""
     settings = get_current_settings().server.api
     app = create_app(final=True)
-    _take_over_the_login(app)
+    ours: list[BaseRoute] = [_ui_settings(app), Route(LOGIN, _to_the_ui)]
     if folder := os.environ.get(_HOME):
-        app.router.routes.insert(0, Route(f"{REPORTS}/{{path:path}}", Reports(Path(folder))))
+        ours.append(Route(f"{REPORTS}/{{path:path}}", Reports(Path(folder))))
+    app.router.routes[:0] = ours
     names = [name.strip() for name in os.environ.get(HOST_NAMES, "").split(",") if name.strip()]
     auth = settings.auth_string.get_secret_value() if settings.auth_string else None
     return Guard(app, [settings.host, socket.gethostname(), *names], auth)
 
 
-def _take_over_the_login(app: FastAPI) -> None:
-    """Tell the UI not to ask for the password: a browser that got as far as the UI has given it to the guard."""
-    ui = next(route.app for route in app.routes if isinstance(route, Mount) and route.name == "ui")
-    told = next(route for route in ui.routes if getattr(route, "path", "") == "/ui-settings")
+def _ui_settings(app: FastAPI) -> Route:
+    """What the UI asks first, without a login of its own: a browser that is there has given the guard the password."""
+    ui: Any = next(route.app for route in app.routes if isinstance(route, Mount) and route.name == "ui")
+    settings = next(route.endpoint for route in ui.routes if getattr(route, "path", "") == _UI_SETTINGS)
 
-    async def settings() -> UISettings:
-        answer: UISettings = told.endpoint()
-        return answer.model_copy(update={"auth": None})
+    def answer(request: Request) -> JSONResponse:
+        return JSONResponse(settings().model_dump(mode="json") | {"auth": None})
 
-    ui.router.routes.remove(told)
-    ui.get(told.path)(settings)
-    ui.router.routes.insert(0, ui.router.routes.pop())
+    return Route(_UI_SETTINGS, answer)
+
+
+def _to_the_ui(request: Request) -> RedirectResponse:
+    """To the UI, by an address without the password that the link to here may hold."""
+    return RedirectResponse(f"{request.url.scheme}://{request.url.netloc.rpartition('@')[2]}{_UI}", 303)
 
 
 def main() -> None:

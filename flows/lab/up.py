@@ -6,11 +6,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from httpx import HTTPError
 
@@ -23,7 +21,6 @@ from flows.lab.flow_processes import end_all
 from flows.lab.lab import Lab, LabError
 from flows.lab.pool import POOL, prepare_pool, worker_of
 from flows.lab.reconcile import free_pool
-from flows.lab.report_server import serve_reports
 from flows.lab.server import ServerDied, server_of, start_server
 from flows.stop_signals import StopSignals
 
@@ -55,8 +52,8 @@ def up(lab: Lab, notify_url: str | None, announce: Announce) -> None:
             return
         _await_predecessor(lab)
         lab.require_free_port()
-        with StopSignals() as signals, _served_reports(lab, announce) as reports_url:
-            _Keeper(replace(lab, reports_url=reports_url), notify_url, announce, lambda: signals.stopping).keep()
+        with StopSignals() as signals:
+            _Keeper(lab, notify_url, announce, lambda: signals.stopping).keep()
 
 
 class _Keeper:
@@ -102,6 +99,8 @@ class _Keeper:
         self._worker.start()
         self._leave_note()
         self._announce(f"up: {self._lab.ui_url}")
+        for line in self._lab.how_to_log_in():
+            self._announce(line)
         self._announce(f"open it, choose a deployment, press Run; relative outputs land in {self._lab.work_folder}")
         self._announce("Ctrl-C lets the running job checkpoint and stops everything; the next `agd up` goes on with it")
 
@@ -151,19 +150,6 @@ class _Keeper:
                 self._announce(f"stopping the {child.name}")
                 child.stop(_STOP_SECONDS)
         _note(self._lab).unlink(missing_ok=True)
-
-
-@contextmanager
-def _served_reports(lab: Lab, announce: Announce) -> Iterator[str]:
-    """Serve reports beside the server, at the next port; where that is taken, go without."""
-    port, url = lab.port + 1, ""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(serve_reports(lab.work_folder, lab.host, port, lab.auth))
-            url = f"http://{urlsplit(lab.url).hostname}:{port}"
-        except (OSError, OverflowError) as error:
-            announce(f"reports are not served, port {port}: {error}")
-        yield url
 
 
 @contextmanager

@@ -82,6 +82,7 @@ def browse(lab: RunningLab) -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=executable, args=_QUIET.split())
         page = chromium.new_page(viewport={"width": 1300, "height": 1000})
         browser = Browser(page, lab)
+        page.goto(lab.lab.login_url)
 
         def stop(route: Route) -> None:
             browser.asked_elsewhere.append(route.request.url)

@@ -50,7 +50,7 @@ def children(lab: RunningLab) -> dict[str, int]:
             status = (folder / "status").read_text()
             if f"PPid:\t{lab.process.pid}\n" in status:
                 command = (folder / "cmdline").read_bytes().split(b"\0")
-                found[command[3].decode()] = int(folder.name)
+                found[command[2].decode().removeprefix("flows.lab.").removesuffix("_process")] = int(folder.name)
     return found
 
 

@@ -191,7 +191,7 @@ def test_wrong_settings_are_refused_before_a_run_exists(lab, settings, named):
     with lab.client() as client:
         deployment = client.read_deployment_by_name(DISTILL)
     url = f"{lab.api_url}/deployments/{deployment.id}/create_flow_run"
-    answer = httpx.post(url, json={"parameters": {"settings": settings}})
+    answer = httpx.post(url, json={"parameters": {"settings": settings}}, auth=tuple(lab.lab.auth.split(":")))
     assert answer.status_code == 409
     assert named in answer.json()["detail"]
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from agd_core.errors import InputError
 from agd_core.progress import never
 from flows.cli import app
 from flows.lab.deploying import deploy_all, shipped
@@ -59,6 +60,7 @@ def deployments(lab) -> dict[str, list[datetime]]:
 def test_it_prints_where_the_ui_and_the_logs_are(lab):
     printed = lab.printed()
     assert f"agd: up: {lab.lab.url}/v2\n" in printed
+    assert lab.lab.login_url in printed
     for log in (lab.server_log, lab.worker_log):
         assert str(log) in printed
         assert log.is_file()
@@ -71,7 +73,7 @@ def test_the_pool_has_one_place_and_queues_in_order(lab):
         assert client.read_global_concurrency_limit_by_name("gpu").limit == 1
     assert (pool.concurrency_limit, pool.is_paused) == (1, False)
     assert queues == {"interactive": 1, "nightly": 10}
-    assert not pool.base_job_template["variables"]["properties"]["stream_output"]["default"]
+    assert pool.base_job_template["variables"]["properties"] == {}
 
 
 def test_everything_in_prefect_yaml_is_deployed(lab):
@@ -82,8 +84,7 @@ def test_everything_in_prefect_yaml_is_deployed(lab):
     for name, entry in declared.items():
         assert found[name].work_queue_name == entry["work_pool"]["work_queue_name"]
         assert found[name].tags == entry.get("tags", [])
-        assert found[name].job_variables["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
-        assert not found[name].job_variables["stream_output"]
+        assert found[name].job_variables == {}
 
 
 def test_the_automations_are_installed_once(lab):
@@ -103,7 +104,7 @@ def test_a_taken_port_is_one_line_and_nothing_is_changed(lab, tmp_path):
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert re.fullmatch(rf"agd: 127\.0\.0\.1:{lab.lab.port} cannot be used \(.+\); try --port\n", refused.stderr)
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lock"]
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"lock", "password"}
 
 
 def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path):
@@ -118,13 +119,91 @@ def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path):
 
 def test_others_are_let_in_with_a_password_only(tmp_path, monkeypatch):
     monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
-    refused = CliRunner().invoke(app, ["up", "--host", EVERYWHERE, "--home", str(tmp_path)])
+    refused = CliRunner().invoke(app, ["up", "--host", EVERYWHERE, "--no-password", "--home", str(tmp_path)])
     assert refused.exit_code == 2
-    assert "PREFECT_SERVER_API_AUTH_STRING" in refused.output
+    assert "lets others in" in refused.output
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "team:secret")
     lab = Lab(tmp_path, EVERYWHERE, 4200, tmp_path)
     assert lab.api_url == "http://127.0.0.1:4200/api"
     assert lab.environment()["PREFECT_API_AUTH_STRING"] == "team:secret"
+    assert "secret" not in " ".join(lab.how_to_log_in())
+    with pytest.raises(InputError, match="--no-password, but PREFECT_SERVER_API_AUTH_STRING"):
+        Lab(tmp_path, "127.0.0.1", 4200, tmp_path, password=False)
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "secret")
+    with pytest.raises(InputError, match="user:password"):
+        Lab(tmp_path, "127.0.0.1", 4200, tmp_path)
+
+
+def test_the_first_start_makes_a_password_that_stays(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+    first, other = (Lab(tmp_path / name, "127.0.0.1", 4200, tmp_path) for name in ("a", "b"))
+    assert first.auth is None
+    for lab in (first, other):
+        lab.make_folder()
+    password = first.auth
+    assert re.fullmatch(r"agd:[\w-]{32}", password)
+    assert password != other.auth
+    first.make_folder()
+    assert first.auth == password
+    environment = first.environment()
+    assert {environment["PREFECT_API_AUTH_STRING"], environment["PREFECT_SERVER_API_AUTH_STRING"]} == {password}
+    assert first.login_url == f"http://{password}@127.0.0.1:4200/login"
+
+
+def test_without_a_password_nothing_of_one_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "of:another-server")
+    lab = Lab(tmp_path, "127.0.0.1", 4200, tmp_path, password=False)
+    lab.make_folder()
+    assert (lab.auth, lab.login_url) == (None, "")
+    assert not [name for name in lab.environment() if "AUTH_STRING" in name]
+    assert "every user" in lab.how_to_log_in()[0]
+
+
+def test_a_home_that_others_could_read_is_closed(tmp_path):
+    lab = Lab(tmp_path / "home", "127.0.0.1", 4200, tmp_path)
+    lab.folder.mkdir(parents=True)
+    files = [lab.home / "prefect.db", lab.folder / "server.log", lab.folder / "password"]
+    for path in files:
+        path.write_text("an older release made it")
+        path.chmod(0o644)
+    (lab.home / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").touch(mode=0o644)
+    (tmp_path / "elsewhere").chmod(0o644)
+    lab.make_folder()
+    assert {path.stat().st_mode & 0o077 for path in (lab.home, lab.folder, *files)} == {0}
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_homes_files_are_its_owners(lab):
+    assert lab.home.stat().st_mode & 0o777 == 0o700
+    database = [path for path in lab.home.iterdir() if path.name.startswith("prefect.db")]
+    assert database
+    for path in (*database, lab.lab.folder / "password"):
+        assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_the_password_is_in_no_command_and_no_log(lab):
+    password = lab.lab.auth.removeprefix("agd:")
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert [command for command in commands if password.encode() in command] == []
+    assert [path.name for path in lab.lab.folder.glob("*.log") if password in path.read_text()] == []
+
+
+def test_a_url_on_the_command_line_leaves_the_list_of_processes(tmp_path):
+    """The token is gone from it before anything else happens: here the lab ends for want of its port."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        command = [sys.executable, "-m", "flows.cli", "up", "--home", str(tmp_path), "--notify-url", "http://x/token"]
+        port = str(taken.getsockname()[1])
+        with subprocess.Popen([*command, "--port", port], env=outer_environment(), stderr=subprocess.PIPE) as process:
+            seen = wait_for(lambda: without_the_token(process), 60)
+            assert process.wait(60) == 2
+    assert b"--home" in seen
+
+
+def without_the_token(process) -> bytes:
+    """The command of a process once it is without the token."""
+    command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    return b"" if b"token" in command else command
 
 
 def test_a_folder_with_packages_that_hide_ours_is_refused(tmp_path):
