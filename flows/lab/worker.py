@@ -4,32 +4,35 @@
 
 Pools, deployments and runs of Prefect can name a command, an environment, a working folder and code of their own, and
 whoever may ask the server can set them. This worker takes none of that from the server: every run is the same process,
-which gets the run's number (see `flows.lab.engine`).
-
-Before Prefect calls a run Cancelled its worker loads the flow, to look for hooks. PyTorch and diffusers are behind that
-import: the first cancel would wait 6 to 10 seconds for them, so they are loaded ahead.
+which gets the run's number (see `flows.lab.engine`). Nor does it look for a flow's hooks, for which Prefect's own loads
+the code that a deployment names: our flows have none, and PyTorch stays out of this process.
 """
 
 import runpy
 import shlex
 import sys
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from prefect.client.orchestration import get_client
+from anyio.abc import TaskStatus
 from prefect.client.schemas.objects import FlowRun
-from prefect.flows import Flow, load_flow_from_entrypoint
-from prefect.workers import process
+from prefect.runner._flow_run_executor import FlowRunExecutorContext
+from prefect.runner._process_manager import ProcessHandle
+from prefect.runner._starter_engine import EngineCommandStarter
+from prefect.states import State
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
-import flows.lab.flows
-import flows.lab.nightly_flows  # noqa: F401 loaded for the worker
-from flows.lab.deploying import entrypoints
+_ENGINE = shlex.join([sys.executable, "-m", "flows.lab.engine"])
+_RUN_ENVIRONMENT = {
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "agd_core,storage,flows",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+}
 
-ENGINE = shlex.join([sys.executable, "-m", "flows.lab.engine"])
-RUN_ENVIRONMENT = {"PREFECT_LOGGING_EXTRA_LOGGERS": "agd_core,storage,flows", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 
-
-class LabJob(process.ProcessJobConfiguration):
+class LabJob(ProcessJobConfiguration):
     """How a run is started, whatever its pool, its deployment and itself ask for."""
 
     @classmethod
@@ -37,32 +40,63 @@ class LabJob(process.ProcessJobConfiguration):
         cls, base_job_template: dict[str, Any], values: dict[str, Any], client: Any = None
     ) -> Self:
         """The same for every run; its output goes nowhere but to Prefect, so that it outlives the worker."""
-        return cls(command=ENGINE, env=dict(RUN_ENVIRONMENT), stream_output=False)
+        return cls(command=_ENGINE, env=dict(_RUN_ENVIRONMENT), stream_output=False)
 
 
-async def flow_of_run(flow_run: FlowRun) -> Flow[..., Any]:
-    """The flow of ours that a run names, in the place of Prefect's way to load it, which runs a deployment's steps.
+class NoHooks:
+    """What Prefect asks for hooks when a run was cancelled or has crashed."""
 
-    Raises:
-        LookupError: it is none of ours.
-    """
-    async with get_client() as client:
-        name = (await client.read_flow(flow_run.flow_id)).name
-    return load_flow_from_entrypoint(entrypoints()[name], use_placeholder_flow=False)
+    async def run_cancellation_hooks(self, flow_run: FlowRun, state: State) -> None:
+        """There are none."""
+
+    async def run_crashed_hooks(self, flow_run: FlowRun, state: State) -> None:
+        """There are none."""
 
 
-def make_worker() -> type[process.ProcessWorker]:
-    """Put a worker of ours in the place of Prefect's for processes."""
-    setattr(process, "load_flow_from_flow_run", flow_of_run)  # noqa: B010 a name that the module does not export
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it takes that place is what is wanted
+@dataclass(frozen=True)
+class _StartedAs:
+    """Hands on the number of the process that has started."""
 
-        class LabWorker(process.ProcessWorker):
-            job_configuration = LabJob
+    told: TaskStatus[int] | None
 
-    return LabWorker
+    def started(self, value: ProcessHandle | None = None) -> None:
+        if self.told and value and value.pid:
+            self.told.started(value.pid)
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that it takes the place of Prefect's worker for processes is what is wanted
+
+    class LabWorker(ProcessWorker):
+        """Starts runs of the lab."""
+
+        job_configuration = LabJob
+
+        async def run(
+            self, flow_run: FlowRun, configuration: ProcessJobConfiguration, task_status: TaskStatus[int] | None = None
+        ) -> ProcessWorkerResult:
+            """Start a run's process in an empty folder and wait for its end.
+
+            Raises:
+                RuntimeError: it did not start.
+            """
+            with TemporaryDirectory(prefix="agd-run-") as folder:
+                async with FlowRunExecutorContext() as context:
+                    starter = EngineCommandStarter(
+                        command=configuration.command,
+                        cwd=Path(folder),
+                        env=configuration.env,
+                        stream_output=configuration.stream_output,
+                        control_channel=context.control_channel,
+                    )
+                    executor = context.create_executor(
+                        flow_run, starter, propose_submitting=False, hook_runner=NoHooks()
+                    )
+                    ended = await executor.submit(task_status=_StartedAs(task_status))
+            if ended is None or ended.status_code is None:
+                raise RuntimeError("the process of the run did not start")
+            return ProcessWorkerResult(status_code=ended.status_code, identifier=str(ended.handle.pid))
 
 
 if __name__ == "__main__":
-    make_worker()
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
