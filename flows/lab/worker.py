@@ -18,11 +18,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from anyio.abc import TaskStatus
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
 from prefect.runner._starter_engine import EngineCommandStarter
-from prefect.states import State
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 _ENGINE = shlex.join([sys.executable, "-m", "flows.lab.engine"])
