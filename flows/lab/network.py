@@ -4,9 +4,9 @@ A university's or a company's shell sends everything through a proxy, this machi
 stop every client before its first request: a proxy of a kind that it does not know, certificates that are not there.
 """
 
-import importlib.util
 import os
 from collections.abc import Iterable, MutableMapping
+from importlib.metadata import PackageNotFoundError, version
 from urllib.parse import urlsplit
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -46,7 +46,7 @@ def _unusable(environment: MutableMapping[str, str]) -> list[tuple[str, str]]:
     found = []
     for name in [*_PROXIES, *map(str.lower, _PROXIES)]:
         scheme = urlsplit(environment.get(name, "")).scheme if "://" in environment.get(name, "") else ""
-        if scheme in _SOCKS and not importlib.util.find_spec("socksio"):
+        if scheme in _SOCKS and not _is_installed("socksio"):
             found.append((name, "a SOCKS proxy needs the package socksio (pip install 'httpx[socks]')"))
         elif scheme not in (*_KNOWN, *_SOCKS):
             found.append((name, f"{scheme} is no kind of proxy that can be used"))
@@ -56,3 +56,11 @@ def _unusable(environment: MutableMapping[str, str]) -> list[tuple[str, str]]:
         if environment.get(name) and not os.path.exists(environment[name])
     ]
     return found
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,10 +1,9 @@
 """Shells of universities and companies: proxies, SOCKS, certificates that are not there."""
 
-import importlib.util
-
 import httpx
 import pytest
 
+from flows.lab import network
 from flows.lab.network import LOOPBACK_NAMES, reach_directly
 
 NOWHERE = "http://127.0.0.1:9"
@@ -70,7 +69,7 @@ def test_what_no_client_could_start_with_is_left_out_and_named(name, value, monk
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
 def test_a_socks_proxy_without_its_package_is_left_out_and_the_package_named(scheme, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(network, "_is_installed", lambda package: False)
     environment = {"ALL_PROXY": f"{scheme}://127.0.0.1:9"}
     (line,) = reach_directly(environment, LOOPBACK_NAMES)
     assert "socksio" in line
