@@ -78,11 +78,13 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     """
     try:
         with open_regular(path) as file:
-            small = os.fstat(file.fileno()).st_size <= most
-            data = file.read(most + 1) if small else b""
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1) if size <= most else b""
+            if len(data) > size:  # it has grown, or the system tells no size
+                data += file.read(most + 1 - len(data))
     except OSError as error:
         raise _unreadable(path, error) from error
-    if not small or len(data) > most:
+    if max(size, len(data)) > most:
         raise InputError(f"{printable(path)} is larger than {most:,} bytes, the most that is read of such a file")
     return data
 

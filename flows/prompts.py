@@ -4,7 +4,8 @@ from pathlib import Path
 
 import agd_core
 from agd_core.errors import InputError
-from storage.prompts import PromptProblem, read_prompts
+from agd_core.safe_files import printable
+from storage.prompts import read_prompts
 
 _BUILTIN = "builtin:"
 _CAPTIONS = Path(agd_core.__file__).resolve().parent / "builtin" / "captions"
@@ -24,12 +25,13 @@ def load_prompts(place: str, count: int | None, setting: str) -> tuple[str, ...]
     """
     if count is not None and count < 1:
         raise InputError(f"{setting}: {count} prompts are asked for; allowed are 1 or more")
+    file = _file(place, setting)
     try:
-        prompts = read_prompts(_file(place, setting), most=count)
-    except PromptProblem as problem:
+        prompts = read_prompts(file, most=count)
+    except InputError as problem:
         raise InputError(f"{setting}: {problem}") from problem
     if count is not None and len(prompts) < count:
-        raise InputError(f"{setting}: {place} holds {len(prompts)} different prompts, {count} are asked for")
+        raise InputError(f"{setting}: {printable(place)} holds {len(prompts)} different prompts, {count} are asked for")
     return prompts
 
 

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 
 from agd_core.checkpoint import load_tensors, save_tensors
 from agd_core.digest import digest
+from agd_core.errors import InputError
 from agd_core.metrics.frechet import FeatureStatistics
 from agd_core.records import array_digest
+from agd_core.safe_files import printable, require_regular
 
 KEPT_FEATURES = 10_000
 """Most features that a reference keeps, evenly chosen, for kernel distance and precision/recall."""
@@ -38,10 +41,32 @@ class Reference:
 
     @classmethod
     def load(cls, path: Path) -> "Reference":
-        """Read what `save` has written."""
-        tensors, description = load_tensors(path)
-        statistics = FeatureStatistics(tensors["mean"], tensors["covariance"], int(tensors["samples"]))
-        return cls(statistics, tensors["features"].float(), description)
+        """Read what `save` has written.
+
+        Raises:
+            InputError: there is no such file, or what it holds are no statistics.
+        """
+        require_regular(path)
+        try:
+            tensors, description = load_tensors(path)
+            statistics = FeatureStatistics(tensors["mean"], tensors["covariance"], int(tensors["samples"]))
+            found = cls(statistics, tensors["features"].float(), description)
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"{printable(path)} is no file with a finished reference") from error
+        if not found._is_sound():
+            raise InputError(f"{printable(path)} is damaged: its statistics do not fit together or are no numbers")
+        return found
+
+    def _is_sound(self) -> bool:
+        mean, covariance = self.statistics.mean, self.statistics.covariance
+        shapes = (tuple(mean.shape), tuple(covariance.shape), tuple(self.features.shape[1:]))
+        width = mean.numel()
+        return (
+            shapes == ((width,), (width, width), (width,))
+            and self.statistics.samples > 1
+            and mean.dtype == covariance.dtype == torch.float64
+            and all(bool(torch.isfinite(tensor).all()) for tensor in (mean, covariance, self.features))
+        )
 
     def identity(self) -> str:
         """sha256 of statistics and kept features."""

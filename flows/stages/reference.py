@@ -4,12 +4,12 @@ The images pass through the extractor as one stream of batches, whatever number 
 in order give the same bits as the whole, and memory does not depend on how many there are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from agd_core.errors import InputError
 from agd_core.extractors import FeatureExtractor
@@ -17,10 +17,11 @@ from agd_core.metrics.reference import KEPT_FEATURES, Reference
 from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.statistics import RunningStatistics
 from agd_core.progress import Stopped
+from agd_core.safe_files import printable
 from flows.stages.features import finite_features
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
-from storage.images import DigestMemory, ImageProblem, ImageSource, batches, open_images, stamp
+from storage.images import DigestMemory, ImageSource, batches, open_images, stamp
 
 STAGE, VERSION = "reference", 1
 REFERENCE = "reference.safetensors"
@@ -71,26 +72,27 @@ def reference_artefact(config: EvaluateConfig, extractor: FeatureExtractor, plac
         Stopped: when asked to.
     """
     sources = _open(config)
-    try:
+    with _naming_the_setting():
         before = [stamp(source) for source in sources]
         content = [_content_digest(source, place) for source in sources]
-        identity = {
-            "version": VERSION,
-            "images": content,
-            "crop": config.reference_crop,
-            "extractor": [extractor.name, extractor.identity()],
-            "kept": KEPT_FEATURES,
-        }
+    identity = {
+        "version": VERSION,
+        "images": content,
+        "crop": config.reference_crop,
+        "extractor": [extractor.name, extractor.identity()],
+        "kept": KEPT_FEATURES,
+    }
 
-        def work(artefact: Artefact) -> None:
-            made = _computed(sources, config, extractor, place)
-            if [stamp(source) for source in sources] != before:
-                raise InputError(f"real images {', '.join(config.reference)} have changed while they were read")
-            made.save(artefact.path / REFERENCE)
+    def work(artefact: Artefact) -> None:
+        made = _computed(sources, config, extractor, place)
+        with _naming_the_setting():
+            after = [stamp(source) for source in sources]
+        if after != before:
+            places = printable(", ".join(config.reference))
+            raise InputError(f"real images {places} have changed while they were read")
+        made.save(artefact.path / REFERENCE)
 
-        return place.produce(STAGE, identity, work, title="statistics of the real images")
-    except ImageProblem as problem:
-        raise InputError(f"evaluate.reference: {problem}") from problem
+    return place.produce(STAGE, identity, work, title="statistics of the real images")
 
 
 def read_reference(path: Path, extractor: FeatureExtractor) -> Reference:
@@ -103,7 +105,8 @@ def read_reference(path: Path, extractor: FeatureExtractor) -> Reference:
     made_with, wanted = found.description.partition(_MARK)[2], _signature(extractor)
     if made_with != wanted:
         raise InputError(
-            f"evaluate.reference: {path} holds features of {made_with or 'an extractor that it does not name'}, "
+            f"evaluate.reference: {printable(path)} holds features of "
+            f"{printable(made_with) or 'an extractor that it does not name'}, "
             f"this is {wanted}"
         )
     return found
@@ -126,12 +129,9 @@ def check_sources(config: EvaluateConfig, extractor: FeatureExtractor | None) ->
 
 
 def _try(source: ImageSource, config: EvaluateConfig, extractor: FeatureExtractor | None) -> None:
-    try:
-        first = next(iter(batches([source], 2, config.reference_crop)))
-    except ImageProblem as problem:
-        raise InputError(f"evaluate.reference: {problem}") from problem
+    first = next(_batches([source], 2, config))
     if len(first) < 2:
-        raise InputError(f"evaluate.reference: {source.place} holds one image; two or more are needed")
+        raise InputError(f"evaluate.reference: {printable(source.place)} holds one image; two or more are needed")
     if extractor:
         extractor.extract(torch.from_numpy(first))
 
@@ -156,16 +156,26 @@ def _finished(config: EvaluateConfig) -> Path | None:
 
 
 def _load(path: Path) -> Reference:
-    try:
+    with _naming_the_setting():
         return Reference.load(path)
-    except (OSError, SafetensorError, LookupError, ValueError) as error:
-        raise InputError(f"evaluate.reference: {path} is no file with a finished reference") from error
 
 
 def _open(config: EvaluateConfig) -> list[ImageSource]:
-    try:
+    with _naming_the_setting():
         return [open_images(source) for source in config.reference]
-    except ImageProblem as problem:
+
+
+def _batches(sources: Sequence[ImageSource], rows: int, config: EvaluateConfig) -> Iterator[np.ndarray]:
+    with _naming_the_setting():
+        yield from batches(sources, rows, config.reference_crop)
+
+
+@contextmanager
+def _naming_the_setting() -> Iterator[None]:
+    """What is wrong with the images says which setting named them."""
+    try:
+        yield
+    except InputError as problem:
         raise InputError(f"evaluate.reference: {problem}") from problem
 
 
@@ -174,7 +184,7 @@ def _signature(extractor: FeatureExtractor) -> str:
 
 
 def _content_digest(source: ImageSource, place: Workplace) -> str:
-    step = _step(f"read {source.place}", len(source), place)
+    step = _step(f"read {printable(source.place)}", len(source), place)
 
     def now_and_then(done: int) -> None:
         if done % _POLL_IMAGES == 0:
@@ -206,7 +216,7 @@ def _computed(
     step, wanted = _step("real images", total, place), even_rows(total, KEPT_FEATURES)
     running, kept = RunningStatistics(), []
     with place.on_device(f"features of {total:,} real images"):
-        for batch in batches(sources, BATCH_IMAGES, config.reference_crop):
+        for batch in _batches(sources, BATCH_IMAGES, config):
             features = finite_features(extractor.extract(torch.from_numpy(batch)), extractor, "real images").features
             done = running.samples
             running.update(features)

@@ -6,6 +6,5 @@ A new kind of source is one file here and one line in each table of `storage.ima
 from storage.images.base import ImageSource, batches
 from storage.images.digest_memory import DigestMemory, stamp
 from storage.images.opening import open_images
-from storage.images.problems import ImageProblem
 
-__all__ = ["DigestMemory", "ImageProblem", "ImageSource", "batches", "open_images", "stamp"]
+__all__ = ["DigestMemory", "ImageSource", "batches", "open_images", "stamp"]

@@ -1,8 +1,8 @@
 """What a source of real images is: a known number of images in a fixed order, read one after another."""
 
 import hashlib
+import math
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +10,14 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from storage.images.problems import ImageProblem
+from agd_core.errors import InputError
 
 _BATCH_BYTES = 128 << 20
 _MOST_THREADS = 8
 _DECODED_TOGETHER = 32
+_PIXELS_TOGETHER = 1 << 26
+"""Images are decoded together up to so many pixels, which bounds memory; one may have more."""
 _CHANNELS = (1, 3)
 
 
@@ -31,6 +32,14 @@ class StoredImage(ABC):
         """What is stored of it; equal bytes are equal images."""
 
     @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Width and height as stored, told without decoding.
+
+        Raises:
+            InputError: it is broken, or has more pixels than an image may have.
+        """
+
+    @abstractmethod
     def pixels(self, crop: int | None) -> np.ndarray:
         """uint8 `[height, width, 1 or 3]`.
 
@@ -38,7 +47,7 @@ class StoredImage(ABC):
             crop: resize the short side to this and cut out the centre, see `storage.images.pixels`; None leaves it.
 
         Raises:
-            ImageProblem: it is broken.
+            InputError: it is broken.
         """
 
 
@@ -57,7 +66,7 @@ class ImageSource(ABC):
         """All images, always in the same order.
 
         Raises:
-            ImageProblem: something cannot be read.
+            InputError: something cannot be read.
         """
 
     @abstractmethod
@@ -65,7 +74,7 @@ class ImageSource(ABC):
         """One text per image, in their order; None where the source has no texts.
 
         Raises:
-            ImageProblem: some images have a text and others do not.
+            InputError: some images have a text and others do not.
         """
 
     @abstractmethod
@@ -106,7 +115,7 @@ def batches(sources: Sequence[ImageSource], rows: int, crop: int | None = None) 
         uint8 `[images, height, width, 1 or 3]`.
 
     Raises:
-        ImageProblem: an image is broken, or sizes differ and there is no crop.
+        InputError: an image is broken, or sizes differ and there is no crop.
     """
     stream = _decoded(chain.from_iterable(source.images() for source in sources), crop)
     for first in islice(stream, 1):
@@ -122,17 +131,28 @@ def batches(sources: Sequence[ImageSource], rows: int, crop: int | None = None) 
 def _decoded(images: Iterator[StoredImage], crop: int | None) -> Iterator[tuple[str, np.ndarray]]:
     """Name and pixels; only a few images are held as they are stored."""
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        while group := list(islice(images, _DECODED_TOGETHER)):
-            with warnings.catch_warnings():  # Pillow only warns of images between one and two times its limit
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                pictures = list(pool.map(lambda image: image.pixels(crop), group))
+        for group in _groups(images):
+            pictures = list(pool.map(lambda image: image.pixels(crop), group))
             yield from zip((image.name for image in group), pictures, strict=True)
+
+
+def _groups(images: Iterator[StoredImage]) -> Iterator[list[StoredImage]]:
+    group: list[StoredImage] = []
+    held = 0
+    for image in images:
+        pixels = math.prod(image.size())
+        if group and (len(group) == _DECODED_TOGETHER or held + pixels > _PIXELS_TOGETHER):
+            yield group
+            group, held = [], 0
+        group, held = [*group, image], held + pixels
+    if group:
+        yield group
 
 
 def _require_same_size(first: tuple[str, np.ndarray], other: tuple[str, np.ndarray]) -> None:
     (height, width), (other_height, other_width) = first[1].shape[:2], other[1].shape[:2]
     if (height, width) != (other_height, other_width):
-        raise ImageProblem(
+        raise InputError(
             f"images must have one size: {first[0]} has {width} x {height} pixels, {other[0]} has {other_width} x "
             f"{other_height}; evaluate.reference_crop=N resizes the short side to N and cuts out the centre"
         )

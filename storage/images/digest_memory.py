@@ -5,18 +5,40 @@ digest is never found; a folder that was moved is read again.
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from agd_core.atomic import write_bytes
 from agd_core.digest import digest
+from agd_core.errors import InputError
+from agd_core.safe_files import read_json, require_regular
 from storage.images.base import ImageSource
 
 
 def stamp(source: ImageSource) -> str:
-    """sha256 of path, size, time of last change and time of last change of its entry, of every file of a source."""
-    found = ((path.absolute(), path.stat()) for path in source.files())
-    return digest([[str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for path, stat in found])
+    """sha256 of path, size, time of last change and time of last change of its entry, of every file of a source.
+
+    Raises:
+        InputError: a file is not there or is no regular file.
+    """
+    return digest([_stamp(path) for path in source.files()])
+
+
+def _stamp(path: Path) -> list[Any]:
+    require_regular(path)
+    found = path.stat()
+    return [_text(path.absolute()), found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _text(path: Path) -> str | list[int]:
+    """A path as JSON can hold it: a name that is not UTF-8 is a list of its bytes."""
+    data = os.fsencode(path)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
 
 
 class DigestMemory:
@@ -47,8 +69,8 @@ class DigestMemory:
 
     def _read(self) -> dict[str, str]:
         try:
-            entries = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            entries = read_json(self._path)
+        except InputError:
             return {}
         pairs = entries.items() if isinstance(entries, dict) else ()
         return {key: value for key, value in pairs if isinstance(value, str)}

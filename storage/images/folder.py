@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from agd_core.safe_files import printable, read_bytes, require_regular
 from storage.images.base import ImageSource
-from storage.images.pixels import SUFFIXES, EncodedImage, read_bounded
-from storage.images.problems import ImageProblem
+from storage.images.pixels import MOST_BYTES, SUFFIXES, EncodedImage
+from storage.images.places import local_path
+from storage.images.walking import entries_below
 
 
 class FolderImages(ImageSource):
     """PNG, JPEG and WebP files by their path below the folder; names that begin with a dot are left out.
+
+    Links to files and folders are followed, see `storage.images.walking`.
 
     Args:
         place: the folder.
@@ -19,16 +23,12 @@ class FolderImages(ImageSource):
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self._root = Path(place).expanduser()
+        self._root = local_path(place)
 
     @cached_property
     def _names(self) -> list[str]:
-        found = []
-        for folder, folders, files in os.walk(self._root, onerror=_refuse):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            shown = [name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-            found += [(Path(folder) / name).relative_to(self._root).as_posix() for name in shown]
-        return sorted(found)
+        found = [entry for entry in entries_below(self._root, hidden=False) if entry.name.lower().endswith(SUFFIXES)]
+        return sorted(Path(_regular(entry)).relative_to(self._root).as_posix() for entry in found)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -39,16 +39,13 @@ class FolderImages(ImageSource):
 
     def images(self) -> Iterator[EncodedImage]:
         """Every file as one image."""
-        for path in self.files():
-            try:
-                with path.open("rb") as file:
-                    yield EncodedImage(str(path), read_bounded(file, str(path)))
-            except OSError as error:
-                raise ImageProblem(f"{path} cannot be read: {error.strerror}") from error
+        return (EncodedImage(printable(path), read_bytes(path, MOST_BYTES)) for path in self.files())
 
     def captions(self) -> None:
         """None: a folder of images has no texts."""
 
 
-def _refuse(error: OSError) -> None:
-    raise ImageProblem(f"{error.filename} cannot be read: {error.strerror}") from error
+def _regular(entry: os.DirEntry[str]) -> str:
+    if not entry.is_file():  # which costs nothing where the folder says so
+        require_regular(entry.path)
+    return entry.path

@@ -1,12 +1,14 @@
 """From what a person names to a source of images."""
 
+import os
 from collections.abc import Callable
-from pathlib import Path
 
+from agd_core.errors import InputError
+from agd_core.safe_files import printable
 from storage.images.base import ImageSource
 from storage.images.folder import FolderImages
 from storage.images.parquet import ParquetImages
-from storage.images.problems import ImageProblem
+from storage.images.places import local_path
 from storage.images.webdataset import WebDatasetImages
 from storage.images.zarr_array import METADATA, ZarrImages
 
@@ -32,21 +34,21 @@ def open_images(place: str) -> ImageSource:
             pattern of such files, see `storage.images.places.named_files`.
 
     Raises:
-        ImageProblem: there is nothing, or nothing that is known here, or it holds no images.
+        InputError: there is nothing, or nothing that is known here, or it holds no images.
     """
     source = _kind(place)(place)
     if not len(source):
-        raise ImageProblem(f"{place} holds no images; allowed are {_ALLOWED}")
+        raise InputError(f"{printable(place)} holds no images; allowed are {_ALLOWED}")
     return source
 
 
 def _kind(place: str) -> Callable[[str], ImageSource]:
-    path = Path(place).expanduser()
+    path = local_path(place)
     if known := _BY_SUFFIX.get(path.suffix.lower()):
         return known
-    if not path.exists():
-        raise ImageProblem(f"images {place} do not exist; allowed are {_ALLOWED}")
+    if not os.path.exists(path):
+        raise InputError(f"images {printable(place)} do not exist; allowed are {_ALLOWED}")
     if not path.is_dir():
-        raise ImageProblem(f"images {place} are of no known kind; allowed are {_ALLOWED}")
+        raise InputError(f"images {printable(place)} are of no known kind; allowed are {_ALLOWED}")
     found = (kind for pattern, kind in _BY_CONTENT.items() if any(path.glob(pattern)))
     return next(found, FolderImages)

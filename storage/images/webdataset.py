@@ -7,16 +7,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from agd_core.errors import InputError, first_line
+from agd_core.safe_files import open_regular, printable
 from storage.images.base import ImageSource
 from storage.images.pixels import MOST_BYTES, SUFFIXES, EncodedImage, read_bounded
 from storage.images.places import named_files
-from storage.images.problems import ImageProblem
 
 TEXT = ".txt"
 """Members with the caption of the image of the same key."""
 MOST_TEXT_BYTES = 1 << 20
 """A larger member is no caption."""
+MOST_HEADER_BYTES = 1 << 20
+"""A longer name, or list of attributes, of a member is refused before it is read."""
 _END = bytes(2 * tarfile.BLOCKSIZE)
+_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 class WebDatasetImages(ImageSource):
@@ -48,7 +58,7 @@ class WebDatasetImages(ImageSource):
         """Every image member."""
         for shard in self._shards:
             for name, data in members(shard, SUFFIXES, MOST_BYTES):
-                yield EncodedImage(f"{shard}/{name}", data)
+                yield EncodedImage(printable(f"{shard}/{name}"), data)
 
     def captions(self) -> list[str] | None:
         """The `.txt` members, by the key that they share with an image."""
@@ -56,7 +66,7 @@ class WebDatasetImages(ImageSource):
         if all(text is None for _, text in texts):
             return None
         if missing := [name for name, text in texts if text is None]:
-            raise ImageProblem(f"{missing[0]} has no .txt member beside it, other images have")
+            raise InputError(f"{missing[0]} has no .txt member beside it, other images have")
         return [text for _, text in texts if text is not None]
 
 
@@ -64,7 +74,7 @@ def _texts(shard: Path) -> list[tuple[str, str | None]]:
     found = {
         _key(name): data.decode("utf-8", "replace").strip() for name, data in members(shard, (TEXT,), MOST_TEXT_BYTES)
     }
-    return [(f"{shard}/{name}", found.get(_key(name))) for name, _ in members(shard, SUFFIXES, most=None)]
+    return [(printable(f"{shard}/{name}"), found.get(_key(name))) for name, _ in members(shard, SUFFIXES, most=None)]
 
 
 def _key(name: str) -> str:
@@ -79,21 +89,47 @@ def members(shard: Path, suffixes: tuple[str, ...], most: int | None) -> Iterato
     Without `most` nothing is read and the bytes are empty.
 
     Raises:
-        ImageProblem: the tar is compressed, broken or cut off, or a member is larger than `most`.
+        InputError: the tar is compressed, broken or cut off, or a member is larger than `most`.
     """
     try:
-        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with open_regular(shard) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
             _require_end(shard, file)
-            while (member := tar.next()) is not None:
+            for member in _each(tar):
                 if _wanted(member, suffixes):
                     yield member.name, b"" if most is None else _read(shard, tar, member, most)
-                cast(Any, tar).members.clear()  # it remembers every member that it has passed
-    except (tarfile.TarError, OSError) as error:
-        raise ImageProblem(f"{shard} is no whole tar without compression: {error}") from error
+    except InputError:
+        raise
+    except (tarfile.TarError, OSError, ValueError, LookupError, ArithmeticError) as error:
+        # the headers of a crafted tar may hold any number
+        reason = printable(first_line(error))
+        raise InputError(f"{printable(shard)} is no whole tar without compression: {reason}") from error
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is looked at before what it asks for is read."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        """As in `tarfile.TarInfo`."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type in _HEADERS and member.size > MOST_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
+        return member
+
+
+def _each(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Every member, each behind the last one: attributes may hold sizes that lead back."""
+    last = -1
+    while (member := tar.next()) is not None:
+        if member.offset <= last or member.size < 0:
+            raise tarfile.ReadError(f"the sizes of its members lead back to byte {member.offset}")
+        last = member.offset
+        yield member
+        cast(Any, tar).members.clear()  # it remembers every member that it has passed
 
 
 def _read(shard: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
-    return read_bounded(cast(BinaryIO, tar.extractfile(member)), f"{shard}/{member.name}", most)
+    return read_bounded(cast(BinaryIO, tar.extractfile(member)), printable(f"{shard}/{member.name}"), most)
 
 
 def _wanted(member: tarfile.TarInfo, suffixes: tuple[str, ...]) -> bool:
@@ -106,5 +142,5 @@ def _require_end(shard: Path, file: BinaryIO) -> None:
     here = file.tell()
     file.seek(-min(len(_END), file.seek(0, os.SEEK_END)), os.SEEK_END)
     if file.read() != _END:
-        raise ImageProblem(f"{shard} is no whole tar without compression: its end is missing")
+        raise InputError(f"{printable(shard)} is no whole tar without compression: its end is missing")
     file.seek(here)

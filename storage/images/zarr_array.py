@@ -1,22 +1,31 @@
 """A Zarr array of images, format 2 or 3."""
 
-import json
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from agd_core.errors import InputError, first_line
+from agd_core.safe_files import printable, read_json, require_regular
 from storage.images.base import ImageSource
-from storage.images.pixels import PixelImage
-from storage.images.problems import ImageProblem
+from storage.images.pixels import MOST_PIXELS, PixelImage
+from storage.images.places import local_path
+from storage.images.walking import entries_below
 
 METADATA = ("zarr.json", ".zarray")
 """The file that makes a folder an array (or, the first, a group)."""
+MOST_CHUNK_BYTES = 1 << 30
+"""Largest chunk, unpacked."""
+MOST_CHUNKS_PER_FILE = 1 << 20
+"""Of a shard: where each of them is, is read into memory."""
 _CODECS = ("codecs", "filters", "compressor")
 _CHANNELS = (1, 3)
 _READ_BYTES = 32 << 20
+_MOST_METADATA_BYTES = 1 << 20
+_SLACK_BYTES = 1 << 20
 
 
 class ZarrImages(ImageSource):
@@ -28,23 +37,32 @@ class ZarrImages(ImageSource):
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self._root = Path(place).expanduser()
+        self._root = local_path(place)
+        self._name = printable(self._root)
         _refuse_pickle(self._root)
         self._array = _open(self._root)
+        _require_stored(self._name, self._array, self._files)
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        found = sorted(Path(entry.path) for entry in entries_below(self._root, hidden=True))
+        for path in found:
+            require_regular(path)
+        return found
 
     def __len__(self) -> int:
         return int(self._array.shape[0])
 
-    def files(self) -> Iterator[Path]:
+    def files(self) -> list[Path]:
         """Metadata and chunks."""
-        return (path for path in sorted(self._root.rglob("*")) if path.is_file())
+        return self._files
 
     def images(self) -> Iterator[PixelImage]:
         """Every row; whole chunks are read, as many as fit into 32 MB."""
         rows = _rows_per_read(self._array)
         for first in range(0, len(self), rows):
             for row, pixels in enumerate(self._read(first, first + rows), start=first):
-                yield PixelImage(f"{self._root}[{row}]", pixels if pixels.ndim == 3 else pixels[..., None])
+                yield PixelImage(f"{self._name}[{row}]", pixels if pixels.ndim == 3 else pixels[..., None])
 
     def captions(self) -> None:
         """None: an array has no texts."""
@@ -53,41 +71,86 @@ class ZarrImages(ImageSource):
         try:
             return np.asarray(self._array[first:last])
         except Exception as error:  # codecs raise what they like over broken bytes
-            raise ImageProblem(f"{self._root}: rows from {first} on cannot be read: {error}") from error
+            reason = printable(first_line(error))
+            raise InputError(f"{self._name}: rows from {first} on cannot be read: {reason}") from error
 
 
 def _refuse_pickle(root: Path) -> None:
-    """Refuse an array whose metadata name the one codec of numcodecs that unpickles.
+    """Refuse an array whose metadata name the one codec of numcodecs that unpickles, before Zarr makes codecs of them.
 
     Raises:
-        ImageProblem: it is among an array's codecs, or the metadata cannot be read.
+        InputError: it is among an array's codecs, or the metadata cannot be read.
     """
-    found = [root / name for name in METADATA if (root / name).is_file()]
-    try:
-        settings = [json.loads(path.read_text(encoding="utf-8")) for path in found]
-        codecs = json.dumps([setting.get(name) for setting in settings for name in _CODECS])
-    except (OSError, ValueError, AttributeError) as error:
-        raise ImageProblem(f"{root} is no Zarr array: its metadata cannot be read") from error
+    found = [root / name for name in METADATA if (root / name).exists()]
     if not found:
-        raise ImageProblem(f"{root} is no Zarr array: it has neither {' nor '.join(METADATA)}")
-    if "pickle" in codecs.lower():
-        raise ImageProblem(f"{root} is packed with pickle, which is never unpacked here: it could run any code")
+        raise InputError(f"{printable(root)} is no Zarr array: it has neither {' nor '.join(METADATA)}")
+    for path in found:
+        settings = read_json(path, _MOST_METADATA_BYTES)
+        if not isinstance(settings, dict):
+            raise InputError(f"{printable(root)} is no Zarr array: {path.name} is no object")
+        if "pickle" in str([settings.get(name) for name in _CODECS]).lower():
+            raise InputError(
+                f"{printable(root)} is packed with pickle, which is never unpacked here: it could run any code"
+            )
 
 
 def _open(root: Path) -> Any:
     import zarr
 
+    from storage.images.zarr_codecs import bounded
+
+    name = printable(root)
     try:
-        array = zarr.open_array(str(root), mode="r")
+        found = zarr.open_array(str(root), mode="r")
+        _require_possible(name, found)
+        plain = found.async_array
+        return zarr.Array(zarr.AsyncArray(bounded(plain.metadata), plain.store_path, plain.config))
+    except InputError as error:
+        raise InputError(f"{name} {str(error).removeprefix(f'{name} ')}") from error
     except Exception as error:  # zarr has an exception per way in which metadata can be wrong
-        raise ImageProblem(f"{root} is no Zarr array (of a group, name the array in it): {error}") from error
-    shape = array.shape
+        reason = printable(first_line(error))
+        raise InputError(f"{name} is no Zarr array (of a group, name the array in it): {reason}") from error
+
+
+def _require_possible(name: str, array: Any) -> None:
+    """Images of a size that can be read.
+
+    Raises:
+        InputError: other types, shapes or chunks.
+    """
+    shape, chunks = array.shape, array.chunks
     if str(array.dtype) != "uint8" or len(shape) not in (3, 4) or (*shape, 1)[3] not in _CHANNELS:
-        raise ImageProblem(
-            f"{root} is {array.dtype} {list(shape)}; allowed is uint8 [images, height, width] or "
+        raise InputError(
+            f"{name} is {array.dtype} {list(shape)}; allowed is uint8 [images, height, width] or "
             "[images, height, width, 1 or 3]"
         )
-    return array
+    if shape[1] * shape[2] > MOST_PIXELS:
+        raise InputError(f"{name} has images of {shape[2]} x {shape[1]} pixels; allowed are {MOST_PIXELS:,} pixels")
+    if math.prod(chunks) > MOST_CHUNK_BYTES:
+        raise InputError(f"{name} has chunks of {math.prod(chunks):,} bytes; allowed are {MOST_CHUNK_BYTES:,}")
+    if math.prod(_chunks_per_file(array)) > MOST_CHUNKS_PER_FILE:
+        raise InputError(
+            f"{name} has {math.prod(_chunks_per_file(array)):,} chunks in a shard; allowed are {MOST_CHUNKS_PER_FILE:,}"
+        )
+
+
+def _require_stored(name: str, array: Any, files: list[Path]) -> None:
+    """Most chunks are there, and no file is larger than what it can hold.
+
+    Raises:
+        InputError: more than half of the files are missing, so that the array would be all but empty; or one is larger.
+    """
+    per_file = array.shards or array.chunks
+    wanted = math.prod(-(-side // length) for side, length in zip(array.shape, per_file, strict=True))
+    if wanted > 2 * len(files):
+        raise InputError(f"{name} needs {wanted:,} files of chunks, most of them are missing")
+    most = 2 * math.prod(per_file) + _SLACK_BYTES
+    if large := next((path for path in files if path.stat().st_size > most), None):
+        raise InputError(f"{printable(large)} is larger than {most:,} bytes, the most that its chunks can take")
+
+
+def _chunks_per_file(array: Any) -> list[int]:
+    return [whole // part for whole, part in zip(array.shards or array.chunks, array.chunks, strict=True)]
 
 
 def _rows_per_read(array: Any) -> int:

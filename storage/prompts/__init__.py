@@ -4,6 +4,5 @@ A new format is one file here and one line in each table of `storage.prompts.ope
 """
 
 from storage.prompts.opening import read_prompts
-from storage.prompts.problems import PromptProblem
 
-__all__ = ["PromptProblem", "read_prompts"]
+__all__ = ["read_prompts"]

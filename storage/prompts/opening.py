@@ -1,12 +1,13 @@
 """From what a person names to a list of prompts."""
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 
-from storage.images.problems import ImageProblem
+from agd_core.errors import InputError
+from agd_core.safe_files import printable
+from storage.images.places import local_path
 from storage.prompts import parquet, text_file, webdataset
-from storage.prompts.problems import PromptProblem
 from storage.prompts.texts import checked
 
 Texts = Callable[[str], Iterator[tuple[str, str]]]
@@ -32,14 +33,11 @@ def read_prompts(place: str, most: int | None = None) -> tuple[str, ...]:
         most: stop after so many prompts; what comes behind them is not looked at.
 
     Raises:
-        PromptProblem: there is nothing, or nothing that is known here, it is broken or holds no prompts.
+        InputError: there is nothing, or nothing that is known here, it is broken or holds no prompts.
     """
-    try:
-        prompts = tuple(islice(_distinct(_kind(place)(place)), most))
-    except ImageProblem as problem:
-        raise PromptProblem(str(problem)) from problem
+    prompts = tuple(islice(_distinct(_kind(place)(place)), most))
     if not prompts:
-        raise PromptProblem(f"{place} holds no prompts; allowed are {_ALLOWED}")
+        raise InputError(f"{printable(place)} holds no prompts; allowed are {_ALLOWED}")
     return prompts
 
 
@@ -53,12 +51,12 @@ def _distinct(texts: Iterator[tuple[str, str]]) -> Iterator[str]:
 
 
 def _kind(place: str) -> Texts:
-    path = Path(place).expanduser()
+    path = local_path(place)
     if known := _BY_SUFFIX.get(path.suffix.lower()):
         return known
-    if not place or not path.exists():
-        raise PromptProblem(f"prompts {place or repr(place)} do not exist; allowed are {_ALLOWED}")
+    if not place or not os.path.exists(path):
+        raise InputError(f"prompts {printable(place) or repr(place)} do not exist; allowed are {_ALLOWED}")
     found = (kind for suffix, kind in _BY_SUFFIX.items() if path.is_dir() and any(path.glob(f"*{suffix}")))
     if kind := next(found, None):
         return kind
-    raise PromptProblem(f"prompts {place} are of no known kind; allowed are {_ALLOWED}")
+    raise InputError(f"prompts {printable(place)} are of no known kind; allowed are {_ALLOWED}")

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from agd_core.errors import InputError
+from agd_core.safe_files import printable
 from storage.images.parquet import CAPTIONS, rows_and_columns, text_column, texts
-from storage.prompts.places import prompt_files
-from storage.prompts.problems import PromptProblem
+from storage.images.places import named_files
 
 SUFFIX = ".parquet"
 
@@ -16,15 +17,15 @@ def parquet_prompts(place: str) -> Iterator[tuple[str, str]]:
         place: a .parquet file, a folder of them, or a pattern, see `storage.images.places.named_files`.
 
     Raises:
-        PromptProblem: a file is not there, or the files share no column of texts.
-        ImageProblem: a file is broken, or a row holds no text.
+        InputError: a file is not there or is broken, the files share no column of texts, or a row holds no text.
     """
-    parts = prompt_files(place, SUFFIX)
+    parts = named_files(place, SUFFIX, "prompts")
     columns = [rows_and_columns(part)[1] for part in parts]
     column = text_column(columns)
     if column is None:
-        raise PromptProblem(
-            f"{place} has no column of texts ({', '.join(CAPTIONS)}) in every file; the columns are {_named(columns)}"
+        raise InputError(
+            f"{printable(place)} has no column of texts ({', '.join(CAPTIONS)}) in every file; "
+            f"the columns are {_named(columns)}"
         )
     for part in parts:
         yield from texts(part, column)
@@ -32,4 +33,4 @@ def parquet_prompts(place: str) -> Iterator[tuple[str, str]]:
 
 def _named(columns: Sequence[Sequence[str]]) -> str:
     """All columns of all files, each once."""
-    return ", ".join(dict.fromkeys(name for names in columns for name in names)) or "none"
+    return ", ".join(dict.fromkeys(printable(name) for names in columns for name in names)) or "none"

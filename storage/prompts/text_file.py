@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage.prompts.places import prompt_files
-from storage.prompts.problems import PromptProblem
+from agd_core.errors import InputError
+from agd_core.safe_files import open_regular, printable
+from storage.images.places import named_files
 from storage.prompts.texts import decoded
 
 SUFFIX = ".txt"
@@ -20,21 +21,22 @@ def text_prompts(place: str) -> Iterator[tuple[str, str]]:
         place: a .txt file, a folder of them, or a pattern, see `storage.images.places.named_files`.
 
     Raises:
-        PromptProblem: a file is not there or is not UTF-8.
+        InputError: a file is not there or is not UTF-8.
     """
-    for file in prompt_files(place, SUFFIX):
+    for file in named_files(place, SUFFIX, "prompts"):
         try:
             yield from _lines(file)
         except OSError as error:
-            raise PromptProblem(f"{file} cannot be read: {error.strerror}") from error
+            raise InputError(f"{printable(file)} cannot be read: {error.strerror}") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open("rb") as file:
+    name = printable(path)
+    with open_regular(path) as file:
         for row, line in enumerate(iter(lambda: file.readline(_MOST_LINE_BYTES), b""), start=1):
-            where = f"{path}, line {row}"
+            where = f"{name}, line {row}"
             if len(line) == _MOST_LINE_BYTES and not line.endswith(b"\n"):
-                raise PromptProblem(f"{where} is longer than {_MOST_LINE_BYTES >> 20} MB")
+                raise InputError(f"{where} is longer than {_MOST_LINE_BYTES >> 20} MB")
             text = decoded(line, where)
             if not text.lstrip().startswith(_COMMENT):
                 yield where, text

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from storage.prompts.problems import PromptProblem
+from agd_core.errors import InputError
 
 MOST_CHARACTERS = 10_000
 """A longer text is no prompt."""
@@ -14,24 +14,24 @@ def decoded(data: bytes, where: str) -> str:
     """UTF-8, with or without a byte order mark.
 
     Raises:
-        PromptProblem: it is not UTF-8.
+        InputError: it is not UTF-8.
     """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PromptProblem(f"{where} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from error
+        raise InputError(f"{where} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from error
 
 
 def checked(where: str, text: str) -> str:
     """The text without surrounding white space, which may leave nothing of it.
 
     Raises:
-        PromptProblem: it is too long or holds a control character.
+        InputError: it is too long or holds a control character.
     """
     text = text.strip()
     if len(text) > MOST_CHARACTERS:
-        raise PromptProblem(f"{where} has {len(text)} characters; allowed are {MOST_CHARACTERS} at most")
+        raise InputError(f"{where} has {len(text)} characters; allowed are {MOST_CHARACTERS} at most")
     for place, character in enumerate(text, start=1):
         if unicodedata.category(character) in _NO_TEXT:
-            raise PromptProblem(f"{where} holds the control character U+{ord(character):04X}, its character {place}")
+            raise InputError(f"{where} holds the control character U+{ord(character):04X}, its character {place}")
     return text

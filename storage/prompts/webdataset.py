@@ -1,13 +1,13 @@
 """WebDataset tars (https://github.com/webdataset/webdataset): texts in `.txt` or `.json` members."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from agd_core.errors import InputError
+from agd_core.safe_files import parse_json, printable
 from storage.images.parquet import first_text
+from storage.images.places import named_files
 from storage.images.webdataset import MOST_TEXT_BYTES, TEXT, members
-from storage.prompts.places import prompt_files
-from storage.prompts.problems import PromptProblem
 from storage.prompts.texts import decoded
 
 SUFFIX = ".tar"
@@ -24,14 +24,14 @@ def webdataset_prompts(place: str) -> Iterator[tuple[str, str]]:
         place: a .tar, a folder of them, or a pattern, see `storage.images.places.named_files`.
 
     Raises:
-        PromptProblem: a tar is not there, or a member is not UTF-8, no JSON or without a text.
-        ImageProblem: a tar is broken, or a member is larger than 1 MB or holds no text.
+        InputError: a tar is not there or is broken, or a member is larger than 1 MB, not UTF-8, no JSON or without a
+            text.
     """
-    shards = prompt_files(place, SUFFIX)
+    shards = named_files(place, SUFFIX, "prompts")
     has_texts = any(True for shard in shards for _ in members(shard, (TEXT,), most=None))
     for shard in shards:
         for name, data in members(shard, (TEXT if has_texts else _JSON,), MOST_TEXT_BYTES):
-            where = f"{shard}/{name}"
+            where = printable(f"{shard}/{name}")
             text = decoded(data, where)
             yield where, text if has_texts else _text_in(text, where)
 
@@ -41,15 +41,12 @@ def _text_in(document: str, where: str) -> str:
     key = next((key for key in _KEYS if key in fields), None)
     if key is None:
         keys = ", ".join(repr(name) for name in list(fields)[:_MOST_NAMED]) or "none"
-        raise PromptProblem(f"{where} has no text ({', '.join(_KEYS)}); its fields are {keys}")
+        raise InputError(f"{where} has no text ({', '.join(_KEYS)}); its fields are {keys}")
     return first_text(fields[key], f"{where}, field {key}")
 
 
 def _parsed(document: str, where: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(document)
-    except (ValueError, RecursionError) as error:
-        raise PromptProblem(f"{where} is no JSON: {error}") from error
+    fields = parse_json(document, where)
     if not isinstance(fields, dict):
-        raise PromptProblem(f"{where} is no JSON object with a field {', '.join(_KEYS[:-1])} or {_KEYS[-1]}")
+        raise InputError(f"{where} is no JSON object with a field {', '.join(_KEYS[:-1])} or {_KEYS[-1]}")
     return fields

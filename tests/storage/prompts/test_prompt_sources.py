@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from storage.images import ImageProblem, open_images
+from agd_core.errors import InputError
+from storage.images import open_images
 from storage.prompts import read_prompts
 from tests.storage.images.image_files import write_parquet as write_images_parquet
 from tests.storage.images.image_files import write_tar as write_images_tar
@@ -125,6 +126,6 @@ def test_the_images_of_parquet_are_not_read(tmp_path):
     start, data = column.dictionary_page_offset or column.data_page_offset, bytearray(place.read_bytes())
     data[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
     place.write_bytes(data)
-    with pytest.raises(ImageProblem, match="column image cannot be read"):
+    with pytest.raises(InputError, match="column image cannot be read"):
         list(open_images(str(place)).images())
     assert read_prompts(str(place)) == ("a", "b", "c")
