@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from prefect.client.schemas.objects import State, StateType
 from flows.device_lease import acquisitions
 from flows.lab.engine import AUTO_RESUMED, auto_resumes
 from flows.lab.flow_processes import flow_processes
+from flows.lab.pool import POOL
 from flows.stages.verify import verify
 from tests.lab.browser import browse
 from tests.lab.lab_process import wait_for
@@ -194,6 +196,32 @@ def test_wrong_settings_are_refused_before_a_run_exists(lab, settings, named):
     answer = httpx.post(url, json={"parameters": {"settings": settings}}, auth=tuple(lab.lab.auth.split(":")))
     assert answer.status_code == 409
     assert named in answer.json()["detail"]
+
+
+@pytest.fixture
+def no_start(lab):
+    """Runs wait; those that a test has made are deleted."""
+    with lab.client() as client:
+        queue = client.read_work_queue_by_name("interactive", POOL)
+        client.update_work_queue(queue.id, is_paused=True)
+        before = {run.id for run in client.read_flow_runs()}
+        yield
+        for run in client.read_flow_runs():
+            if run.id not in before:
+                client.delete_flow_run(run.id)
+        client.update_work_queue(queue.id, is_paused=False)
+
+
+def test_runs_that_ten_threads_ask_for_are_all_made(lab, no_start):
+    """A browser does not try again as Prefect's clients do; SQLite must not turn anybody away."""
+    with lab.client() as client:
+        url = f"{lab.api_url}/deployments/{client.read_deployment_by_name(COLLECT).id}/create_flow_run"
+
+    def ask(_: int) -> int:
+        return httpx.post(url, json={}, timeout=120).status_code
+
+    with ThreadPoolExecutor(10) as threads:
+        assert set(threads.map(ask, range(40))) == {201}
 
 
 def test_an_unknown_parameter_fails_with_one_line_and_is_not_resumed(lab):
