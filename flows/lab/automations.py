@@ -16,6 +16,8 @@ from flows.lab.deploying import shipped
 from flows.lab.lab import Lab
 
 NOTIFY_BLOCK = "agd-notify"
+_OURS = "agd: "
+"""So begin the names of our automations."""
 _NOTIFY_BLOCK_TYPE = "custom-webhook"
 _URL = "agd_notify_url"
 _MESSAGE = {"text": "{{subject}}\n{{body}}"}
@@ -32,13 +34,22 @@ def install_automations(
         notify_url: where `notify` messages go, as a POST of {"text": ...}; None leaves what was set before.
         announce: told of an action that cannot be installed yet.
     """
+    entries = yaml.safe_load(shipped("deployments/automations.yaml").read_text(encoding="utf-8"))
+    _remove_others(client, {entry["name"] for entry in entries})
     block = anyio.run(_save_block, lab, notify_url) if notify_url else _saved_block(client)
-    for entry in yaml.safe_load(shipped("deployments/automations.yaml").read_text(encoding="utf-8")):
+    for entry in entries:
         message = entry.pop("notify", None)
         notifications = [_notification(block, message)] if block and message else []
         actions = [*_resolved(client, entry, announce), *notifications]
         if actions:
             _install(client, AutomationCore.model_validate(entry | {"actions": actions}))
+
+
+def _remove_others(client: SyncPrefectClient, names: set[str]) -> None:
+    """Remove what an earlier version of ours has installed and this one does without."""
+    for automation in client.read_automations():
+        if automation.name.startswith(_OURS) and automation.name not in names:
+            client.delete_automation(automation.id)
 
 
 def _resolved(

@@ -63,6 +63,13 @@ class Child:
         code = self._process.returncode if self._process else None
         return signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
 
+    def was_killed(self, seconds: float) -> bool:
+        """Whether a signal ended it; one that is dying is waited for."""
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(seconds) < 0
+        return False
+
     def start(self) -> None:
         """Start it; the terminal's Ctrl-C does not reach it, SIGINT and SIGTERM do, whoever started us."""
         with self.log.open("ab") as log:

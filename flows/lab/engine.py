@@ -1,7 +1,7 @@
 """The process of a flow run: refuses what cannot work before anything is loaded, then becomes Prefect's engine.
 
 The pool's job template runs it in the engine's place. Prefect itself lets an unknown parameter crash with a traceback,
-and what crashes before its flow begins would be resumed for ever by the automation. Besides, for an engine that is not
+and such a crash would be resumed, for nothing. Besides, for an engine that is not
 its own Prefect starts no second process to look for the flow's hooks, for which every cancel would wait; we have none.
 
 Nor does the server say what code runs: a run names one of our flows and gives it parameters. Whatever entrypoint,
@@ -11,25 +11,17 @@ steps, storage or job variables somebody gave a deployment or a run over the API
 import os
 import runpy
 import signal
-from collections.abc import Iterable
 from contextlib import suppress
-from itertools import takewhile
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from agd_core.parent_death import die_with_parent
 from flows.lab.deploying import entrypoints
 
-AUTO_RESUMED = "agd: resumed after a crash"
-"""Message of the state that the automation gives to a crashed run; the limit counts it."""
-MAX_AUTO_RESUMES = 3
-_RETRIED = "AwaitingRetry"
 _ENTRYPOINT = "PREFECT__FLOW_ENTRYPOINT"
 """Tells Prefect's engine which flow to run, so that it does not ask the deployment."""
-
 
 def main() -> None:
     """Run the flow run that the environment names, or set it Failed with one line that says why not.
@@ -49,12 +41,6 @@ def main() -> None:
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
 
 
-def auto_resumes(states: Iterable[State]) -> int:
-    """How often a run was resumed by itself since a person last retried it, from all its states."""
-    retries = [state for state in sorted(states, key=lambda state: state.timestamp) if state.name == _RETRIED]
-    return sum(1 for _ in takewhile(lambda state: state.message == AUTO_RESUMED, reversed(retries)))
-
-
 def _refusal(client: SyncPrefectClient, run_id: UUID) -> str | None:
     run = client.read_flow_run(run_id)
     if run.job_variables:
@@ -66,8 +52,6 @@ def _refusal(client: SyncPrefectClient, run_id: UUID) -> str | None:
         known = list(allowed.get("properties", {}))
         if unknown := [name for name in run.parameters if name not in known]:
             return f"{unknown[0]}: no such parameter; allowed: {', '.join(known)}"
-    if auto_resumes(client.read_flow_run_states(run_id)) > MAX_AUTO_RESUMES:
-        return f"crashed and resumed {MAX_AUTO_RESUMES} times; read the logs, then press Retry to go on"
     return None
 
 

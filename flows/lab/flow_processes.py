@@ -35,7 +35,7 @@ class FlowProcess:
 
 def flow_processes(lab: Lab) -> list[FlowProcess]:
     """What this machine's worker of the lab has started and still runs, also if that worker is dead."""
-    return list(_flow_processes(lab))
+    return [FlowProcess(pid, run) for pid, run in _processes(lab) if _leads_a_session(pid)]
 
 
 def all_ended(lab: Lab, seconds: float) -> bool:
@@ -62,14 +62,28 @@ def kill_all(lab: Lab) -> None:
         process.kill()
 
 
-def _flow_processes(lab: Lab) -> Iterator[FlowProcess]:
+def runs_with_a_process(lab: Lab) -> set[UUID]:
+    """The runs that any process on this machine was started for, whatever that process is."""
+    return {run for _, run in _processes(lab)}
+
+
+def kill_processes_of(lab: Lab, flow_run: UUID) -> None:
+    """End every process that was started for a run, now."""
+    for pid, run in _processes(lab):
+        if run == flow_run:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _processes(lab: Lab) -> Iterator[tuple[int, UUID]]:
+    """Process ids and flow runs of what this machine's worker has started, and of what that has started in turn."""
     ours = {"PREFECT__WORKER_NAME": lab.worker_name, "PREFECT_API_URL": lab.api_url}
     for folder in _PROCESSES.iterdir():
         if not folder.name.isdigit():
             continue
-        pid, environment = int(folder.name), _environment(folder)
-        if ours.items() <= environment.items() and _leads_a_session(pid):
-            yield FlowProcess(pid, UUID(environment["PREFECT__FLOW_RUN_ID"]))
+        environment = _environment(folder)
+        if ours.items() <= environment.items():
+            yield int(folder.name), UUID(environment["PREFECT__FLOW_RUN_ID"])
 
 
 def _environment(folder: Path) -> dict[str, str]:

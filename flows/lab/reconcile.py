@@ -18,8 +18,8 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed
 from flows.lab.flow_processes import all_ended, end_all, flow_processes
 from flows.lab.lab import Lab
 from flows.lab.pool import POOL
+from flows.lab.resume import AUTO_RESUME_TAG
 
-AUTO_RESUME_TAG = "autoresume"
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _WORKER_LABEL = "prefect.worker.name"
 _TOLD_SECONDS = 20.0
@@ -36,6 +36,11 @@ def active_runs(client: SyncPrefectClient, lab: Lab) -> list[FlowRun]:
     workers = client.read_workers_for_work_pool(POOL)
     alone = not any(worker.status == WorkerStatus.ONLINE and worker.name != lab.worker_name for worker in workers)
     return [run for run in runs if alone or run.labels.get(_WORKER_LABEL) == lab.worker_name]
+
+
+def own_runs(client: SyncPrefectClient, lab: Lab) -> list[FlowRun]:
+    """The runs in the pool that this machine's worker has taken, and nobody else."""
+    return [run for run in active_runs(client, lab) if run.labels.get(_WORKER_LABEL) == lab.worker_name]
 
 
 def read_runs(client: SyncPrefectClient, run_ids: list[UUID]) -> list[FlowRun]:

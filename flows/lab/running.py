@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Failed
+from prefect.states import Crashed, Failed
 
 from agd_core.errors import InputError
 from agd_core.progress import Stopped
@@ -22,6 +22,7 @@ from flows.lab.gpu_slot import GpuSlot
 from flows.lab.parameters import CollectSettings, FanOut
 from flows.lab.progress import ArtifactProgress
 from flows.lab.workplace import LabWorkplace
+from flows.out_of_memory import memory_line
 from flows.workplace import pick_device, writable_folder
 
 _NAME_LENGTH = 120
@@ -42,6 +43,8 @@ def run_stages(settings: CollectSettings, work: Callable[[PipelineConfig, LabWor
 def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: CollectSettings | None = None) -> R | State:
     """Do a flow's work in a workplace of the lab; bad input ends the run as Failed, with one line.
 
+    Memory that ran out ends it as Crashed, with one line: the next try may find more of it.
+
     Raises:
         TerminationSignal: told to end, and stopped at a safe point; Prefect knows whether that is a cancel or a crash.
     """
@@ -52,6 +55,10 @@ def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: Collect
             return _beside_signals(lambda: work(place), stop)
         except InputError as error:
             return Failed(message=str(error))
+        except Exception as error:
+            if line := memory_line(error):
+                return Crashed(message=line)
+            raise
 
 
 def _beside_signals(work: Callable[[], R], stop: Event) -> R:

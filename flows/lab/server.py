@@ -4,6 +4,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 from agd_core.progress import ShouldStop, Stopped
 from flows.lab.child import Child
@@ -11,6 +12,7 @@ from flows.lab.lab import Lab, LabError
 
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
+_TELL_SECONDS = 5.0
 _ANSWER_SECONDS = 2.0
 
 
@@ -23,16 +25,21 @@ def server_of(lab: Lab) -> Child:
     return Child(lab, "server", "flows.lab.server_process", (), if_orphaned=signal.SIGTERM, private=True)
 
 
-def start_server(server: Child, lab: Lab, should_stop: ShouldStop) -> None:
-    """Start the server and wait until it answers.
+def await_server(server: Child, lab: Lab, should_stop: ShouldStop, announce: Callable[[str], None]) -> None:
+    """Wait until a server that was started answers.
+
+    Args:
+        server: its process.
+        lab: where it answers.
+        should_stop: ends the waiting.
+        announce: told every few seconds that it takes its time.
 
     Raises:
         ServerDied: it ended; the message ends with the end of its log.
         LabError: it does not answer.
         Stopped: asked to.
     """
-    server.start()
-    deadline = time.monotonic() + _START_SECONDS
+    began = told = time.monotonic()
     while not is_healthy(lab):
         if should_stop():
             raise Stopped("stopped while the server was starting")
@@ -40,9 +47,15 @@ def start_server(server: Child, lab: Lab, should_stop: ShouldStop) -> None:
             raise ServerDied(
                 f"the server did not start ({server.ending}); {server.log} ends with\n{server.last_lines()}"
             )
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now - began > _START_SECONDS:
             raise LabError(
                 f"the server did not answer in {_START_SECONDS:g} s; {server.log} ends with\n{server.last_lines()}"
+            )
+        if now - told > _TELL_SECONDS:
+            told = now
+            announce(
+                f"the server is not ready after {now - began:.0f} s; a first start also makes its database"
             )
         time.sleep(_POLL_SECONDS)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from httpx import HTTPError
+from httpx import HTTPError, TransportError
 
 from agd_core.progress import ShouldStop, Stopped
 from flows.lab.automations import install_automations
@@ -21,14 +21,18 @@ from flows.lab.flow_processes import end_all
 from flows.lab.lab import Lab, LabError
 from flows.lab.pool import POOL, prepare_pool, worker_of
 from flows.lab.reconcile import free_pool
-from flows.lab.server import ServerDied, server_of, start_server
+from flows.lab.server import ServerDied, await_server, server_of
+from flows.lab.watch import RunWatch
 from flows.stop_signals import StopSignals
+from storage.atomic import write_bytes
 
 Announce = Callable[[str], None]
 
 _WATCH_SECONDS = 0.5
+_LOOK_SECONDS = 2.0
+_DYING_SECONDS = 2.0
 _STOP_SECONDS = 30.0
-_PREDECESSOR_SECONDS = 20.0
+_PREDECESSOR_SECONDS = 60.0
 _QUICK_DEATHS = 5
 _QUICK_SECONDS = 120.0
 
@@ -50,7 +54,7 @@ def up(lab: Lab, notify_url: str | None, announce: Announce) -> None:
         if not alone:
             announce(_who_is_up(lab))
             return
-        _await_predecessor(lab)
+        _await_predecessor(lab, announce)
         lab.require_free_port()
         with StopSignals() as signals:
             _Keeper(lab, notify_url, announce, lambda: signals.stopping).keep()
@@ -66,14 +70,18 @@ class _Keeper:
         self._should_stop = should_stop
         self._server = server_of(lab)
         self._worker = worker_of(lab)
+        self._runs = RunWatch(lab, announce)
+        self._next_look = 0.0
         self._deaths: deque[float] = deque(maxlen=_QUICK_DEATHS)
 
     def keep(self) -> None:
         """All of a lab's life."""
         try:
-            self._start()
+            while not self._started():
+                self._count_death(self._server)
             while not self._should_stop():
                 self._revive()
+                self._look()
                 time.sleep(_WATCH_SECONDS)
             self._drain()
         except (Stopped, KeyboardInterrupt) as stop:
@@ -83,9 +91,19 @@ class _Keeper:
         finally:
             self._stop()
 
+    def _started(self) -> bool:
+        """Start everything; whether that worked. A server that was killed meanwhile can be started again."""
+        try:
+            self._start()
+        except (HTTPError, LabError):
+            if not self._server.was_killed(_DYING_SECONDS):
+                raise
+            return False
+        return True
+
     def _start(self) -> None:
         self._step(f"starting the Prefect server, log in {self._server.log}")
-        start_server(self._server, self._lab, self._should_stop)
+        self._start_server()
         with self._lab.client() as client:
             self._step(f"preparing the work pool {POOL!r}")
             prepare_pool(client)
@@ -97,7 +115,7 @@ class _Keeper:
             undo_drain(client, self._lab, self._announce)
         self._step(f"starting the worker, log in {self._worker.log}")
         self._worker.start()
-        self._leave_note()
+        self._leave_note(up=True)
         self._announce(f"up: {self._lab.ui_url}")
         for line in self._lab.how_to_log_in():
             self._announce(line)
@@ -109,16 +127,22 @@ class _Keeper:
             raise Stopped("stopped before everything was started")
         self._announce(line)
 
-    def _leave_note(self) -> None:
-        _note(self._lab).write_text(json.dumps({"ui": self._lab.ui_url, "server": self._server.pid}), encoding="utf-8")
+    def _start_server(self) -> None:
+        self._server.start()
+        self._leave_note(up=False)  # now, for the next `agd up`, should this one be killed
+        await_server(self._server, self._lab, self._should_stop, self._announce)
+
+    def _leave_note(self, up: bool) -> None:
+        note = {"ui": self._lab.ui_url, "server": self._server.pid, "up": up}
+        write_bytes(json.dumps(note).encode(), _note(self._lab))
 
     def _revive(self) -> None:
         """Start again what has died."""
         try:
             if not self._server.alive:
                 self._count_death(self._server)
-                start_server(self._server, self._lab, self._should_stop)
-                self._leave_note()
+                self._start_server()
+                self._leave_note(up=True)
                 self._announce("the server is up again")
             if not self._worker.alive:
                 self._count_death(self._worker)
@@ -128,6 +152,18 @@ class _Keeper:
                 self._announce("the worker is up again")
         except (ServerDied, HTTPError) as error:
             self._announce(str(error))
+
+    def _look(self) -> None:
+        """Every few seconds, mend the states of the runs."""
+        if time.monotonic() < self._next_look:
+            return
+        try:
+            with self._lab.client() as client:
+                self._runs.look(client)
+        except HTTPError as error:  # the next look sees what this one has missed
+            if self._server.alive and not isinstance(error, TransportError):
+                self._announce(f"the server does not answer as it should: {error}")
+        self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def _count_death(self, child: Child) -> None:
         self._deaths.append(time.monotonic())
@@ -166,13 +202,15 @@ def _sole_keeper(lab: Lab) -> Iterator[bool]:
 
 def _who_is_up(lab: Lab) -> str:
     note = _read_note(lab)
-    return f"already up: {note['ui']}" if note else f"another `agd up` is starting or stopping in {lab.home}"
+    return f"already up: {note['ui']}" if note.get("up") else f"another `agd up` is starting or stopping in {lab.home}"
 
 
-def _await_predecessor(lab: Lab) -> None:
+def _await_predecessor(lab: Lab, announce: Announce) -> None:
     """The server of an `agd up` that was killed ends within seconds; it may still have the port."""
     server = _read_note(lab).get("server")
     deadline = time.monotonic() + _PREDECESSOR_SECONDS
+    if server and _is_running(server):
+        announce("waiting for the server of an `agd up` that was killed")
     while server and _is_running(server) and time.monotonic() < deadline:
         time.sleep(_WATCH_SECONDS)
     _note(lab).unlink(missing_ok=True)
