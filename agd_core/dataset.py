@@ -200,9 +200,24 @@ class TrainingBatches:
     def __enter__(self) -> "TrainingBatches":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._batches is not None:
             self._batches.close()
+        if death := reader_death(error):
+            raise death from None
+
+
+def reader_death(error: BaseException | None) -> ChildProcessError | None:
+    """What to say instead of this error where it is PyTorch's, of a reading process that was killed.
+
+    PyTorch also raises it from a signal handler, so anywhere in the main thread.
+    """
+    said = str(error).strip()
+    if isinstance(error, RuntimeError) and said.startswith("DataLoader worker"):
+        what = said.splitlines()[0].rstrip(". ")
+        again = "run the same command again to go on from the checkpoint, perhaps with fewer train.loader_workers"
+        return ChildProcessError(f"{what}: a process that reads batches is gone, as when memory runs out; {again}")
+    return None
 
 
 def tensor_of(array: np.ndarray, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Crashed, Failed
 
+from agd_core.dataset import reader_death
 from agd_core.errors import InputError
 from agd_core.progress import Stopped
 from flows.config import PipelineConfig
@@ -43,7 +44,7 @@ def run_stages(settings: CollectSettings, work: Callable[[PipelineConfig, LabWor
 def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: CollectSettings | None = None) -> R | State:
     """Do a flow's work in a workplace of the lab; bad input ends the run as Failed, with one line.
 
-    Memory that ran out ends it as Crashed, with one line: the next try may find more of it.
+    Memory that ran out, or a killed reader of batches, ends it as Crashed, with one line: the next try may fare better.
 
     Raises:
         TerminationSignal: told to end, and stopped at a safe point; Prefect knows whether that is a cancel or a crash.
@@ -56,9 +57,15 @@ def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: Collect
         except InputError as error:
             return Failed(message=str(error))
         except Exception as error:
-            if line := memory_line(error):
+            if line := memory_line(error) or _reader_line(error):
                 return Crashed(message=line)
             raise
+
+
+def _reader_line(error: Exception) -> str:
+    """One line where a process that reads batches was killed; empty for every other error."""
+    death = error if isinstance(error, ChildProcessError) else reader_death(error)
+    return str(death) if death else ""
 
 
 def _beside_signals(work: Callable[[], R], stop: Event) -> R:

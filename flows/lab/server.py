@@ -32,14 +32,15 @@ def await_server(server: Child, lab: Lab, should_stop: ShouldStop, announce: Cal
         server: its process.
         lab: where it answers.
         should_stop: ends the waiting.
-        announce: told every few seconds that it takes its time.
+        announce: told that it takes its time, ever more rarely.
 
     Raises:
         ServerDied: it ended; the message ends with the end of its log.
         LabError: it does not answer.
         Stopped: asked to.
     """
-    began = told = time.monotonic()
+    began = time.monotonic()
+    tell = _TELL_SECONDS
     while not is_healthy(lab):
         if should_stop():
             raise Stopped("stopped while the server was starting")
@@ -47,16 +48,14 @@ def await_server(server: Child, lab: Lab, should_stop: ShouldStop, announce: Cal
             raise ServerDied(
                 f"the server did not start ({server.ending}); {server.log} ends with\n{server.last_lines()}"
             )
-        now = time.monotonic()
-        if now - began > _START_SECONDS:
+        waited = time.monotonic() - began
+        if waited > _START_SECONDS:
             raise LabError(
                 f"the server did not answer in {_START_SECONDS:g} s; {server.log} ends with\n{server.last_lines()}"
             )
-        if now - told > _TELL_SECONDS:
-            told = now
-            announce(
-                f"the server is not ready after {now - began:.0f} s; a first start also makes its database"
-            )
+        if waited > tell:
+            tell *= 2
+            announce(f"the server is not ready after {waited:.0f} s; a first start also makes its database")
         time.sleep(_POLL_SECONDS)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from httpx import HTTPError, TransportError
 
+from agd_core.atomic import write_bytes
 from agd_core.progress import ShouldStop, Stopped
 from flows.lab.automations import install_automations
 from flows.lab.child import Child
@@ -24,7 +25,6 @@ from flows.lab.reconcile import free_pool
 from flows.lab.server import ServerDied, await_server, server_of
 from flows.lab.watch import RunWatch
 from flows.stop_signals import StopSignals
-from storage.atomic import write_bytes
 
 Announce = Callable[[str], None]
 

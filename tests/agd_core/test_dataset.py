@@ -299,3 +299,23 @@ def test_a_batch_knows_the_rows_of_its_conditions():
     condition = Condition.from_arrays(PLAN.conditions, CPU)[tensor_of(batch.condition_rows, CPU)]
     assert condition.class_labels.tolist() == [7, 5, 2, 7]
     assert condition.class_labels.dtype == torch.int64
+
+
+def test_a_killed_reading_process_is_one_line_that_says_how_to_go_on():
+    before = set(multiprocessing.active_children())
+    with (
+        pytest.raises(ChildProcessError, match=r"^DataLoader worker .*run the same command again") as death,
+        TrainingBatches(READER, MAP, STEPS, workers=1) as batches,
+    ):
+        batches.at(0)
+        (reader,) = set(multiprocessing.active_children()) - before
+        reader.kill()
+        reader.join()
+        for step in range(1, STEPS):
+            batches.at(step)
+    assert "\n" not in str(death.value)
+
+
+def test_other_errors_are_not_taken_for_a_reading_process():
+    with pytest.raises(RuntimeError, match=r"^mine$"), TrainingBatches(READER, MAP, STEPS):
+        raise RuntimeError("mine")

@@ -3,7 +3,7 @@
 import json
 import threading
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from uuid import uuid4
 
@@ -12,16 +12,17 @@ import pytest
 from prefect._internal.uuid7 import uuid7
 from prefect.client.schemas.filters import DeploymentFilter
 from prefect.events import Event
+from prefect.events.schemas.automations import AutomationCore
 from prefect.server.events.ordering import EventArrivedEarly
 from prefect.server.events.schemas.events import ReceivedEvent, Resource
-from prefect.states import Cancelled, Crashed, Running
+from prefect.states import Cancelled, Running
 
 from flows.lab.automations import NOTIFY_BLOCK, install_automations
-from flows.lab.engine import AUTO_RESUMED
 from flows.lab.event_ordering import CausalOrdering
 from flows.lab.nightly_flows import REGRESSED
 from tests.lab.lab_process import wait_for
 
+UNTAGGED = "nightly-evaluation/nightly-evaluation"
 CONFIRM = "evaluate-registered/evaluate-registered"
 
 
@@ -59,40 +60,45 @@ def paused(lab):
             client.update_work_queue(queue.id, is_paused=False)
 
 
-def crashed(client, deployment):
-    """A run that has just crashed."""
-    run = client.create_flow_run_from_deployment(client.read_deployment_by_name(deployment).id)
-    for state in (Running(), Crashed()):
-        client.set_flow_run_state(run.id, state, force=True)
-    return run.id
-
-
-def test_a_crashed_run_is_queued_again_if_its_deployment_is_tagged(lab, paused):
-    untagged, tagged = crashed(paused, "nightly-evaluation/nightly-evaluation"), crashed(paused, "sample/sample")
-    resumed = lab.wait_for_state(tagged, "AwaitingRetry", seconds=30)
-    assert resumed.state.message == AUTO_RESUMED
-    assert lab.run(untagged).state_name == "Crashed"
-    assert lab.state_names(tagged).count("AwaitingRetry") == 1
-    paused.set_flow_run_state(tagged, Cancelled(), force=True)
-
-
 def test_a_regression_is_confirmed_and_told(lab, paused):
     with receiver() as (url, received):
         install_automations(paused, lab.lab, url, pytest.fail)
         payload = {"adapter": "mine", "night": "2026-11-21", "output": "elsewhere", "regressed": ["fd"]}
         event = Event(event=REGRESSED, resource={"prefect.resource.id": "agd.adapter.mine"}, payload=payload)
         paused.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
-        message = wait_for(lambda: received and received[0], 30)
+        message = wait_for(lambda: received and received[0])
     assert message == {"text": "adapter mine got worse in night 2026-11-21\n['fd'] in elsewhere"}
     deployment = paused.read_deployment_by_name(CONFIRM)
-    (run,) = wait_for(
-        lambda: paused.read_flow_runs(deployment_filter=DeploymentFilter(id={"any_": [deployment.id]})), 30
-    )
+    (run,) = wait_for(lambda: paused.read_flow_runs(deployment_filter=DeploymentFilter(id={"any_": [deployment.id]})))
     assert run.parameters == {"adapter": "mine", "night": "2026-11-21", "output": "elsewhere", "confirm": True}
     paused.set_flow_run_state(run.id, Cancelled(), force=True)
     block = paused.read_block_document_by_name(NOTIFY_BLOCK, "custom-webhook")
     paused.delete_block_document(block.id)
     install_automations(paused, lab.lab, None, pytest.fail)
+
+
+def test_a_run_that_falls_silent_is_crashed(lab, paused):
+    """Its last heartbeat is from 85 of the 90 seconds ago."""
+    run = paused.create_flow_run_from_deployment(paused.read_deployment_by_name(UNTAGGED).id)
+    paused.set_flow_run_state(run.id, Running(), force=True)
+    beat = Event(
+        event="prefect.flow-run.heartbeat",
+        resource={"prefect.resource.id": f"prefect.flow-run.{run.id}"},
+        occurred=datetime.now(UTC) - timedelta(seconds=85),
+    )
+    paused.request("POST", "/events", json=[beat.model_dump(mode="json")]).raise_for_status()
+    assert lab.wait_for_state(run.id, "Crashed").state.message == "agd: no heartbeat for 90 seconds"
+    paused.delete_flow_run(run.id)
+
+
+def test_what_an_earlier_version_installed_is_removed_and_a_persons_own_is_kept(lab, paused):
+    (ours,) = paused.read_automations_by_name("agd: an adapter got worse")
+    for name in ("agd: resume what crashed", "mine"):
+        paused.create_automation(AutomationCore.model_validate(ours.model_dump() | {"name": name}))
+    install_automations(paused, lab.lab, None, pytest.fail)
+    assert paused.read_automations_by_name("agd: resume what crashed") == []
+    (mine,) = paused.read_automations_by_name("mine")
+    paused.delete_automation(mine.id)
 
 
 def test_an_automation_that_a_person_switched_off_stays_off(lab, paused):

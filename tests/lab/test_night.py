@@ -30,7 +30,7 @@ def night_of(lab, output, night):
     """Run a night to its end; the runs of its adapters, by name."""
     parent = lab.trigger(NIGHTLY, output=str(output), night=night)
     lab.wait_for_state(parent.id, "Completed")
-    runs = {name: wait_for(lambda name=name: named(lab, f"evaluate {name} {night}"), 60)[0] for name in ADAPTERS}
+    runs = {name: wait_for(lambda name=name: named(lab, f"evaluate {name} {night}"))[0] for name in ADAPTERS}
     return {name: lab.wait_for_state(run.id, "Completed", "Regressed", "Failed") for name, run in runs.items()}
 
 
@@ -43,7 +43,7 @@ def test_a_spoilt_adapter_raises_the_alarm_and_is_measured_again(lab, output):
     runs = night_of(lab, output, "2026-11-21")
     assert {name: run.state_name for name, run in runs.items()} == {"kept": "Completed", "spoilt": "Regressed"}
     assert "paired_mse" in runs["spoilt"].state.message
-    answer = wait_for(lambda: named(lab, "evaluate spoilt 2026-11-21-again"), 60)[0]
+    answer = wait_for(lambda: named(lab, "evaluate spoilt 2026-11-21-again"))[0]
     confirmed = lab.wait_for_state(answer.id, "Completed", "Regressed", "Failed")
     assert confirmed.state_name == "Regressed"
     assert named(lab, "evaluate kept 2026-11-21-again") == []
@@ -56,7 +56,7 @@ def test_an_adapter_that_was_away_is_measured_when_the_night_is_asked_for_again(
     (output.parent / "away").rename(folder)
     parent = lab.trigger(NIGHTLY, output=str(output), night="2026-11-22")
     lab.wait_for_state(parent.id, "Completed")
-    lab.wait_for_state(named(lab, "evaluate kept 2026-11-22")[0].id, "Completed", seconds=90)
+    lab.wait_for_state(named(lab, "evaluate kept 2026-11-22")[0].id, "Completed")
 
 
 def test_a_night_that_is_retried_queues_and_appends_nothing_twice(lab, output):

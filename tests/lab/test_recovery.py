@@ -81,7 +81,7 @@ def drained(folder, port):
     """Start 1: a training is running when Ctrl-C is pressed. What was there then."""
     with running_lab(folder / "home", folder / "work", port) as lab:
         run = lab.trigger("train-adapter/train-adapter", settings={"overrides": TRAINING})
-        wait_for(lambda: (steps_shown(lab, run.id) or 0) > 500, 180)
+        wait_for(lambda: (steps_shown(lab, run.id) or 0) > 500)
         family = children(lab)
         code = lab.stop()
     seen = {"printed": lab.printed(), "worker log": lab.worker_log.read_text()}
@@ -118,14 +118,14 @@ def test_the_next_start_frees_the_pool_and_goes_on(drained, lab):
         assert not client.read_work_pool(POOL).is_paused
     assert "1 interrupted run goes on" in lab.printed()
     seen = steps_shown(lab, drained["run"])
-    assert wait_for(lambda: now if (now := steps_shown(lab, drained["run"])) != seen else None, 120) >= before
+    assert wait_for(lambda: now if (now := steps_shown(lab, drained["run"])) != seen else None) >= before
 
 
 def test_a_killed_worker_is_replaced_and_its_run_resumes_by_itself(drained, lab):
     (flow,) = flow_processes(lab.lab)
     os.killpg(children(lab)["worker"], signal.SIGKILL)
-    wait_for(lambda: not is_running(flow.pid), 60)
-    wait_for(lambda: lab.run(drained["run"]).run_count == 3, 180)
+    wait_for(lambda: not is_running(flow.pid))
+    wait_for(lambda: lab.run(drained["run"]).run_count == 3)
     assert "the worker has died (SIGKILL); starting it again" in lab.printed()
     assert ("AwaitingRetry", "agd: resumed after a crash") in states(lab, drained["run"])
 
@@ -133,17 +133,17 @@ def test_a_killed_worker_is_replaced_and_its_run_resumes_by_itself(drained, lab)
 def test_a_cancelled_run_frees_the_pool(drained, lab):
     with lab.client() as client:
         client.set_flow_run_state(drained["run"], Cancelling())
-    lab.wait_for_state(drained["run"], "Cancelled", seconds=60)
-    wait_for(lambda: not flow_processes(lab.lab), 30)
+    lab.wait_for_state(drained["run"], "Cancelled")
+    wait_for(lambda: not flow_processes(lab.lab))
 
 
 def test_a_killed_server_is_replaced_and_no_unit_is_lost(lab):
     output = "collected"
     run = lab.trigger("collect-trajectories/collect-trajectories", settings={"overrides": COLLECTION, "output": output})
-    wait_for(lambda: len(collected(lab)) >= 5, 120)
+    wait_for(lambda: len(collected(lab)) >= 5)
     os.killpg(children(lab)["server"], signal.SIGKILL)
     before = collected(lab)
-    wait_for(lambda: "the server is up again" in lab.printed(), 120)
+    wait_for(lambda: "the server is up again" in lab.printed())
     lab.wait_for_state(run.id, "Completed")
     after = collected(lab)
     assert len(after) == UNITS > len(before)
@@ -153,12 +153,12 @@ def test_a_killed_server_is_replaced_and_no_unit_is_lost(lab):
 
 def test_killing_agd_up_ends_worker_and_server(drained, lab):
     run = lab.trigger("train-adapter/train-adapter", settings={"overrides": TRAINING})
-    wait_for(lambda: steps_shown(lab, run.id), 120)
+    wait_for(lambda: steps_shown(lab, run.id))
     family = children(lab)
     assert set(family) == {"server", "worker"}
     lab.process.kill()
     lab.process.wait()
-    wait_for(lambda: not any(map(is_running, family.values())), 60)
+    wait_for(lambda: not any(map(is_running, family.values())))
     drained["left running"] = run.id
 
 
@@ -166,10 +166,10 @@ def test_the_start_after_that_finds_the_run_and_goes_on(drained, lab, folder, po
     run = drained["left running"]
     with running_lab(folder / "home", folder / "work", port) as again:
         assert [name for name, _ in states(again, run)].count("Crashed") == 1
-        wait_for(lambda: again.run(run).run_count == 2, 180)
+        wait_for(lambda: again.run(run).run_count == 2)
         (flow,) = flow_processes(again.lab)
         again.process.send_signal(signal.SIGINT)
-        wait_for(lambda: "to checkpoint" in again.printed(), 60)
+        wait_for(lambda: "to checkpoint" in again.printed())
         again.process.send_signal(signal.SIGINT)
         assert again.process.wait(60) == 0
         assert "stopping the server" in again.printed()

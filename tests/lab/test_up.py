@@ -22,7 +22,7 @@ from flows.lab.pool import POOL, QUEUE_PRIORITIES
 from flows.lab.up import _Keeper
 from tests.lab.lab_process import free_port, outer_environment, wait_for
 
-AUTOMATIONS = {"agd: a silent run has crashed", "agd: resume what crashed", "agd: an adapter got worse"}
+AUTOMATIONS = {"agd: a silent run has crashed", "agd: an adapter got worse"}
 EVERYWHERE = "0.0.0.0"  # noqa: S104 nothing listens there
 CRON = """
 name: cron
@@ -237,7 +237,7 @@ def cron_file(lab, tmp_path_factory):
 
 
 def test_scheduled_runs_appear_at_the_right_hour(lab, cron_file):
-    starts = wait_for(lambda: deployments(lab)["cron"], 90)
+    starts = wait_for(lambda: deployments(lab)["cron"])
     for start in starts:
         assert start.astimezone(ZoneInfo("Europe/Berlin")).strftime("%H:%M") == "14:30"
         assert start.astimezone(UTC).hour in (12, 13)
@@ -259,7 +259,7 @@ def test_the_shipped_schedules_yield_runs(lab):
     entries = yaml.safe_load(shipped("prefect.yaml").read_text())["deployments"]
     scheduled = {entry["name"] for entry in entries if entry.get("schedules")}
     assert scheduled
-    wait_for(lambda: all(deployments(lab)[name] for name in scheduled), 90)
+    wait_for(lambda: all(deployments(lab)[name] for name in scheduled))
 
 
 def test_the_port_check_sees_a_listener_and_forgives_a_closed_one(tmp_path):
