@@ -74,6 +74,12 @@ def one_line(output: Path | None = None) -> Iterator[None]:
     except OSError as error:
         named = error.filename is not None or output is None
         _end(str(error) if named else f"{error}, working in {output}", 1)
+    except (RuntimeError, MemoryError) as error:
+        from flows.out_of_memory import memory_line
+
+        if not (line := memory_line(error)):
+            raise
+        _end(line, 1)
 
 
 def _end(message: str, code: int) -> None:

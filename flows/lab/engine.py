@@ -1,8 +1,7 @@
 """The process of a flow run: refuses what cannot work before anything is loaded, then becomes Prefect's engine.
 
 The pool's job template runs it in the engine's place. Prefect itself lets an unknown parameter crash with a traceback,
-and such a crash would be resumed, for nothing. Besides, for an engine that is not
-its own Prefect starts no second process to look for the flow's hooks, for which every cancel would wait; we have none.
+and such a crash would be resumed, for nothing.
 
 Nor does the server say what code runs: a run names one of our flows and gives it parameters. Whatever entrypoint,
 steps, storage or job variables somebody gave a deployment or a run over the API, none of it is used here.
@@ -22,6 +21,7 @@ from flows.lab.deploying import entrypoints
 
 _ENTRYPOINT = "PREFECT__FLOW_ENTRYPOINT"
 """Tells Prefect's engine which flow to run, so that it does not ask the deployment."""
+
 
 def main() -> None:
     """Run the flow run that the environment names, or set it Failed with one line that says why not.

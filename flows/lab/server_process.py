@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from flows.lab.guard import Guard
 from flows.lab.lab import LOGIN, REPORTS
 from flows.lab.reports import Reports
+from flows.lab.sqlite import wait_for_turns
 
 HOST_NAMES = "AGD_HOST_NAMES"
 _HOME = "AGD_HOME"
@@ -60,6 +61,7 @@ def _to_the_ui(request: Request) -> RedirectResponse:
 
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
+    wait_for_turns()
     settings = get_current_settings().server
     uvicorn.run(
         guarded_app(),

@@ -7,7 +7,7 @@ import torch
 import typer
 from prefect.states import Crashed
 
-from flows.cli import _guarded
+from flows.commands import one_line
 from flows.lab import running
 from flows.out_of_memory import KernelKills, memory_line
 
@@ -48,9 +48,9 @@ def test_other_errors_are_not():
     assert memory_line(RuntimeError("size mismatch")) is None
 
 
-def test_the_command_line_says_it_and_ends_with_1(tmp_path, capsys):
-    with pytest.raises(typer.Exit) as ended:
-        _guarded(lambda place: too_much(), tmp_path, "cpu")
+def test_the_command_line_says_it_and_ends_with_1(capsys):
+    with pytest.raises(typer.Exit) as ended, one_line():
+        too_much()
     assert ended.value.exit_code == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("agd: out of memory")

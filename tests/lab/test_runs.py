@@ -191,7 +191,7 @@ def test_runs_that_ten_threads_ask_for_are_all_made(lab, no_start):
         url = f"{lab.api_url}/deployments/{client.read_deployment_by_name(COLLECT).id}/create_flow_run"
 
     def ask(_: int) -> int:
-        return httpx.post(url, json={}, timeout=120).status_code
+        return httpx.post(url, json={}, timeout=120, auth=tuple(lab.lab.auth.split(":"))).status_code
 
     with ThreadPoolExecutor(10) as threads:
         assert set(threads.map(ask, range(40))) == {201}
