@@ -3,26 +3,35 @@
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
+import torch
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic import BaseModel as PydanticModel
 from torch import nn
 
+from agd_core.adapter_weights import MOST_BYTES, read_weights
 from agd_core.adapters import Adapter, AdapterConfig, AnyAdapterConfig
 from agd_core.atomic import write_json
 from agd_core.backbones import Backbone
 from agd_core.base_models.base import BaseModel
 from agd_core.base_sketch import save_sketch, sketch_of
-from agd_core.checkpoint import load_tensors, save_tensors
+from agd_core.checkpoint import save_tensors
+from agd_core.checksums import require_intact
 from agd_core.config_problems import first_problem
-from agd_core.errors import InputError, first_line
+from agd_core.errors import InputError
+from agd_core.safe_files import printable, read_json
 from agd_core.student import Student
 
 WEIGHTS, CONFIG, SKETCH = "adapter.safetensors", "adapter.json", "base_sketch.safetensors"
 FILES = (WEIGHTS, CONFIG, SKETCH)
 """Everything that an adapter's folder must hold."""
 FORMAT_VERSION = 2
+_MOST_CARD_BYTES = 1 << 20
+_MOST_LETTERS = 4096
+_LARGEST_SCALE = 1e6
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Scale = Annotated[float, Field(ge=-_LARGEST_SCALE, le=_LARGEST_SCALE, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,30 @@ class AdapterCard:
         )
 
 
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"it ends at {ends[1]:g}, below its start {ends[0]:g}")
+    return ends
+
+
+class _Stored(PydanticModel):
+    """adapter.json; what it holds beside this is not read."""
+
+    format_version: int
+    adapter: AnyAdapterConfig
+    base_source: str = Field(max_length=_MOST_LETTERS)
+    base_fingerprint: _Digest
+    guidance_range: Annotated[tuple[_Scale, _Scale], AfterValidator(_ascending)]
+    training_digest: _Digest
+    parameters: int = Field(ge=0, lt=1 << 50)
+    prediction_type: str = Field(max_length=_MOST_LETTERS)
+    backbone: str = Field(max_length=_MOST_LETTERS)
+
+    def card(self) -> AdapterCard:
+        """Everything but the adapter's configuration."""
+        return AdapterCard(**{field.name: getattr(self, field.name) for field in fields(AdapterCard)})
+
+
 def save_adapter(adapter: Adapter, card: AdapterCard, network: nn.Module, folder: Path) -> None:
     """Write the three files; equal adapters of equal networks give equal bytes.
 
@@ -77,39 +110,42 @@ def read_card(folder: Path) -> tuple[AdapterConfig, AdapterCard]:
     """Read adapter.json.
 
     Raises:
-        InputError: the folder holds no adapter, or one of another format.
+        InputError: the folder holds no adapter, one of another format, or another adapter.json than was published.
     """
     try:
-        raw: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if (found := raw["format_version"]) != FORMAT_VERSION:
-            raise InputError(
-                f"{folder} holds an adapter of format {found}, we read format {FORMAT_VERSION}: train it again"
-            )
-        config: AdapterConfig = TypeAdapter(AnyAdapterConfig).validate_python(raw.pop("adapter"))
-        low, high = raw.pop("guidance_range")
-        said = {name: raw[name] for name in (field.name for field in fields(AdapterCard)) if name in raw}
-        card = AdapterCard(**said, guidance_range=(low, high))
-    except InputError:
-        raise
+        require_intact(folder, (CONFIG,), _MOST_CARD_BYTES)
+        raw = read_json(folder / CONFIG, _MOST_CARD_BYTES)
+    except InputError as error:
+        raise _no_adapter(folder, str(error)) from error
+    found = raw.get("format_version") if isinstance(raw, dict) else None
+    if type(found) is int and found != FORMAT_VERSION:
+        raise InputError(
+            f"{printable(folder)} holds an adapter of format {found}, we read format {FORMAT_VERSION}: train it again"
+        )
+    try:
+        stored = _Stored.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        problem = first_problem(error, AnyAdapterConfig)
-        raise InputError(f"{folder} holds no readable adapter ({CONFIG}): adapter.{problem}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder} holds no readable adapter ({CONFIG}): {first_line(error)}") from error
-    return config, card
+        raise _no_adapter(folder, first_problem(error, _Stored)) from error
+    return stored.adapter, stored.card()
+
+
+def _no_adapter(folder: Path, reason: str) -> InputError:
+    return InputError(f"{printable(folder)} holds no readable adapter ({CONFIG}): {printable(reason)}")
 
 
 def read_adapter(folder: Path, config: AdapterConfig, backbone: Backbone) -> Adapter:
     """The saved adapter, for a network of this shape; frozen.
 
     Raises:
-        InputError: the weights are missing or damaged, or do not fit the network.
+        InputError: the weights are missing or damaged, not those that were published, do not fit the network, or are
+            no weights.
     """
-    adapter = Adapter(config, backbone.sites, backbone.embedding_widths)
-    try:
-        adapter.load_state_dict(load_tensors(folder / WEIGHTS)[0])
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder / WEIGHTS} does not hold this adapter's weights: {first_line(error)}") from error
+    path = folder / WEIGHTS
+    require_intact(folder, (WEIGHTS,), MOST_BYTES)
+    with torch.device("meta"):  # the settings may ask for any size: no memory before the file is known to have it
+        adapter = Adapter(config, backbone.sites, backbone.embedding_widths)
+    weights = read_weights(path, {name: tuple(value.shape) for name, value in adapter.state_dict().items()})
+    adapter.to_empty(device="cpu").load_state_dict(weights)
     return adapter.requires_grad_(False).eval()
 
 
@@ -136,7 +172,8 @@ def add_adapter(student: Student, folder: str | Path, name: str | None = None) -
     base = student.base_model
     if card.base_fingerprint != (found := base.fingerprint):
         raise InputError(
-            f"adapter {folder} was trained on base {card.base_source} ({card.base_fingerprint[:12]}), "
+            f"adapter {printable(folder)} was trained on base {printable(card.base_source)} "
+            f"({card.base_fingerprint[:12]}), "
             f"this base model is another one ({found[:12]})"
         )
     student.add(name or folder.resolve().name, read_adapter(folder, config, base.backbone))

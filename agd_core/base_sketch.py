@@ -5,6 +5,7 @@ IP-Adapter (which only add parameters), on any device, or offloaded.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,14 +17,24 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from agd_core.checkpoint import load_tensors, save_tensors
+from agd_core.checksums import require_intact
 from agd_core.errors import InputError, first_line
+from agd_core.safe_files import parse_json, printable
 
 VALUES = 16
 """Values that are kept of every parameter, fewer of one that has fewer."""
 _SAME_OF_A_PARAMETER, _SAME_OF_ALL = 0.5, 0.9
 _FLOAT16_STEP = 2.0**-24
 """What float16 cannot tell from nothing."""
-_LORA_WRAPPED = ".base_layer."
+_WRAPPED = "base_layer"
+"""Where a LoRA and its like keep the module that they wrap."""
+_ADDED = frozenset(
+    ("processor", "encoder_hid_proj", "image_proj", "to_qkv", "to_kv", "to_added_qkv", "fuser", "position_net")
+) | {"cond_proj"}
+"""Parts of the names of what is added to a network: IP-Adapters, fused projections, GLIGEN; and the guidance embedding
+of networks that are guidance-distilled already, which are refused for that."""
+_MOST_BYTES = 64 << 20
+_MOST_DIMENSIONS, _LARGEST_DIMENSION = 8, 1 << 40
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,8 @@ class Differences:
     """In what a network differs from a sketch, as names of parameters."""
 
     missing: tuple[str, ...]
+    unlisted: tuple[str, ...]
+    """What the network itself has beyond the sketch; what a LoRA or an IP-Adapter adds to it is not among them."""
     other_shape: tuple[str, ...]
     other_values: tuple[str, ...]
     """Empty too where the values are those of the sketch but for rounding."""
@@ -55,7 +68,7 @@ def sketch_of(network: nn.Module) -> BaseSketch:
 
 
 def compare(network: nn.Module, sketch: BaseSketch) -> Differences:
-    """How a network differs from a sketch; parameters that it has beyond the sketch do not matter.
+    """How a network differs from a sketch; parameters that were added to it do not matter.
 
     Each parameter is compared in the coarser of the two precisions that its values have, whatever they are held in now.
     A few values may still differ, where one of them was rounded twice on its way (float32 to float16 to bfloat16).
@@ -65,7 +78,24 @@ def compare(network: nn.Module, sketch: BaseSketch) -> Differences:
     shared = [name for name in sketch.shapes if name in found.shapes]
     other_shape = tuple(name for name in shared if found.shapes[name] != sketch.shapes[name])
     equal = {name: _equal(found.values[name], sketch.values[name]) for name in shared if name not in other_shape}
-    return Differences(missing, other_shape, _other_values(equal))
+    unlisted = tuple(name for name in _own_names(network) if name not in sketch.shapes)
+    return Differences(missing, unlisted, other_shape, _other_values(equal))
+
+
+def _own_names(network: nn.Module) -> Iterator[str]:
+    """Plain names of the parameters that a network had before anything was added to it."""
+    wrappers = {
+        path for path, module in network.named_modules() if isinstance(getattr(module, _WRAPPED, None), nn.Module)
+    }
+    for name, _ in network.named_parameters():
+        parts = name.split(".")
+        inside = (part for place, part in enumerate(parts) if ".".join(parts[:place]) in wrappers)
+        if not _ADDED.intersection(parts) and all(part == _WRAPPED for part in inside):
+            yield _plain(name)
+
+
+def _plain(name: str) -> str:
+    return name.replace(f".{_WRAPPED}.", ".")
 
 
 def _other_values(equal: dict[str, Tensor]) -> tuple[str, ...]:
@@ -100,7 +130,7 @@ def _parameters(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
         own = dict(module.named_parameters(recurse=False))
         with _loaded(module, own):
             for name, parameter in module.named_parameters(recurse=False):
-                yield f"{path}.{name}".lstrip(".").replace(_LORA_WRAPPED, "."), parameter
+                yield _plain(f"{path}.{name}".lstrip(".")), parameter
 
 
 def _loaded(module: nn.Module, own: dict[str, nn.Parameter]) -> Any:
@@ -121,12 +151,41 @@ def load_sketch(path: Path) -> BaseSketch:
     """Read a sketch.
 
     Raises:
-        InputError: missing or damaged.
+        InputError: missing, damaged, or not the one that was published.
     """
+    require_intact(path.parent, (path.name,), _MOST_BYTES)
     try:
-        tensors, note = load_tensors(path)
-        shapes = {str(name): tuple(shape) for name, shape in json.loads(note)}
-        sizes = [min(VALUES, torch.Size(shape).numel()) for shape in shapes.values()]
-        return BaseSketch(shapes, dict(zip(shapes, torch.split(tensors["values"], sizes), strict=True)))
-    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path} does not hold a base sketch: {first_line(error)}") from error
+        tensors, note = load_tensors(path, _MOST_BYTES)
+        shapes = _shapes(parse_json(note, "its list of parameters"))
+        return BaseSketch(shapes, _values(tensors, shapes))
+    except (InputError, SafetensorError) as error:
+        raise InputError(f"{printable(path)} does not hold a base sketch: {first_line(error)}") from error
+
+
+def _shapes(listed: Any) -> dict[str, tuple[int, ...]]:
+    if not isinstance(listed, list) or not listed:
+        raise InputError("it lists no parameters")
+    for item in listed:
+        if not (isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and _is_shape(item[1])):
+            raise InputError(f"no name with a shape: {printable(item)[:80]}")
+    shapes = {name: tuple(shape) for name, shape in listed}
+    if len(shapes) < len(listed):
+        raise InputError("it lists a parameter twice")
+    return shapes
+
+
+def _is_shape(shape: object) -> bool:
+    return (
+        isinstance(shape, list)
+        and len(shape) <= _MOST_DIMENSIONS
+        and all(type(size) is int and 0 < size < _LARGEST_DIMENSION for size in shape)
+    )
+
+
+def _values(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    values, sizes = tensors.get("values"), [min(VALUES, math.prod(shape)) for shape in shapes.values()]
+    if len(tensors) != 1 or values is None or values.dtype != torch.float32 or list(values.shape) != [sum(sizes)]:
+        raise InputError("its values are not those of its list of parameters")
+    if not values.isfinite().all():
+        raise InputError("it holds NaN or infinite values")
+    return dict(zip(shapes, torch.split(values, sizes), strict=True))

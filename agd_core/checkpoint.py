@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from agd_core.atomic import replacing
 from agd_core.digest import canonical_json
 from agd_core.errors import InputError
+from agd_core.safe_files import parse_json, printable, require_regular
 
 _NOTE = "note"
 _SYSTEM_CODE = re.compile(r"\(os error (\d+)\)")
@@ -54,8 +55,20 @@ def system_errors() -> Iterator[None]:
         raise OSError(number, os.strerror(number)) from error
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Read a safetensors file: tensors by name, and the note it was saved with."""
+def load_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor], str]:
+    """Read a safetensors file: tensors by name, and the note it was saved with.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+
+    Raises:
+        InputError: no regular file, or a larger one.
+        SafetensorError: damaged.
+    """
+    require_regular(path)
+    if most is not None and path.stat().st_size > most:
+        raise InputError(f"{printable(path)} is larger than {most:,} bytes, the most that is read of such a file")
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(_NOTE, "")  # noqa: SIM118
 
@@ -114,24 +127,27 @@ class Checkpoint:
             raise InputError(f"checkpoint {self.path} belongs to run {run['digest'][:12]}, not {self.digest[:12]}")
         if run["position"] != position_at(run["step"]):
             raise InputError(f"checkpoint {self.path} stands elsewhere in the data: {run['position']}")
-        for name, module in modules.items():
-            prefix = f"{name}."
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        _restore_optimizer(optimizer, tensors)
-        _restore_random_state(tensors)
-        return int(run["step"]), tensors["losses"].tolist()
+        try:
+            _restore(tensors, modules, optimizer)
+            return run["step"], tensors["losses"].tolist()
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
+            raise self._damaged() from error
 
     def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and note, proved to be what was saved."""
         try:
             tensors, note = load_tensors(self.path)
-            run: dict[str, Any] = json.loads(note)
-            whole = run.pop("sha256") == checkpoint_sum(tensors, run)
-        except (SafetensorError, ValueError, LookupError, TypeError, AttributeError):
-            whole = False
+            run: dict[str, Any] = parse_json(note, self.path)
+            whole = run.pop("sha256") == checkpoint_sum(tensors, run) and type(run["step"]) is int
+            whole = whole and run.keys() >= {"digest", "position"}
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            raise self._damaged() from error
         if not whole:
-            raise InputError(f"checkpoint {self.path} is damaged; delete it to train from the start")
+            raise self._damaged()
         return tensors, run
+
+    def _damaged(self) -> InputError:
+        return InputError(f"checkpoint {printable(self.path)} is damaged; delete it to train from the start")
 
     def remove(self) -> None:
         """Delete the file, once the run's result is published."""
@@ -152,6 +168,14 @@ def _random_state() -> dict[str, Tensor]:
     """State of torch's generators: of the CPU and of every GPU."""
     devices = {f"{_RANDOM}.cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
     return {f"{_RANDOM}.cpu": torch.get_rng_state(), **devices}
+
+
+def _restore(tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+    for name, module in modules.items():
+        prefix = f"{name}."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    _restore_optimizer(optimizer, tensors)
+    _restore_random_state(tensors)
 
 
 def _restore_random_state(tensors: Mapping[str, Tensor]) -> None:

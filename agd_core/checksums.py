@@ -101,10 +101,15 @@ def problems(folder: Path, expected: Collection[str] = ()) -> list[str]:
     return found + [f"{printable(folder / name)}: is not in {FILE}" for name in unlisted]
 
 
-def require_intact(folder: Path, names: Iterable[str]) -> None:
+def require_intact(folder: Path, names: Iterable[str], most: int) -> None:
     """Refuse files of an adapter's folder, or of the artefact that it was trained as, that are others than listed.
 
     A folder without a list passes: it was published by an older version.
+
+    Args:
+        folder: holds the files, and maybe a list of them.
+        names: of the files.
+        most: bytes that such a file may have; a larger one is not read.
 
     Raises:
         InputError: the list is damaged, or one of these files is missing in it or is another one.
@@ -114,6 +119,8 @@ def require_intact(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         if name not in sums:
             raise InputError(f"{printable(folder / name)}: is not in the folder's list of checksums; {_AGAIN}")
+        if sums[name]["bytes"] > most:
+            raise InputError(f"{printable(folder / name)}: more than {most:,} bytes, the most that is read of it")
         if problem := _problem(folder, name, sums[name]):
             raise InputError(f"{problem}; {_AGAIN}")
 

@@ -13,7 +13,7 @@ from agd_core.atomic import write_bytes
 from agd_core.base_models import BaseModel, BaseModelConfig
 from agd_core.config import Config
 from agd_core.config_problems import first_problem
-from agd_core.errors import InputError, first_line
+from agd_core.errors import InputError
 from agd_core.guidance import GuidanceConfig
 from agd_core.metrics import EvaluateConfig
 from agd_core.safe_files import read_json
@@ -93,12 +93,9 @@ def check_adapter(folder: Path, guidance_scale: float, base_model: BaseModel) ->
     Raises:
         InputError: no adapter there, one of another base model, or a guidance scale that it was not trained for.
     """
-    try:
-        with Student(base_model) as student:
-            add_adapter(student, folder)
-        low, high = (float(end) for end in read_card(folder)[1].guidance_range)
-    except TypeError as error:
-        raise InputError(f"{folder} holds no readable adapter: {first_line(error)}") from error
+    with Student(base_model) as student:
+        add_adapter(student, folder)
+    low, high = read_card(folder)[1].guidance_range
     if not low <= guidance_scale <= high:
         raise InputError(
             f"guidance scale {guidance_scale:g} is outside the range {low:g} to {high:g} that adapter {folder} was "

@@ -37,7 +37,7 @@ CORE_ORDER = (
     ("guidance", "adapters", "full_size"),
     ("memory",),
     ("student", "denoising"),
-    ("trajectory", "trainer", "adapter_files", "sampling"),
+    ("trajectory", "trainer", "adapter_weights", "adapter_files", "sampling"),
     ("pipelines", "metrics"),
     ("extractors", "cost", "prediction_error"),
     ("evaluator", "pretraining", "report"),

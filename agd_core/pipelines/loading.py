@@ -11,6 +11,7 @@ from agd_core.backbones import BACKBONES, backbone_of
 from agd_core.base_sketch import compare, load_sketch
 from agd_core.errors import InputError
 from agd_core.pipelines.running_call import prediction_type_of
+from agd_core.safe_files import printable
 
 if TYPE_CHECKING:  # it imports torch's compiler, a second's work
     from agd_core.pipelines.network_adapters import NetworkAdapters
@@ -131,22 +132,29 @@ def _check_prediction(pipe: Any, folder: Path, card: AdapterCard) -> None:
     scheduler = pipe.scheduler
     if (found := prediction_type_of(scheduler)) != card.prediction_type:
         raise InputError(
-            f"adapter {folder} was trained for prediction type {card.prediction_type} ({card.base_source}), "
+            f"adapter {printable(folder)} was trained for prediction type {printable(card.prediction_type)} "
+            f"({printable(card.base_source)}), "
             f"this pipeline's {type(scheduler).__name__} expects {found}"
         )
 
 
 def _check_base(network: nn.Module, folder: Path, card: AdapterCard, allow_sibling: bool) -> None:
     """The network is the one that the adapter was trained on, or a sibling where that is allowed."""
-    trained_on = f"adapter {folder} was trained on {card.base_source}"
+    trained_on = f"adapter {printable(folder)} was trained on {printable(card.base_source)}"
     if (found := type(network).__name__) != card.backbone:
-        raise InputError(f"{trained_on}, a {card.backbone}; this pipeline's network is a {found}")
+        raise InputError(f"{trained_on}, a {printable(card.backbone)}; this pipeline's network is a {found}")
     sketch = load_sketch(folder / SKETCH)
     differences, all_of_them = compare(network, sketch), len(sketch.shapes)
     tolerated = _IMAGE_INPUTS if allow_sibling else ()
     if missing := differences.missing:
         raise InputError(
-            f"{trained_on}; this network lacks {len(missing)} of its {all_of_them} parameters, e.g. {missing[0]}"
+            f"{trained_on}; this network lacks {len(missing)} of its {all_of_them} parameters, e.g. "
+            f"{printable(missing[0])}"
+        )
+    if unlisted := differences.unlisted:
+        raise InputError(
+            f"{trained_on}; {len(unlisted)} parameters of this network are not in {SKETCH}, e.g. {unlisted[0]}: it is "
+            "damaged, or of a smaller network (what adds parameters to a network is loaded after the adapter)"
         )
     if other := [name for name in differences.other_shape if name not in tolerated]:
         raise InputError(

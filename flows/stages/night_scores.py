@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from agd_core.adapter_files import CONFIG, WEIGHTS
+from agd_core.adapter_weights import MOST_BYTES
 from agd_core.atomic import write_bytes
 from agd_core.base_models import BaseModel
+from agd_core.checksums import require_intact
 from agd_core.evaluator import evaluate_samples
 from agd_core.metrics import Measured
+from agd_core.safe_files import read_bytes
 from flows.registry import Entry
 from flows.stages.comparison import CFG
 from flows.stages.evaluate import Instruments, LookedAt, see
@@ -78,7 +81,8 @@ def _cost(samples: Artefact) -> dict[str, Any]:
 
 def _as_it_is_now(folder: Path, place: Workplace) -> Artefact:
     """A copy of the adapter: whoever replaces it in the middle of a night gets another copy and not half of each."""
-    files = {name: (folder / name).read_bytes() for name in (WEIGHTS, CONFIG)}
+    require_intact(folder, (WEIGHTS, CONFIG), MOST_BYTES)
+    files = {name: read_bytes(folder / name, MOST_BYTES) for name in (WEIGHTS, CONFIG)}
 
     def work(artefact: Artefact) -> None:
         for name, data in files.items():

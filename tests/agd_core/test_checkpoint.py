@@ -1,11 +1,12 @@
 import json
+import os
 
 import pytest
 import torch
 from torch import nn
 
 from agd_core.atomic import write_json
-from agd_core.checkpoint import Checkpoint, load_tensors, save_tensors
+from agd_core.checkpoint import Checkpoint, checkpoint_sum, load_tensors, save_tensors
 from agd_core.errors import InputError
 
 DIGEST = "a" * 64
@@ -170,3 +171,42 @@ def test_a_damaged_checkpoint_is_named_and_never_loaded(tmp_path):
     path.write_bytes(whole[:-1])
     with pytest.raises(InputError, match="is damaged; delete it"):
         Checkpoint(path, DIGEST).load(*trained(10, steps=0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, note: tensors.pop("student.0.weight"),
+        lambda tensors, note: tensors.update({"student.0.weight": torch.zeros(7)}),
+        lambda tensors, note: tensors.pop("losses"),
+        lambda tensors, note: tensors.update({"optimizer.first.step": torch.zeros(1)}),
+        lambda tensors, note: tensors.update({"random.cpu": torch.zeros(3)}),
+        lambda tensors, note: note.update(step="3"),
+        lambda tensors, note: note.pop("digest"),
+        lambda tensors, note: note.pop("position"),
+    ],
+)
+def test_a_crafted_checkpoint_with_a_sum_that_fits_is_one_line_too(tmp_path, change):
+    path, run = tmp_path / "c.safetensors", trained(0)
+    Checkpoint(path, DIGEST).save(3, [1.0], *run)
+    tensors, note = load_tensors(path)
+    tensors, note = dict(tensors), json.loads(note)
+    note.pop("sha256")
+    change(tensors, note)
+    save_tensors(tensors, path, json.dumps(note | {"sha256": checkpoint_sum(tensors, note)}))
+    with pytest.raises(InputError, match=r"c\.safetensors is damaged; delete it to train from the start") as caught:
+        Checkpoint(path, DIGEST).load(*run)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "deep note"])
+def test_what_is_no_checkpoint_is_refused_and_not_waited_for(tmp_path, kind):
+    path = tmp_path / "c.safetensors"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        save_tensors({"losses": torch.zeros(1)}, path, "[" * 100_000)
+    with pytest.raises(InputError, match="is damaged; delete it"):
+        Checkpoint(path, DIGEST).load(*trained(0))
