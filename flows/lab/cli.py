@@ -31,6 +31,9 @@ def up(
         str | None,
         typer.Option(help=f"Gets a POST when an adapter got worse; {_NOTIFY_URL} does the same."),
     ] = None,
+    folder: Annotated[
+        list[Path] | None, typer.Option(help="A further folder below which runs may write; may be given repeatedly.")
+    ] = None,
     password: Annotated[
         bool, typer.Option(help="Without one every user and program of this machine may start runs.")
     ] = True,
@@ -45,9 +48,10 @@ def up(
         _fail(f"the lab needs Prefect ({error}): pip install 'agd-pipeline[lab]'", 2)
     if notify_url:
         _hide_from_other_users(notify_url)
-    folder = home or Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    prefect_home = home or Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
     try:
-        lab = Lab(folder.expanduser().resolve(), host, port, Path.cwd(), password)
+        folders = tuple(further.expanduser().resolve() for further in folder or ())
+        lab = Lab(prefect_home.expanduser().resolve(), host, port, Path.cwd(), folders, password)
         run(lab, notify_url or os.environ.get(_NOTIFY_URL), _say)
     except InputError as error:
         _fail(str(error), 2)

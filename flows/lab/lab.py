@@ -49,6 +49,8 @@ class Lab:
     port: int
     work_folder: Path
     """Where flows run: relative outputs land here."""
+    folders: tuple[Path, ...] = ()
+    """Further folders below which runs may write, beside the work folder."""
     password: bool = True
     """Whether the server asks for one."""
 
@@ -128,6 +130,7 @@ class Lab:
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.url,
             "PREFECT_SERVER_UI_API_URL": "/api",
             "AGD_HOME": str(self.work_folder),
+            "AGD_FOLDERS": os.pathsep.join(map(str, (self.work_folder, *self.folders))),
             "AGD_REPORTS_URL": f"{self.url}{REPORTS}",
         }
         auth = dict.fromkeys(("PREFECT_API_AUTH_STRING", _AUTH), self.auth) if self.auth else {}

@@ -17,6 +17,7 @@ from prefect.states import AwaitingRetry, Completed, Failed
 
 from agd_core.errors import InputError
 from flows.lab.artifacts import picture
+from flows.lab.confines import own_folder
 from flows.lab.running import run_in_lab
 from flows.lab.workplace import LabWorkplace
 from flows.registry import find, registered
@@ -45,9 +46,10 @@ def nightly_flow(output: str = "outputs", night: str = "") -> dict[str, str] | S
     """
     try:
         night = check_night(night or tonight())
+        folder = own_folder(output, "output")
     except InputError as error:
         return Failed(message=str(error))
-    entries, problems = registered(Path(output))
+    entries, problems = registered(folder)
     for problem in problems:
         get_run_logger().error(problem)
     queued = {entry.name: _queue(entry.name, night, output) for entry in entries}

@@ -19,6 +19,7 @@ from agd_core.sampling import SampleConfig
 from agd_core.trainer import TrainConfig
 from agd_core.trajectory import CollectConfig
 from flows.config import PipelineConfig, StoreConfig
+from flows.lab.confines import own_folder
 from flows.preset_files import preset_names
 from flows.presets import load_config
 
@@ -121,9 +122,9 @@ class CollectSettings(Section):
     preset: Preset = Preset("fashion-dit")
     """Where every setting starts from."""
     config_file: str | None = Field(None, json_schema_extra=_plain)
-    """A .yaml file on the worker's machine, instead of the preset."""
+    """A .yaml file in a folder of the lab, instead of the preset."""
     output: str = "outputs"
-    """Folder for artefacts and report; a relative one is below the folder where `agd up` was started."""
+    """Folder for artefacts and report, below the one where `agd up` was started or one that `--folder` named."""
     overrides: list[str] = []
     """Further changes such as guidance.guided_channels=3 or adapters.0.hidden_width=32."""
     base_model: BaseModelSection = BaseModelSection()
@@ -140,8 +141,12 @@ class CollectSettings(Section):
 
     @property
     def source(self) -> str:
-        """The preset's name, or the file that replaces it."""
-        return self.config_file or self.preset.value
+        """The preset's name, or the file that replaces it.
+
+        Raises:
+            InputError: the file lies outside of the lab's folders.
+        """
+        return str(own_folder(self.config_file, "config_file")) if self.config_file else self.preset.value
 
     def changes(self) -> list[str]:
         """Everything filled in as `section.setting=value`, in the words of `agd --set`."""

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import copy_context
-from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from agd_core.errors import InputError
 from agd_core.progress import Stopped
 from flows.config import PipelineConfig
 from flows.lab.artifacts import show_artefact
+from flows.lab.confines import check_cluster, check_places, own_folder
 from flows.lab.gpu_slot import GpuSlot
 from flows.lab.parameters import CollectSettings, FanOut
 from flows.lab.progress import ArtifactProgress
@@ -105,8 +105,12 @@ def run_name() -> str:
 
 
 def _workplace(output: str, stop: Event, slot: GpuSlot, settings: CollectSettings | None) -> LabWorkplace:
+    folder = own_folder(output, "output")
+    if settings:
+        check_cluster(settings.fan_out.address)
+        check_places(settings.config())
     return LabWorkplace(
-        writable_folder(Path(output)),
+        writable_folder(folder),
         pick_device("auto"),
         get_run_logger().info,
         ArtifactProgress,

@@ -15,6 +15,9 @@ _QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-default-apps --no-default-browser-check"
 )
+EVIL = "evil.example"
+"""A name that the browser takes for this machine, as one does whose owner has pointed it here."""
+_NAMES = f"--host-resolver-rules=MAP {EVIL} 127.0.0.1"
 _ELSEWHERE = re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])")
 _SECONDS = 60_000
 
@@ -79,7 +82,7 @@ def browse(lab: RunningLab) -> Iterator[Browser]:
     """A browser that reaches this machine only, and remembers what it was asked for elsewhere."""
     executable = chromium_path()
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=_QUIET.split())
+        chromium = playwright.chromium.launch(executable_path=executable, args=[*_QUIET.split(), _NAMES])
         page = chromium.new_page(viewport={"width": 1300, "height": 1000})
         browser = Browser(page, lab)
         page.goto(lab.lab.login_url)

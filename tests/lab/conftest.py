@@ -9,5 +9,6 @@ from tests.lab.lab_process import RunningLab, running_lab
 def lab(tmp_path_factory) -> RunningLab:
     """A started `agd up` in a temporary home on a free port, shared by the whole session: leave it as you found it."""
     folder = tmp_path_factory.mktemp("lab")
-    with running_lab(folder / "home", folder / "work") as running:
+    tests = str(tmp_path_factory.getbasetemp())
+    with running_lab(folder / "home", folder / "work", None, "--folder", tests) as running:
         yield running
