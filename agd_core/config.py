@@ -1,9 +1,10 @@
 """The base of every configuration: immutable, typed, refusing unknown names."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from agd_core.home import expand
 
 _MOST_BITS = 63
 
@@ -47,7 +48,7 @@ BUILTIN = "builtin:"
 
 
 def _absolute(place: str) -> str:
-    return place if place.startswith(BUILTIN) else str(Path(place).expanduser().absolute())
+    return place if place.startswith(BUILTIN) else str(expand(place).absolute())
 
 
 Place = Annotated[str, AfterValidator(_absolute)]

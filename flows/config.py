@@ -1,6 +1,5 @@
 """One configuration for the whole pipeline: a section per stage."""
 
-from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +8,7 @@ from agd_core.adapters import AnyAdapterConfig, ModulatedMlpConfig
 from agd_core.base_models import BaseModelConfig, DiTConfig
 from agd_core.config import Config
 from agd_core.guidance import ClassifierFreeGuidanceConfig, GuidanceConfig
+from agd_core.home import expand
 from agd_core.metrics import EvaluateConfig
 from agd_core.sampling import SampleConfig
 from agd_core.trainer import TrainConfig
@@ -30,7 +30,7 @@ class StoreConfig(Config):
         protocol, separator, path = url.rpartition("://")
         if separator and not path.strip("/"):
             raise ValueError(f"{url} names no place behind {protocol}://")
-        return url if separator and protocol != "file" else str(Path(path).expanduser().resolve())
+        return url if separator and protocol != "file" else str(expand(path).resolve())
 
 
 class PipelineConfig(Config):

@@ -15,6 +15,7 @@ from agd_core.config import Config
 from agd_core.config_problems import first_problem
 from agd_core.errors import InputError
 from agd_core.guidance import GuidanceConfig
+from agd_core.home import expand
 from agd_core.metrics import EvaluateConfig
 from agd_core.safe_files import read_json
 from agd_core.sampling import SampleConfig
@@ -186,5 +187,5 @@ def _path(output: Path, name: str) -> Path:
 
 def _from_everywhere(base_model: BaseModelConfig) -> BaseModelConfig:
     """A local folder as an absolute path: nights may start in another folder."""
-    folder = Path(base_model.source).expanduser()
+    folder = expand(base_model.source)
     return base_model.model_copy(update={"source": str(folder.resolve())}) if folder.is_dir() else base_model

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from agd_core.errors import InputError, first_line
+from agd_core.home import expand
 from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
 from agd_core.safe_files import confined, printable
 from flows.device_lease import hold_device
@@ -143,7 +144,7 @@ def writable_folder(path: Path) -> Path:
         InputError: it cannot be made or written to.
     """
     try:
-        path = path.expanduser()
+        path = expand(path)
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"output {path} is not a folder that can be made: {first_line(error)}") from error

@@ -19,6 +19,7 @@ ALLOWED_OWN_IMPORTS = {
         "agd_core.permutation",
         "agd_core.atomic",
         "agd_core.errors",
+        "agd_core.home",
         "agd_core.safe_files",
     ),
     "flows": ("flows", "storage", "agd_core"),
@@ -27,8 +28,9 @@ STORAGE_FORMATS = ("zarr", "numcodecs", "webdataset", "pyarrow")
 PREFECT_ROOM = "flows/lab/"
 CORE_ORDER = (
     ("errors", "strict_yaml"),
-    ("atomic", "safe_files", "digest", "checksums", "config", "progress", "records", "permutation"),
-    ("config_problems", "parent_death", "peak_memory", "weights"),
+    ("atomic", "safe_files", "digest", "checksums", "progress", "records", "permutation"),
+    ("home", "config_problems", "parent_death", "peak_memory", "weights"),
+    ("config",),
     ("seeding", "checkpoint", "base_sketch", "condition", "fashion_mnist", "miniatures", "order", "protocol"),
     ("denoiser", "offloaded_adam", "training_loop", "schedulers", "dataset"),
     ("backbones",),

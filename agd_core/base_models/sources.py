@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from agd_core.errors import InputError, first_line
+from agd_core.home import expand
 from agd_core.miniatures import MINIATURES, miniature_folder
 
 MODEL_INDEX = "model_index.json"
@@ -26,7 +27,7 @@ def resolve_source(source: str, revision: str | None = None) -> Path:
     """
     if source.startswith(_BUILTIN):
         return _builtin_folder(source.removeprefix(_BUILTIN))
-    if (folder := Path(source).expanduser()).is_dir():
+    if (folder := expand(source)).is_dir():
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise InputError(

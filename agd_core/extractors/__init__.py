@@ -1,7 +1,5 @@
 """Feature extractors. A new one is one file here, one line in `EXTRACTORS` and its name in `ExtractorName`."""
 
-from pathlib import Path
-
 import torch
 
 from agd_core.errors import InputError
@@ -11,6 +9,7 @@ from agd_core.extractors.dinov2 import Dinov2Features
 from agd_core.extractors.efficientnet import EfficientNetFeatures
 from agd_core.extractors.fashion_classifier import FashionFeatures
 from agd_core.extractors.inception import InceptionFeatures
+from agd_core.home import expand
 
 EXTRACTORS: dict[str, type[FeatureExtractor]] = {
     extractor.name: extractor
@@ -32,7 +31,7 @@ def open_extractor(name: str, weights: str | None, sha256: str | None, device: t
     """
     if name == "none":
         return None
-    opened = EXTRACTORS[name](Path(weights).expanduser() if weights else None, device)
+    opened = EXTRACTORS[name](expand(weights) if weights else None, device)
     if not (found := opened.identity()).startswith(sha256 or ""):
         raise InputError(f"extractor {name} has other weights: sha256 {found}, expected one that begins with {sha256}")
     return opened

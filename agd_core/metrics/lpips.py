@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from agd_core.digest import file_digest
 from agd_core.errors import InputError
+from agd_core.home import expand
 from agd_core.metrics.base import Measured, Score
 from agd_core.metrics.optional import optional_package
 from agd_core.metrics.paired import is_same_set
@@ -37,7 +38,7 @@ def lpips_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Sco
     samples, guided = measured.samples, measured.guided
     if guided is None or config.lpips_weights is None or is_same_set(samples, guided):
         return {}
-    weights = Path(config.lpips_weights).expanduser()
+    weights = expand(config.lpips_weights)
     height, width = samples.images.shape[1:3]
     distances = perceptual_distance(samples.images, guided.images, weights)
     method = f"mean over images, {height} x {width} as they are; VGG16 sha256 {file_digest(weights)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from agd_core.checkpoint import system_errors
 from agd_core.digest import digest
 from agd_core.errors import InputError, first_line
+from agd_core.home import cache_folder
 from agd_core.miniatures.dit import write_dit
 from agd_core.miniatures.stable_diffusion import write_stable_diffusion, write_stable_diffusion_v
 from agd_core.miniatures.stable_diffusion_3 import write_stable_diffusion_3
@@ -62,8 +63,7 @@ def miniature_folder(name: str) -> Path:
 
 
 def _cache_root() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "agd-pipeline" / "miniatures"
+    return cache_folder() / "agd-pipeline" / "miniatures"
 
 
 def _library_digest() -> str:

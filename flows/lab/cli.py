@@ -3,11 +3,12 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from agd_core.errors import InputError
+from agd_core.home import expand
 from flows.lab.network import LOOPBACK_NAMES, reach_directly
 
 _PORT = 4200
@@ -41,6 +42,7 @@ def up(
     """Start the lab: Prefect server and UI, work pool, deployments and one worker. Ctrl-C stops all of it."""
     for line in reach_directly(os.environ, (*LOOPBACK_NAMES, host)):
         _say(line)
+    prefect_home = _prefect_home(home)
     try:
         from flows.lab.lab import Lab, LabError
         from flows.lab.up import up as run
@@ -48,10 +50,9 @@ def up(
         _fail(f"the lab needs Prefect ({error}): pip install 'agd-pipeline[lab]'", 2)
     if notify_url:
         _hide_from_other_users(notify_url)
-    prefect_home = home or Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
     try:
-        folders = tuple(further.expanduser().resolve() for further in folder or ())
-        lab = Lab(prefect_home.expanduser().resolve(), host, port, Path.cwd(), folders, password)
+        folders = tuple(expand(further).resolve() for further in folder or ())
+        lab = Lab(prefect_home.resolve(), host, port, Path.cwd(), folders, password)
         run(lab, notify_url or os.environ.get(_NOTIFY_URL), _say)
     except InputError as error:
         _fail(str(error), 2)
@@ -67,10 +68,23 @@ def _hide_from_other_users(notify_url: str) -> None:
         os.execve(sys.executable, words, os.environ | {_NOTIFY_URL: notify_url})  # noqa: S606 what runs already
 
 
+def _prefect_home(named: Path | None) -> Path:
+    """Prefect's folder. Prefect asks for the user's own one as well: where there is none it gets the same."""
+    folder = str(named or os.environ.get("PREFECT_HOME") or "~/.prefect")
+    try:
+        expand("~")
+        return expand(folder)
+    except InputError:
+        if folder.startswith("~"):
+            _fail("no folder for Prefect: this user has no home; set HOME or use --home", 2)
+        os.environ["HOME"] = folder
+        return Path(folder)
+
+
 def _say(line: str) -> None:
     print(f"agd: {line}", flush=True)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"agd: {message}", file=sys.stderr)
     raise typer.Exit(code)

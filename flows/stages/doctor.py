@@ -16,6 +16,7 @@ from agd_core.base_models.text_to_image import TextToImageConfig
 from agd_core.config import BUILTIN
 from agd_core.errors import InputError
 from agd_core.full_size import FullSizeModel, full_size_model, full_size_names, known_as
+from agd_core.home import expand
 from agd_core.memory import (
     GIB,
     NOTE,
@@ -112,7 +113,7 @@ def sizes_of(base_model: BaseModelConfig) -> FullSizeModel:
         InputError: they are not known here, or the model is of another family.
     """
     source = base_model.source
-    if source.startswith(BUILTIN) or Path(source).expanduser().is_dir():
+    if source.startswith(BUILTIN) or expand(source).is_dir():
         model = FullSizeModel.of_folder(folder := resolve_source(source), source)
         _require_weights(folder, source)
     elif (known := known_as(source)) is not None:

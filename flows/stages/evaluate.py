@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from agd_core.evaluator import evaluate_samples
 from agd_core.extractors import FeatureExtractor, open_extractor
+from agd_core.home import expand
 from agd_core.metrics import EvaluateConfig, Measured, Reference, Seen
 from agd_core.protocol import Protocol, library_versions
 from agd_core.subjects import Subjects
@@ -162,7 +162,7 @@ def _check_classes(setting: str, network: FeatureExtractor | None, class_names: 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:
     """What shapes a score beside the instruments."""
     kept = ("metrics", "distance_subsets", "kid_subsets", "kid_subset_size", "neighbours", "seed")
-    lpips = file_digest(Path(config.lpips_weights).expanduser()) if config.lpips_weights else None
+    lpips = file_digest(expand(config.lpips_weights)) if config.lpips_weights else None
     return {**{name: config.identity()[name] for name in kept}, "lpips": lpips, "version": VERSION}
 
 

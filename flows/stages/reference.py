@@ -13,6 +13,7 @@ import torch
 
 from agd_core.errors import InputError
 from agd_core.extractors import FeatureExtractor
+from agd_core.home import expand
 from agd_core.metrics.reference import KEPT_FEATURES, Reference
 from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.statistics import RunningStatistics
@@ -152,7 +153,7 @@ def _finished(config: EvaluateConfig) -> Path | None:
     finished = [source for source in config.reference if source.endswith(FINISHED)]
     if finished and len(config.reference) > 1:
         raise InputError(f"evaluate.reference: {finished[0]}, a finished reference, must be the only source")
-    return Path(finished[0]).expanduser() if finished else None
+    return expand(finished[0]) if finished else None
 
 
 def _load(path: Path) -> Reference:

@@ -5,6 +5,7 @@ from typing import Any
 
 from agd_core.digest import digest
 from agd_core.errors import InputError
+from agd_core.home import expand
 from agd_core.safe_files import printable
 from flows.published import published_folders, published_problems
 from storage.artefacts import Artefact, find_artefacts
@@ -68,7 +69,7 @@ def _verify_output(folder: Path, repair: bool, follow: str | None) -> dict[str, 
 
 def _absolute(place: str) -> str:
     """A folder as `store.url` has it."""
-    return place if "://" in place else str(Path(place).expanduser().resolve())
+    return place if "://" in place else str(expand(place).resolve())
 
 
 def _links(folder: Path) -> list[str]:
