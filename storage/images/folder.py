@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from agd_core.home import expand
 from agd_core.safe_files import printable, read_bytes, require_regular
 from storage.images.base import ImageSource
 from storage.images.pixels import MOST_BYTES, SUFFIXES, EncodedImage
-from storage.images.places import local_path
 from storage.images.walking import entries_below
 
 
@@ -23,7 +23,7 @@ class FolderImages(ImageSource):
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self._root = local_path(place)
+        self._root = expand(place)
 
     @cached_property
     def _names(self) -> list[str]:

@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable
 
 from agd_core.errors import InputError
+from agd_core.home import expand
 from agd_core.safe_files import printable
 from storage.images.base import ImageSource
 from storage.images.folder import FolderImages
 from storage.images.parquet import ParquetImages
-from storage.images.places import local_path
 from storage.images.webdataset import WebDatasetImages
 from storage.images.zarr_array import METADATA, ZarrImages
 
@@ -43,7 +43,7 @@ def open_images(place: str) -> ImageSource:
 
 
 def _kind(place: str) -> Callable[[str], ImageSource]:
-    path = local_path(place)
+    path = expand(place)
     if known := _BY_SUFFIX.get(path.suffix.lower()):
         return known
     if not os.path.exists(path):

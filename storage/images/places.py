@@ -10,22 +10,11 @@ from collections.abc import Iterator
 from glob import escape, glob
 from pathlib import Path
 
-from agd_core.errors import InputError, first_line
+from agd_core.errors import InputError
+from agd_core.home import expand
 from agd_core.safe_files import printable, require_regular
 
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
-
-
-def local_path(place: str) -> Path:
-    """The path that a person named; `~` is their home.
-
-    Raises:
-        InputError: there is no such home.
-    """
-    try:
-        return Path(place).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"{printable(place)} names no place: {printable(first_line(error))}") from error
 
 
 def named_files(place: str, suffix: str, kind: str = "images") -> list[Path]:
@@ -40,7 +29,7 @@ def named_files(place: str, suffix: str, kind: str = "images") -> list[Path]:
     Raises:
         InputError: there is no such file, or one is no regular file.
     """
-    path = local_path(place)
+    path = expand(place)
     if os.path.isdir(path):
         found = sorted(file for file in path.glob(f"*{suffix}") if not file.name.startswith("."))
     else:

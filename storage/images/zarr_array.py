@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from agd_core.errors import InputError, first_line
+from agd_core.home import expand
 from agd_core.safe_files import printable, read_json, require_regular
 from storage.images.base import ImageSource
 from storage.images.pixels import MOST_PIXELS, PixelImage
-from storage.images.places import local_path
 from storage.images.walking import entries_below
 
 METADATA = ("zarr.json", ".zarray")
@@ -37,7 +37,7 @@ class ZarrImages(ImageSource):
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self._root = local_path(place)
+        self._root = expand(place)
         self._name = printable(self._root)
         _refuse_pickle(self._root)
         self._array = _open(self._root)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from agd_core.errors import InputError
+from agd_core.home import expand
 from agd_core.safe_files import printable
-from storage.images.places import local_path
 from storage.prompts import parquet, text_file, webdataset
 from storage.prompts.texts import checked
 
@@ -51,7 +51,7 @@ def _distinct(texts: Iterator[tuple[str, str]]) -> Iterator[str]:
 
 
 def _kind(place: str) -> Texts:
-    path = local_path(place)
+    path = expand(place)
     if known := _BY_SUFFIX.get(path.suffix.lower()):
         return known
     if not place or not os.path.exists(path):
