@@ -17,7 +17,7 @@ from agd_core.errors import InputError
 from agd_core.guidance import GuidanceConfig
 from agd_core.home import expand
 from agd_core.metrics import EvaluateConfig
-from agd_core.safe_files import read_json
+from agd_core.safe_files import confined, read_json
 from agd_core.sampling import SampleConfig
 from agd_core.student import Student
 from flows.config import PipelineConfig
@@ -136,7 +136,7 @@ def register(folder: Path, name: str, preset: str, overrides: Sequence[str], pla
 def registered(output: Path) -> tuple[list[Entry], list[str]]:
     """Every registered adapter by name, and one line per file that is none."""
     entries, problems = [], []
-    for path in sorted((output / FOLDER).glob(f"*{_SUFFIX}")):
+    for path in sorted(confined(output, FOLDER).glob(f"*{_SUFFIX}")):
         try:
             entries.append(_read(path))
         except InputError as error:
@@ -164,7 +164,7 @@ def remove(output: Path, name: str) -> None:
 
 def _read(path: Path) -> Entry:
     try:
-        entry = Entry.model_validate(read_json(path))
+        entry = Entry.model_validate(read_json(confined(path.parent, path.name)))
     except ValidationError as error:
         raise InputError(f"{path} is no registered adapter: {first_problem(error, Entry)}") from error
     if entry.name != path.stem:
@@ -182,7 +182,7 @@ def _existing(output: Path, name: str) -> Path:
 def _path(output: Path, name: str) -> Path:
     if not re.fullmatch(_NAME, name):
         raise InputError(f"adapter name {name!r} must be 1 to 64 letters, digits and dashes, no dash first")
-    return output / FOLDER / f"{name}{_SUFFIX}"
+    return confined(output, f"{FOLDER}/{name}{_SUFFIX}")
 
 
 def _from_everywhere(base_model: BaseModelConfig) -> BaseModelConfig:

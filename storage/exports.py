@@ -18,16 +18,20 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
+from agd_core.errors import InputError
 from agd_core.records import CollectionPlan
+from agd_core.safe_files import parse_json
 from storage.names import NOTE, PLAN
 from storage.objects import ObjectStore
 from storage.plan_file import ListedFile, OtherFormat, listed_files, plan_dataset_id, read_plan
-from storage.sealed_parquet import TornFile, seal, unseal
+from storage.sealed_parquet import TornFile, require_columns, seal, unseal
 from storage.shards import TornShard
 from storage.zarr_store import ZarrTrajectoryStore
 
 INDEX, CARRIED = "index.parquet", "store"
 FORMAT_VERSION = 1
+_SAID = ("format", "dataset_id", "content_digest")
+"""What every note says, as text."""
 _BLOCK_BYTES = 4 << 20
 _SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int64()), ("samples", pa.int64()), ("crc32c", pa.uint32())])
 
@@ -101,7 +105,7 @@ def begin_export(
     data = (json.dumps(note, indent=2) + "\n").encode()
     if objects.size(NOTE) is None:
         objects.create(NOTE, data)
-    if (found := objects.read(NOTE)) != data:
+    if (found := objects.read(NOTE, 0, len(data) + _BLOCK_BYTES)) != data:
         raise OtherExport(f"{objects.url} holds another export: {_difference(found, note)}")
     objects.remove_abandoned()
     plan = store.objects.read(PLAN)
@@ -140,15 +144,22 @@ def read_index(objects: ObjectStore, kind: str | None = None) -> ExportIndex:
     """
     try:
         table, footer = unseal(objects.read(INDEX))
+        note = parse_json(footer.get("note", "{}"), "note")
+        require_columns(table, _SCHEMA)
+        _require_note(note)
     except FileNotFoundError:
         raise NoExport(f"{objects.url} holds no finished export (no {INDEX})") from None
-    except TornFile as error:
+    except (TornFile, InputError) as error:
         raise TornFile(f"{objects.url}/{INDEX} {error}") from None
-    note = json.loads(footer.get("note", "{}"))
     found = (note.get("format"), note.get("format_version"))
     if found != (kind or found[0], FORMAT_VERSION):
         raise NoExport(f"{objects.url} holds {found[0]} version {found[1]}, not {kind} version {FORMAT_VERSION}")
     return ExportIndex(note, tuple(ExportedObject(**row) for row in table.to_pylist()))
+
+
+def _require_note(note: object) -> None:
+    if not isinstance(note, dict) or not all(isinstance(note.get(name), str) for name in _SAID):
+        raise TornFile("does not say what was exported")
 
 
 def read_carried_plan(objects: ObjectStore, index: ExportIndex) -> CollectionPlan:
@@ -160,18 +171,24 @@ def read_carried_plan(objects: ObjectStore, index: ExportIndex) -> CollectionPla
     try:
         data = objects.read(f"{CARRIED}/{PLAN}")
         listed = listed_files(data)
-        files = {key: objects.read(f"{CARRIED}/{key}") for key in listed}
-    except (FileNotFoundError, TornFile, OtherFormat) as error:
+        torn = [key for key in listed if objects.size(f"{CARRIED}/{key}") not in (None, listed[key].size)]
+        files = {} if torn else {key: objects.read(f"{CARRIED}/{key}") for key in listed}
+        torn = torn or [key for key, expected in listed.items() if ListedFile.of(files[key]) != expected]
+        plan = None if torn else read_plan(data, files)
+    except (FileNotFoundError, TornFile, OtherFormat, InputError) as error:
         raise TornFile(f"{objects.url}/{CARRIED}: the carried plan cannot be read: {error}") from None
-    torn = [key for key, expected in listed.items() if ListedFile.of(files[key]) != expected]
-    if torn or plan_dataset_id(data) != index.note["dataset_id"]:
+    if plan is None or plan_dataset_id(data) != index.note["dataset_id"]:
         raise TornFile(f"{objects.url}/{CARRIED}/{(torn or [PLAN])[0]}: not what was written")
-    return read_plan(data, files)
+    return plan
 
 
 def object_problem(objects: ObjectStore, entry: ExportedObject, deep: bool = True) -> str | None:
     """Why an object is not what the index says, None if it is; `deep` sums every byte."""
-    where, size = f"{objects.url}/{entry.name}", objects.size(entry.name)
+    where = f"{objects.url}/{entry.name}"
+    try:
+        size = objects.size(entry.name)
+    except InputError as error:
+        return str(error)
     if size is None:
         return f"{where}: missing"
     if size != entry.size:
@@ -237,7 +254,7 @@ def blocks(count: int, item_bytes: int) -> Iterator[range]:
 
 def _difference(found: bytes, note: Mapping[str, Any]) -> str:
     try:
-        theirs = json.loads(found)
+        theirs = parse_json(found, NOTE)
         names = [name for name in note if theirs.get(name) != note[name]]
     except (ValueError, AttributeError):
         return f"its {NOTE} cannot be read"

@@ -13,12 +13,18 @@ from typing import Any
 import pyarrow as pa
 
 from agd_core.atomic import write_bytes
-from storage.sealed_parquet import TornFile, seal, unseal
+from agd_core.errors import InputError
+from agd_core.safe_files import confined, read_bytes
+from storage.sealed_parquet import TornFile, require_columns, seal, unseal
 
 FOLDER = "history"
 """Name of the folder that holds an output folder's history."""
 FORMAT_VERSION = "1"
 _SUFFIX = ".parquet"
+_DIRECTIONS = ("lower", "higher")
+_MOST_BYTES = 16 << 20
+_MOST_RECORDS = 1000
+"""Of one adapter in one night."""
 _SCHEMA = pa.schema(
     [
         ("night", pa.string()),
@@ -119,7 +125,7 @@ class History:
         return _read(paths)
 
     def _path(self, name: str, night: str) -> Path:
-        return self.folder / name / f"{night}{_SUFFIX}"
+        return confined(self.folder, f"{name}/{night}{_SUFFIX}")
 
 
 def _read(paths: Sequence[Path]) -> Nights:
@@ -127,16 +133,23 @@ def _read(paths: Sequence[Path]) -> Nights:
     for path in paths:
         try:
             tables.append(_read_file(path))
-        except (TornFile, OSError) as error:
+        except (TornFile, InputError, OSError) as error:
             problems.append(f"{path}: {error}")
     return Nights(pa.concat_tables(tables), problems)
 
 
 def _read_file(path: Path) -> pa.Table:
-    table, footer = unseal(path.read_bytes())
+    folder = path.parent.parent
+    table, footer = unseal(read_bytes(confined(folder, path.relative_to(folder).as_posix()), _MOST_BYTES))
     if (found := footer.get("format_version")) != FORMAT_VERSION:
         raise TornFile(f"has format version {found}, this is version {FORMAT_VERSION}")
-    rows: list[dict[str, Any]] = table.select(["name", "night"]).to_pylist()
+    require_columns(table, _SCHEMA)
+    if len(table) > _MOST_RECORDS:
+        raise TornFile("holds more than a night measures")
+    table = table.select(_SCHEMA.names).cast(_SCHEMA)
+    rows: list[dict[str, Any]] = table.to_pylist()
     if any((row["name"], row["night"]) != (path.parent.name, path.stem) for row in rows):
         raise TornFile("holds another adapter or night than its name says")
+    if not all(row["better"] in _DIRECTIONS for row in rows):
+        raise TornFile("holds what no night measures")
     return table

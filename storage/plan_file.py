@@ -11,26 +11,30 @@ it and, where it is missing or torn, written again.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import google_crc32c
 import numpy as np
 import pyarrow as pa
 import zarr
 from zarr.codecs import Crc32cCodec
-from zarr.core.buffer.cpu import Buffer
 
-from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory, StoredType
-from storage.sealed_parquet import TornFile, seal, unseal
+from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory
+from storage.plan_check import check_rows, checked_layout, footer_part
+from storage.sealed_parquet import TornFile, require_columns, seal, unseal
+from storage.zarr_tables import create_table, read_tables
 
 FORMAT_VERSION = 3
 LATENTS = "latents"
 _K_NAMES = ["input", "guided_prediction", "learned_variance"]
 _PAGE_BYTES = 4096
 _CHUNK_LIMIT_BYTES = 16384
-_COND_CHUNK_BYTES = 4 << 20
+_LISTED = re.compile(r"(latents/)?zarr\.json|(cond|schedule)/(zarr\.json|[A-Za-z0-9_-]+/(zarr\.json|c(/\d+)*))")
+_ROWS_TOGETHER = 1024
+_FOOTER = ("dataset_id", "settings_id", "format_version", "identity", "layout", "files")
 _BFLOAT16_NAN = 0x7FC0
 _SCHEMA = pa.schema(
     [
@@ -85,8 +89,8 @@ def prepared_files(plan: CollectionPlan, attributes: Mapping[str, Any]) -> dict[
     _create_latents(group, plan)
     conditions, schedule = group.create_group("cond"), group.create_group("schedule")
     for name, array in plan.conditions.items():
-        _create_table(conditions, name, array)
-    _create_table(schedule, "timestep", np.asarray(plan.timesteps, dtype=np.float32))
+        create_table(conditions, name, array)
+    create_table(schedule, "timestep", np.asarray(plan.timesteps, dtype=np.float32))
     return {key: buffer.to_bytes() for key, buffer in files.items()}
 
 
@@ -112,8 +116,7 @@ def plan_identity(data: bytes) -> dict[str, Any]:
         TornFile: the plan is damaged.
         OtherFormat: another version wrote it; so for all functions that read a plan.
     """
-    identity: dict[str, Any] = json.loads(_unseal_plan(data)[1]["identity"])
-    return identity
+    return footer_part(_unseal_plan(data)[1], "identity")
 
 
 def plan_dataset_id(data: bytes) -> str:
@@ -128,7 +131,11 @@ def plan_settings_id(data: bytes) -> str:
 
 def listed_files(data: bytes) -> dict[str, ListedFile]:
     """The files that a plan file vouches for, by key."""
-    listed = json.loads(_unseal_plan(data)[1]["files"])
+    listed = footer_part(_unseal_plan(data)[1], "files")
+    for key, entry in listed.items():
+        numbers = list(entry.values()) if isinstance(entry, dict) and entry.keys() == {"size", "crc32c"} else [None]
+        if not _LISTED.fullmatch(key) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise TornFile(f"vouches for a file that no store has: {key!r}")
     return {key: ListedFile(**entry) for key, entry in listed.items()}
 
 
@@ -136,21 +143,18 @@ def read_plan(data: bytes, files: Mapping[str, bytes]) -> CollectionPlan:
     """The plan, from its file and the prepared files.
 
     Raises:
-        TornFile: the plan is damaged.
+        TornFile: the plan is damaged, or says what no plan says.
     """
     table, footer = _unseal_plan(data)
-    group = _open_prepared(files)
-    layout = json.loads(footer["layout"])
+    timesteps = read_tables(files, "schedule").get("timestep", np.empty(0))
+    conditions = read_tables(files, "cond")
+    check_rows(table, timesteps, conditions)
     return CollectionPlan(
-        trajectories=tuple(_trajectory(row) for row in table.to_pylist()),
-        timesteps=tuple(_tables(group, "schedule")["timestep"].tolist()),
-        conditions=_tables(group, "cond"),
-        latent_shape=cast(tuple[int, int, int], tuple(layout["latent_shape"])),
-        dtype=cast(StoredType, layout["dtype"]),
-        shard_trajectories=layout["shard_trajectories"],
-        unit_trajectories=layout["unit_trajectories"],
-        identity=json.loads(footer["identity"]),
-        prediction_slots=layout.get("prediction_slots", 1),
+        trajectories=_trajectories(table),
+        timesteps=tuple(timesteps.tolist()),
+        conditions=conditions,
+        identity=footer_part(footer, "identity"),
+        **checked_layout(footer_part(footer, "layout")),
     )
 
 
@@ -158,8 +162,11 @@ def _unseal_plan(data: bytes) -> tuple[pa.Table, dict[str, str]]:
     table, footer = unseal(data)
     if "files" not in footer:
         raise TornFile("is another kind of file")
-    if footer["format_version"] != str(FORMAT_VERSION):
-        raise OtherFormat(f"is of store format {footer['format_version']}; this version reads format {FORMAT_VERSION}")
+    if (found := footer.get("format_version")) != str(FORMAT_VERSION):
+        raise OtherFormat(f"is of store format {found}; this version reads format {FORMAT_VERSION}")
+    if lacking := [name for name in _FOOTER if name not in footer]:
+        raise TornFile(f"lacks its {lacking[0]}")
+    require_columns(table, _SCHEMA, optional=("class_label", "prompt"))
     return table, footer
 
 
@@ -204,29 +211,6 @@ def _create_latents(group: zarr.Group, plan: CollectionPlan) -> None:
     )
 
 
-def _create_table(group: zarr.Group, name: str, array: np.ndarray) -> None:
-    rows = max(1, min(len(array), _COND_CHUNK_BYTES // max(1, array[:1].nbytes)))
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        created = group.create_array(
-            name,
-            shape=array.shape,
-            chunks=(rows, *array.shape[1:]),
-            dtype=array.dtype,
-            filters=None,
-            compressors=[Crc32cCodec()],
-        )
-        created[:] = array
-
-
-def _open_prepared(files: Mapping[str, bytes]) -> zarr.Group:
-    store = zarr.storage.MemoryStore({key: Buffer.from_bytes(data) for key, data in files.items()})
-    return zarr.open_group(store=store, mode="r")
-
-
-def _tables(group: zarr.Group, name: str) -> dict[str, np.ndarray]:
-    return {key: np.asarray(array[:]) for key, array in sorted(group.require_group(name).arrays())}
-
-
 def _row(plan: CollectionPlan, trajectory: PlannedTrajectory) -> dict[str, Any]:
     return {
         "trajectory": trajectory.index,
@@ -242,13 +226,24 @@ def _row(plan: CollectionPlan, trajectory: PlannedTrajectory) -> dict[str, Any]:
     }
 
 
-def _trajectory(row: dict[str, Any]) -> PlannedTrajectory:
+def _trajectories(table: pa.Table) -> tuple[PlannedTrajectory, ...]:
+    """The rows; equal steps of many rows are one tuple, as few bytes may stand for many."""
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}
+    rows: list[PlannedTrajectory] = []
+    for batch in table.to_batches(max_chunksize=_ROWS_TOGETHER):
+        for row in batch.to_pylist():
+            steps = tuple(row["steps"])
+            rows.append(_trajectory(row, known.setdefault(steps, steps)))
+    return tuple(rows)
+
+
+def _trajectory(row: dict[str, Any], steps: tuple[int, ...]) -> PlannedTrajectory:
     return PlannedTrajectory(
         index=row["trajectory"],
         seed=row["seed"],
         condition=row["cond_id"],
         guidance_scale=row["guidance_scale"],
-        steps=tuple(row["steps"]),
+        steps=steps,
         class_label=row["class_label"],
         prompt=row["prompt"],
         split=row["split"],

@@ -1,20 +1,29 @@
 """Parquet files that know their own checksum: any flipped byte, anywhere in the file, is noticed.
 
 The footer's metadata holds `crc32c` as eight hex digits, taken over the whole file with those digits as zeros. Any
-Parquet reader opens such a file; `unseal` also proves that it is the one that was written.
+Parquet reader opens such a file; `unseal` also proves that it is whole. Not that it is ours: anybody can compute the
+checksum. So `unseal` bounds what a small file may unpack to, and `require_columns` says what a reader relies on.
 """
 
 import io
+from collections.abc import Collection
 from typing import Any
 
 import google_crc32c
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from agd_core.errors import first_line
+
 _KEY = "agd.crc32c"
 _MARK = "agd-crc32c:"
 _DIGITS = 8
 _OUR_KEYS = (_KEY.encode(), b"ARROW:schema")
+_MOST_VALUES = 1 << 27
+"""In all columns together; a list counts as many."""
+_MOST_UNPACKED = 4 << 30
+_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError)
+"""What pyarrow answers to bytes that are no Parquet."""
 
 
 class TornFile(ValueError):
@@ -44,7 +53,38 @@ def unseal(data: bytes) -> tuple[pa.Table, dict[str, str]]:
     blank = data[:start] + b"0" * _DIGITS + data[start + _DIGITS :]
     if digits != f"{google_crc32c.value(blank):08x}".encode():
         raise TornFile("fails its checksum")
+    try:
+        return _read(data)
+    except TornFile:
+        raise
+    except _DAMAGE as error:
+        raise TornFile(f"is no Parquet file of ours: {first_line(error)}") from error
+
+
+def require_columns(table: pa.Table, schema: pa.Schema, optional: Collection[str] = ()) -> None:
+    """Refuse a table that lacks a column of a schema, has it in another type, or has no value in one of its rows.
+
+    Args:
+        table: what `unseal` gave.
+        schema: the columns that its reader relies on.
+        optional: those of them that may have no value.
+
+    Raises:
+        TornFile: names the column.
+    """
+    for field in schema:
+        column = table[field.name] if table.column_names.count(field.name) == 1 else None
+        if column is None or column.type != field.type or (column.null_count and field.name not in optional):
+            raise TornFile(f"has no column {field.name} of {field.type} with a value in every row")
+
+
+def _read(data: bytes) -> tuple[pa.Table, dict[str, str]]:
     file = pq.ParquetFile(io.BytesIO(data))
+    parts = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+    columns = [part.column(column) for part in parts for column in range(part.num_columns)]
+    values, unpacked = sum(c.num_values for c in columns), sum(c.total_uncompressed_size for c in columns)
+    if file.metadata.num_rows > len(data) or values > _MOST_VALUES or unpacked > _MOST_UNPACKED:
+        raise TornFile("holds more than a file of its size can")
     footer: dict[Any, Any] = file.metadata.metadata or {}
     return file.read(), {key.decode(): value.decode() for key, value in footer.items() if key not in _OUR_KEYS}
 

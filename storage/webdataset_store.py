@@ -161,12 +161,18 @@ class WebDatasetReader:
         self.objects = objects
         self.index = read_index(objects, FORMAT)
         self.plan = read_carried_plan(objects, self.index)
-        self.tar_samples = int(self.index.note["tar_samples"])
-        self.stored = Permutation(self.plan.pairs, int(self.index.note["seed"]))
+        self.tar_samples = self._noted("tar_samples", 1)
+        self.stored = Permutation(self.plan.pairs, self._noted("seed", 0))
         self._tars = TarSet(self.plan, self.stored, self.tar_samples)
         expected = [(self._tars.name(tar), self._tars.size(tar)) for tar in range(self._tars.count)]
         if [(entry.name, entry.size) for entry in self.index.objects] != expected:
             raise TornFile(f"{objects.url}: its index and its plan do not fit together")
+
+    def _noted(self, name: str, least: int) -> int:
+        value = self.index.note.get(name)
+        if type(value) is not int or not least <= value < 2**64:
+            raise TornFile(f"{self.objects.url}: its note has no {name}")
+        return value
 
     @property
     def content_digest(self) -> str:

@@ -101,6 +101,8 @@ class ZarrTrajectoryStore:
         data = objects.read(PLAN)
         with _our_format(objects):
             listed = listed_files(data)
+        if torn := [key for key in listed if objects.size(key) != listed[key].size]:
+            raise TornFile(f"{objects.url}/{torn[0]}: not what was written")
         files = {key: objects.read(key) for key in listed}
         if torn := [key for key in listed if ListedFile.of(files[key]) != listed[key]]:
             raise TornFile(f"{objects.url}/{torn[0]}: not what was written")
@@ -250,8 +252,11 @@ class ZarrTrajectoryStore:
         tail = self.objects.read(shard.key, start, self.layout.tail_bytes)
         self.layout.check_label(tail, self.plan.unit_ids[self.plan.unit_of(shard.number)], shard.number)
         offsets = self.layout.chunk_offsets(tail)
-        if (offsets[: self.plan.shard_size(shard.number) * self.chunks_per_trajectory] < 0).any():
+        chunks = offsets[: self.plan.shard_size(shard.number) * self.chunks_per_trajectory]
+        if (chunks < 0).any():
             raise TornShard("lacks chunks")
+        if (offsets > start - self.layout.stride).any():
+            raise TornShard("names chunks outside of it")
         return offsets
 
     def _free_rows(self, count: int) -> np.ndarray:

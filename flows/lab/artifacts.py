@@ -1,7 +1,6 @@
 """What a person sees on a run's page: tables, image grids, loss curves, the way to the report."""
 
 import base64
-import json
 import os
 import re
 from collections.abc import Callable
@@ -72,7 +71,7 @@ def _fitting(parts: list[str]) -> str:
 
 
 def _losses(artefact: Artefact, title: str) -> bytes:
-    return loss_plot({title: json.loads((artefact.path / LOSSES).read_text(encoding="utf-8"))})
+    return loss_plot({title: artefact.json(LOSSES, list[float])})
 
 
 def _samples(artefact: Artefact, title: str) -> bytes:

@@ -1,9 +1,9 @@
 """Stages 3 and 4 for every method at every point of a configuration: the rows of the results tables."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from agd_core.adapter_files import read_card
 from agd_core.adapters import AdapterConfig
@@ -12,7 +12,7 @@ from agd_core.report.rows import Row
 from agd_core.schedulers import SchedulerName
 from flows.config import PipelineConfig
 from flows.stages.evaluate import Instruments, LookedAt, evaluate, read_evaluation
-from flows.stages.sample import COST, Cell, read_nfe, sample
+from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -108,7 +108,7 @@ def _compare_one(
     looked = guided if cell.guidance else _look(config, method, point, base_model, instruments, place)
     evaluation = evaluate(config, cell, looked, guided, base_model, instruments, place, method.name)
     samples = looked.samples
-    cost = json.loads((samples.path / COST).read_text(encoding="utf-8"))
+    cost = read_sampling_cost(samples)
     measured = read_evaluation(evaluation)
     scores = measured["scores"]
     row: Row = {
@@ -119,11 +119,11 @@ def _compare_one(
         "steps": point.steps,
         "teacher_scale": point.scale,
         "nfe": read_nfe(samples),
-        "fd": scores.get("fd", {}).get("value"),
-        "fd_low": scores.get("fd", {}).get("low"),
-        "fd_high": scores.get("fd", {}).get("high"),
-        "accuracy": scores.get("accuracy", {}).get("value"),
-        "paired_mse": scores.get("paired_mse", {}).get("value"),
+        "fd": _part(scores, "fd", "value"),
+        "fd_low": _part(scores, "fd", "low"),
+        "fd_high": _part(scores, "fd", "high"),
+        "accuracy": _part(scores, "accuracy", "value"),
+        "paired_mse": _part(scores, "paired_mse", "value"),
         "images_per_second": cost["images"] / cost["denoising_seconds"],
         "adapter_parameters": method.parameters,
         "adapter_percent": 100 * method.parameters / base_model.parameters,
@@ -131,6 +131,11 @@ def _compare_one(
         "protocol": measured["protocol"],
     }
     return Compared(row, method, cost["device"], samples, evaluation)
+
+
+def _part(scores: Mapping[str, Mapping[str, object]], metric: str, part: str) -> Any:
+    """One number of a score; None where it was not measured."""
+    return scores.get(metric, {}).get(part)
 
 
 def _look(

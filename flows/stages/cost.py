@@ -1,12 +1,12 @@
 """What one step of every method costs on this device, as a JSON artefact of measured numbers."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any
 
 import torch
+from typing_extensions import TypedDict
 
 from agd_core.adapter_files import load_student
 from agd_core.adapters import Adapter
@@ -74,10 +74,19 @@ def cost(
     return place.produce(STAGE, identity, work, measured=[COSTS], title="measure cost per step")
 
 
-def read_cost(artefact: Artefact) -> dict[str, Any]:
+class StoredCosts(TypedDict):
+    """What the file of an artefact of this stage holds."""
+
+    device: str
+    threads: int
+    dtype: str
+    torch: str
+    methods: list[dict[str, Any]]
+
+
+def read_cost(artefact: Artefact) -> StoredCosts:
     """What was measured: "methods" in order, and "device", "threads", "dtype" and "torch" (its version)."""
-    costs: dict[str, Any] = json.loads((artefact.path / COSTS).read_text(encoding="utf-8"))
-    return costs
+    return artefact.json(COSTS, StoredCosts)
 
 
 def _described(method: Method) -> dict[str, Any]:

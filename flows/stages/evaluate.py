@@ -1,11 +1,11 @@
 """Stage 4: every metric of one sample set, with its errors and its protocol, as a small JSON artefact."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from typing_extensions import TypedDict
 
 from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
@@ -15,12 +15,13 @@ from agd_core.evaluator import evaluate_samples
 from agd_core.extractors import FeatureExtractor, open_extractor
 from agd_core.home import expand
 from agd_core.metrics import EvaluateConfig, Measured, Reference, Seen
+from agd_core.metrics.base import Better
 from agd_core.protocol import Protocol, library_versions
 from agd_core.subjects import Subjects
 from flows.config import PipelineConfig
 from flows.stages.features import features, read_features
 from flows.stages.reference import check_sources, reference
-from flows.stages.sample import COST, Cell, read_samples
+from flows.stages.sample import Cell, read_samples, read_sampling_cost
 from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
@@ -122,10 +123,27 @@ def evaluate(
     return place.produce(STAGE, identity, work, title=f"evaluate {label}, {cell.point}")
 
 
-def read_evaluation(artefact: Artefact) -> dict[str, Any]:
+class StoredScore(TypedDict):
+    """`agd_core.metrics.Score.as_dict()`."""
+
+    value: float | None
+    better: Better
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    warnings: list[str]
+
+
+class Evaluation(TypedDict):
+    """What an evaluation's file holds."""
+
+    scores: dict[str, StoredScore]
+    protocol: dict[str, Any]
+
+
+def read_evaluation(artefact: Artefact) -> Evaluation:
     """Scores and protocol of a finished evaluation."""
-    values: dict[str, Any] = json.loads((artefact.path / EVALUATION).read_text(encoding="utf-8"))
-    return values
+    return artefact.json(EVALUATION, Evaluation)
 
 
 def check_evaluation(config: EvaluateConfig, base_model: BaseModel) -> None:
@@ -217,7 +235,7 @@ def make_protocol(
 def _libraries(samples: Artefact) -> dict[str, str]:
     """Versions that measure, and those that sampled where they were others."""
     measuring = library_versions()
-    sampling = json.loads((samples.path / COST).read_text(encoding="utf-8"))["libraries"]
+    sampling = read_sampling_cost(samples)["libraries"]
     others = {name: version for name, version in sampling.items() if version != measuring.get(name)}
     return measuring | {f"{name} (sampling)": version for name, version in others.items()}
 

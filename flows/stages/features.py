@@ -2,16 +2,18 @@
 
 import torch
 
-from agd_core.checkpoint import load_tensors, save_tensors
+from agd_core.checkpoint import save_tensors
 from agd_core.errors import NumericError
 from agd_core.extractors import Extracted, FeatureExtractor
 from agd_core.progress import Stopped
 from flows.stages.sample import read_samples
+from flows.stages.tensors import Form, read_tensors
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 STAGE, VERSION = "features", 1
 FEATURES = "features.safetensors"
+_FORMS = {"features": Form(2), "logits": Form(2, optional=True)}
 _IMAGES = 1000
 """Between two looks at whether to stop."""
 
@@ -42,7 +44,7 @@ def features(extractor: FeatureExtractor, samples: Artefact, place: Workplace, w
 
 def read_features(artefact: Artefact) -> Extracted:
     """The stored features."""
-    tensors, _ = load_tensors(artefact.path / FEATURES)
+    tensors = read_tensors(artefact, FEATURES, _FORMS)
     return Extracted(tensors["features"], tensors.get("logits"))
 
 

@@ -1,6 +1,5 @@
 """What a night measures: the student and the guided teacher from the same noise, every score with a standard error."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,7 +17,7 @@ from agd_core.safe_files import read_bytes
 from flows.registry import Entry
 from flows.stages.comparison import CFG
 from flows.stages.evaluate import Instruments, LookedAt, see
-from flows.stages.sample import COST, Cell, read_nfe, sample
+from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
 from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
@@ -75,7 +74,7 @@ def scores(
 
 
 def _cost(samples: Artefact) -> dict[str, Any]:
-    cost = json.loads((samples.path / COST).read_text(encoding="utf-8"))
+    cost = read_sampling_cost(samples)
     return {"nfe": read_nfe(samples), "seconds": cost["denoising_seconds"], "device": cost["device"]}
 
 

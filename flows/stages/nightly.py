@@ -8,7 +8,6 @@
 A night that was interrupted goes on with what it finished; one that is in the history is never measured again.
 """
 
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -17,13 +16,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from agd_core.adapter_files import WEIGHTS
 from agd_core.atomic import write_bytes, write_json
 from agd_core.base_models import BaseModel
 from agd_core.digest import canonical_json, digest, file_digest
-from agd_core.errors import InputError
+from agd_core.errors import InputError, first_line
 from agd_core.metrics import Verdict
 from agd_core.report.images import grid_png
+from agd_core.safe_files import confined
 from agd_core.seeding import derive_seed
 from flows.registry import Entry
 from flows.stages.evaluate import Instruments
@@ -119,7 +121,7 @@ def evaluate_registered(entry: Entry, night: str, place: Workplace) -> Night:
     """
     night = check_night(night)
     history = open_history(place.output)
-    folder = place.output / NIGHTS / night / entry.name
+    folder = confined(place.output, f"{NIGHTS}/{night}/{entry.name}")
     _refuse_an_earlier_night(entry.name, night, history)
     if history.night(entry.name, night):
         place.announce(f"{STAGE}: {entry.name} {night} is in the history already")
@@ -164,7 +166,15 @@ def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[
     artefact = replace(place, output=folder).produce(STAGE, identity, work, [EVALUATION])
     for name in (EVALUATION, GRID):
         write_bytes((artefact.path / name).read_bytes(), folder / name)
-    return [MetricRecord(**row) for row in json.loads((artefact.path / EVALUATION).read_text(encoding="utf-8"))]
+    return _records(artefact)
+
+
+def _records(artefact: Artefact) -> list[MetricRecord]:
+    rows = artefact.json(EVALUATION, list[dict[str, Any]])
+    try:
+        return TypeAdapter(list[MetricRecord]).validate_python(rows)
+    except ValidationError as error:
+        raise InputError(f"{artefact.path / EVALUATION} is not what a night writes: {first_line(error)}") from error
 
 
 def _write(

@@ -1,6 +1,5 @@
 """The plots of a report."""
 
-import json
 from collections.abc import Sequence
 
 from agd_core.report.page import Picture
@@ -90,7 +89,5 @@ def _errors(trained: Trained, extras: Extras) -> list[Picture]:
 
 
 def _loss(trained: Trained) -> Picture:
-    losses = {
-        config.label: json.loads((artefact.path / LOSSES).read_text(encoding="utf-8")) for config, artefact in trained
-    }
+    losses = {config.label: artefact.json(LOSSES, list[float]) for config, artefact in trained}
     return Picture("Training loss", "Distillation loss, a moving average over at most 50 steps.", loss_plot(losses))

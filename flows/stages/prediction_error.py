@@ -4,9 +4,10 @@ Another adapter leaves it alone. Each artefact also holds the error of no guidan
 read by itself.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from agd_core.adapter_files import load_student
 from agd_core.atomic import write_json
@@ -82,10 +83,15 @@ def prediction_error(
     return place.produce(STAGE, identity, work, title=f"{what}, scale {guidance_scale:g}")
 
 
-def read_curve(artefact: Artefact) -> dict[str, Any]:
+class StoredCurve(TypedDict):
+    """What the file of an artefact of this stage holds, beside the settings."""
+
+    points: dict[str, list[dict[str, Any]]]
+
+
+def read_curve(artefact: Artefact) -> StoredCurve:
     """One artefact's content, `PredictionErrors.as_dict()` with the methods "no guidance" and "adapter"."""
-    curve: dict[str, Any] = json.loads((artefact.path / CURVE).read_text(encoding="utf-8"))
-    return curve
+    return artefact.json(CURVE, StoredCurve)
 
 
 def read_curves(artefacts: Mapping[str, Artefact]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The built-in world, retrained from the real images: classifier, VAE and DiT, each cached and resumable."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +69,7 @@ def pretrain(data: Path | None, place: Workplace, config: PretrainConfig | None 
     transformer = _transformer(config.transformer, signed, labels, autoencoder, place)
     measured = _assemble_classifier(classifier, pixels, data or DEFAULT_FOLDER, place)
     measured |= _assemble_pipeline(autoencoder, transformer, pixels, place)
-    curves = {a.stage: json.loads((a.path / LOSSES).read_text()) for a in (classifier, autoencoder, transformer)}
+    curves = {a.stage: a.json(LOSSES, list[float]) for a in (classifier, autoencoder, transformer)}
     write_bytes(loss_plot(curves), place.output / "losses.png")
     write_json(measured, place.output / "pretrain.json")
     folders = {name: str(place.output / name) for name in ("fashion-dit", "fashion-classifier")}

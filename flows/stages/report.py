@@ -1,6 +1,5 @@
 """The report: a page, its numbers and its pictures, written as an artefact and copied to the output folder."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +108,7 @@ def report(made: Made, files: ReportFiles, place: Workplace) -> Artefact:
 
 def read_metrics(artefact: Artefact, files: ReportFiles = REPORT) -> dict[str, Any]:
     """The numbers of a report."""
-    metrics: dict[str, Any] = json.loads((artefact.path / files.metrics).read_text(encoding="utf-8"))
-    return metrics
+    return artefact.json(files.metrics, dict[str, Any])
 
 
 def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace) -> None:

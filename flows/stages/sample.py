@@ -3,27 +3,38 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import safe_open
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from typing_extensions import TypedDict
 
 from agd_core.adapter_files import add_adapter
 from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
-from agd_core.checkpoint import load_tensors, save_tensors
+from agd_core.checkpoint import save_tensors
 from agd_core.denoiser import Denoiser
+from agd_core.errors import InputError, first_line
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.protocol import library_versions
+from agd_core.safe_files import confined, printable, require_regular
 from agd_core.sampling import SampleConfig, SampleSet, sample_images
 from agd_core.schedulers import SchedulerName
 from agd_core.student import Student
+from flows.stages.tensors import Form, read_tensors
 from flows.subjects import sample_subjects
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 
 STAGE, VERSION = "samples", 2
 SAMPLES, COST = "samples.safetensors", "cost.json"
+_FORMS = {
+    "images": Form(4, (torch.uint8,)),
+    "latents": Form(4),
+    "labels": Form(1, (torch.int64, torch.int32)),
+    "nfe": Form(0),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,15 @@ class Cell:
             if self.adapter:
                 add_adapter(student, self.adapter.path)
             yield GuidedDenoiser(base_model, self.guidance.build()) if self.guidance else student
+
+
+class SamplingCost(TypedDict):
+    """What sampling a set took, and where."""
+
+    denoising_seconds: Annotated[float, Field(gt=0)]
+    images: int
+    device: str
+    libraries: dict[str, str]
 
 
 def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, place: Workplace) -> Artefact:
@@ -108,11 +128,21 @@ def _write(samples: SampleSet, place: Workplace, artefact: Artefact) -> None:
 
 def read_samples(artefact: Artefact) -> SampleSet:
     """The stored sample set, without its timing."""
-    tensors, _ = load_tensors(artefact.path / SAMPLES)
+    tensors = read_tensors(artefact, SAMPLES, _FORMS)
     return SampleSet(tensors["images"], tensors["latents"], tensors["labels"], float(tensors["nfe"]), 0.0)
+
+
+def read_sampling_cost(artefact: Artefact) -> SamplingCost:
+    """What it took to sample a stored set."""
+    return artefact.json(COST, SamplingCost)
 
 
 def read_nfe(artefact: Artefact) -> float:
     """Network evaluations per image of a stored sample set."""
-    with safe_open(artefact.path / SAMPLES, framework="pt") as file:
-        return float(file.get_tensor("nfe"))
+    path = confined(artefact.path, SAMPLES)
+    require_regular(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return float(file.get_tensor("nfe"))
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{printable(path)} is not what a stage writes: {printable(first_line(error))}") from error

@@ -7,6 +7,7 @@ from typing import cast
 from agd_core.atomic import write_bytes
 from agd_core.metrics.regression import Better, Measurement, Verdict, judge_nights
 from agd_core.report.plots import trend_plot
+from agd_core.safe_files import confined
 from storage.history import FOLDER, History, MetricRecord
 
 TRENDS = "trends"
@@ -22,8 +23,12 @@ LABELS = {
 
 
 def open_history(output: Path) -> History:
-    """The history of an output folder."""
-    return History(output / FOLDER)
+    """The history of an output folder.
+
+    Raises:
+        InputError: it is a link that leads out of the folder.
+    """
+    return History(confined(output, FOLDER))
 
 
 def judge_history(records: Sequence[MetricRecord]) -> dict[str, list[Verdict]]:
@@ -48,8 +53,7 @@ def verdicts_of_night(records: Sequence[MetricRecord], night: str | None) -> dic
 
 def write_trend(name: str, records: Sequence[MetricRecord], output: Path) -> Path:
     """Draw every metric of one adapter over its nights; `records` as in `judge_history`."""
-    path = output / TRENDS / f"{name}.png"
-    write_bytes(
-        trend_plot({LABELS[metric]: verdicts for metric, verdicts in judge_history(records).items()}, name), path
-    )
+    path = confined(output, f"{TRENDS}/{name}.png")
+    labelled = {LABELS.get(metric, metric): verdicts for metric, verdicts in judge_history(records).items()}
+    write_bytes(trend_plot(labelled, name), path)
     return path

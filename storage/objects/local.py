@@ -32,6 +32,8 @@ _OUR_PARTIALS = re.compile(r".+\.\d+(-[0-9a-f]+)?\.partial")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OPEN_FILES = 256
 _BLOCK_BYTES = 1 << 20
+_MOST_WHOLE = 2 << 30
+"""What is read at once of a file whose length nobody stated: plans, markers, indexes."""
 _NO_FILE = {errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP}
 """What opening a link, a socket or a device answers."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -50,7 +52,9 @@ class LocalObjects(ObjectStore):
         descriptor = self._descriptor(key)
         with os.fdopen(descriptor, "rb") as file:
             left = max(0, os.fstat(descriptor).st_size - start)
-            file.seek(start)
+            if length is None and left > _MOST_WHOLE:
+                raise InputError(f"{printable(self.root / key)} is larger than {_MOST_WHOLE:,} bytes")
+            file.seek(start if left else 0)
             return file.read(left if length is None else min(length, left))
 
     def gather(self, ranges: Sequence[ByteRange], rows: Sequence[np.ndarray]) -> Iterator[int]:
