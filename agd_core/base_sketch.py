@@ -1,7 +1,7 @@
 """A sketch of a network's weights: a few values of every parameter, enough to tell one checkpoint from another.
 
 It recognises the network that an adapter was trained on wherever it is loaded: in another precision, under a LoRA or an
-IP-Adapter (which only add parameters), on any device, or offloaded.
+IP-Adapter (which only add parameters), on any device, or offloaded. A quantised parameter has no values to compare.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from agd_core.checkpoint import load_tensors, save_tensors
@@ -56,14 +56,21 @@ class Differences:
     other_shape: tuple[str, ...]
     other_values: tuple[str, ...]
     """Empty too where the values are those of the sketch but for rounding."""
+    quantised: tuple[str, ...]
+    """Those that are packed by a quantisation library, whatever they are."""
 
 
 def sketch_of(network: nn.Module) -> BaseSketch:
-    """Sketch a network; what a LoRA wraps goes by its plain name."""
+    """Sketch a network; what a LoRA wraps goes by its plain name, and what is quantised is left out.
+
+    Raises:
+        InputError: its weights are nowhere to be read.
+    """
     shapes, values = {}, {}
     for name, parameter in _parameters(network):
-        shapes[name] = tuple(parameter.shape)
-        values[name] = _pick(parameter)
+        if not is_quantised(parameter):
+            shapes[name] = tuple(parameter.shape)
+            values[name] = _pick(parameter)
     return BaseSketch(shapes, values)
 
 
@@ -72,14 +79,35 @@ def compare(network: nn.Module, sketch: BaseSketch) -> Differences:
 
     Each parameter is compared in the coarser of the two precisions that its values have, whatever they are held in now.
     A few values may still differ, where one of them was rounded twice on its way (float32 to float16 to bfloat16).
+
+    Raises:
+        InputError: the network's weights are nowhere to be read.
     """
     found = sketch_of(network)
-    missing = tuple(name for name in sketch.shapes if name not in found.shapes)
     shared = [name for name in sketch.shapes if name in found.shapes]
+    packed = _packed(network)
+    quantised = tuple(name for name in sketch.shapes if name not in found.shapes and name in packed)
+    missing = tuple(name for name in sketch.shapes if name not in found.shapes and name not in packed)
     other_shape = tuple(name for name in shared if found.shapes[name] != sketch.shapes[name])
     equal = {name: _equal(found.values[name], sketch.values[name]) for name in shared if name not in other_shape}
-    unlisted = tuple(name for name in _own_names(network) if name not in sketch.shapes)
-    return Differences(missing, unlisted, other_shape, _other_values(equal))
+    own = (name for name in _own_names(network) if f"{name.rpartition('.')[0]}.weight" not in packed)
+    unlisted = tuple(name for name in own if name not in sketch.shapes)
+    return Differences(missing, unlisted, other_shape, _other_values(equal), quantised)
+
+
+def is_quantised(parameter: Tensor) -> bool:
+    """Whether a parameter is packed: integers, or a tensor of a library's own class, instead of plain numbers."""
+    return not parameter.is_floating_point() or type(parameter.data) is not Tensor
+
+
+def _packed(network: nn.Module) -> set[str]:
+    """Plain names of all quantised parameters, those too that a linear layer of a library keeps under other names."""
+    names = {_plain(name) for name, parameter in network.named_parameters() if is_quantised(parameter)}
+    for path, module in network.named_modules():
+        is_linear = hasattr(module, "in_features") and not hasattr(module, _WRAPPED)
+        if is_linear and "weight" not in module._parameters:
+            names |= {_plain(f"{path}.{name}") for name in ("weight", "bias")}
+    return names
 
 
 def _own_names(network: nn.Module) -> Iterator[str]:
@@ -125,20 +153,46 @@ def _pick(parameter: Tensor) -> Tensor:
 
 
 def _parameters(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter by its plain name, read back from where accelerate put it."""
+    """Every parameter by its plain name, read back from where it was offloaded to."""
+    on_disk = _on_disk(network)
     for path, module in network.named_modules():
         own = dict(module.named_parameters(recurse=False))
         with _loaded(module, own):
             for name, parameter in module.named_parameters(recurse=False):
-                yield _plain(f"{path}.{name}".lstrip(".")), parameter
+                where = on_disk.get(id(parameter))
+                yield _plain(f"{path}.{name}".lstrip(".")), _from_file(*where) if where else parameter
 
 
 def _loaded(module: nn.Module, own: dict[str, nn.Parameter]) -> Any:
+    """What accelerate keeps elsewhere is there while this block runs."""
     if not any(parameter.is_meta for parameter in own.values()):
         return nullcontext()
+    if not hasattr(module, "_hf_hook"):
+        raise InputError(f"this network's {type(module).__name__} is on the meta device: it holds no weights")
     from accelerate.utils import align_module_device  # type: ignore[import-untyped]
 
     return align_module_device(module, "cpu")
+
+
+def _on_disk(network: nn.Module) -> dict[int, tuple[Path, str]]:
+    """File and key by id of every parameter that diffusers' group offloading keeps there; its memory is anything."""
+    found = {}
+    for module in network.modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        hook = registry and registry.get_hook("group_offloading")
+        if hook and hook.group.offload_to_disk_path:
+            place = Path(hook.group.safetensors_file_path)
+            found.update({id(tensor): (place, key) for tensor, key in hook.group.tensor_to_key.items()})
+    return found
+
+
+def _from_file(path: Path, key: str) -> Tensor:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(key)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read back the offloaded weights {path}: {first_line(error)}") from error
+    return tensor
 
 
 def save_sketch(sketch: BaseSketch, path: Path) -> None:

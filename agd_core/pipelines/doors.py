@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 
 from agd_core.errors import InputError
 from agd_core.pipelines.guidance_embedding import WIDTH, decode
+from agd_core.pipelines.one_pass import check_one_pass
 from agd_core.pipelines.running_call import FOR_CFG, RunningCall, running_call
 
 
@@ -22,9 +23,10 @@ class Limits:
     guidance_range: tuple[float, float]
     prediction_type: str
 
-    def check(self, call: RunningCall) -> None:
-        """See `RunningCall.check`."""
+    def check(self, call: RunningCall, rows: int) -> None:
+        """See `RunningCall.check` and `check_one_pass`; so many rows would be guided."""
         call.check(self.adapter, self.guidance_range, self.prediction_type)
+        check_one_pass(call, rows, self.adapter, self)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class GuidanceEmbedding(Door):
                 f"{call.classes[0]} hands its UNet no guidance embedding, adapter {limits.adapter!r} cannot guide it; "
                 f"{FOR_CFG}; where the UNet's config was changed since, set_enabled(pipe, True) asks again"
             )
-        limits.check(call)
+        limits.check(call, latents.shape[0])
         _check_image_rows(call, kwargs, latents.shape[0])
         return Passage(args, stock, _full(latents, latents.shape[0], call.guidance_scale))
 
@@ -133,8 +135,8 @@ class DoubledBatch(Door):
             return Passage(args, kwargs)
         if not set(self.pipelines) & set(call.classes):
             raise InputError(f"adapter {limits.adapter!r} cannot guide a {call.classes[0]}; {FOR_CFG}")
-        limits.check(call)
         rows = latents.shape[0]
+        limits.check(call, rows - rows // 2)
         args, kwargs = tree_map(_for_rows(rows, self._half), (args, kwargs))
         return Passage(args, kwargs, _full(latents, rows // 2, call.guidance_scale))
 

@@ -1,5 +1,6 @@
 """What users call: load an adapter into a diffusers pipeline, choose, switch off, unload."""
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from agd_core.adapter_files import SKETCH, AdapterCard, read_adapter, read_card
 from agd_core.backbones import BACKBONES, backbone_of
 from agd_core.base_sketch import compare, load_sketch
 from agd_core.errors import InputError
-from agd_core.pipelines.running_call import prediction_type_of
+from agd_core.pipelines.running_call import is_modular, prediction_type_of
 from agd_core.safe_files import printable
 
 if TYPE_CHECKING:  # it imports torch's compiler, a second's work
@@ -42,6 +43,7 @@ def load_adapter(pipe: Any, path: str | Path, name: str | None = None, allow_sib
     from agd_core.pipelines.network_adapters import NetworkAdapters
 
     network, folder = network_of(pipe), Path(path)
+    _check_guided(pipe)
     config, card = read_card(folder)
     name = name or folder.resolve().name
     if (adapters := NetworkAdapters.find(network)) is not None and name in adapters.names:
@@ -75,6 +77,8 @@ def set_enabled(pipe: Any, enabled: bool) -> None:
     """
     network = network_of(pipe)
     adapters_of(network).set_enabled(network, enabled)
+    if not enabled and is_modular(pipe):
+        pipe.guider.enable()  # it rested while the network asked for the guidance embedding
     forget_compiled(pipe)
 
 
@@ -93,7 +97,7 @@ def _component_of(pipe: Any) -> nn.Module:
     """The pipeline's denoising network as it holds it, maybe wrapped by torch.compile."""
     from diffusers import DiffusionPipeline
 
-    if not isinstance(pipe, DiffusionPipeline):
+    if not isinstance(pipe, DiffusionPipeline) and not is_modular(pipe):
         raise InputError(
             f"this is a {type(pipe).__name__}, not one of diffusers' pipelines; students have load_student"
         )
@@ -128,6 +132,19 @@ def adapters_of(network: nn.Module) -> "NetworkAdapters":
     return adapters
 
 
+def _check_guided(pipe: Any) -> None:
+    """Calls of this pipeline say how strongly to guide, and leave it to the network how."""
+    name = type(pipe).__name__
+    if is_modular(pipe):
+        raise InputError(
+            f"a {name} is a modular pipeline, whose guider guides by passes of its own: an adapter guides classic "
+            "pipelines; make one of its parts, e.g. StableDiffusionXLPipeline(**pipe.components)"
+        )
+    calls = [vars(kind)["__call__"] for kind in type(pipe).__mro__ if "__call__" in vars(kind)]
+    if not any("guidance_scale" in inspect.signature(call).parameters for call in calls):
+        raise InputError(f"a {name}'s call takes no guidance_scale, so an adapter cannot guide it")
+
+
 def _check_prediction(pipe: Any, folder: Path, card: AdapterCard) -> None:
     scheduler = pipe.scheduler
     if (found := prediction_type_of(scheduler)) != card.prediction_type:
@@ -159,6 +176,11 @@ def _check_base(network: nn.Module, folder: Path, card: AdapterCard, allow_sibli
     if other := [name for name in differences.other_shape if name not in tolerated]:
         raise InputError(
             f"{trained_on}; {len(other)} of {all_of_them} parameters have another shape here, e.g. {other[0]}"
+        )
+    if (packed := differences.quantised) and not allow_sibling:
+        raise InputError(
+            f"{trained_on}; this network is quantised, {len(packed)} of {all_of_them} parameters cannot be compared, "
+            f"e.g. {packed[0]}: load_adapter(pipe, path, allow_sibling=True) loads it anyway"
         )
     if (changed := differences.other_values) and not allow_sibling:
         raise InputError(

@@ -15,6 +15,7 @@ from agd_core.backbones import Backbone, NetworkCall, backbone_of
 from agd_core.denoiser import PerRow
 from agd_core.errors import InputError
 from agd_core.pipelines.doors import DOORS, Limits
+from agd_core.pipelines.running_call import FOR_CFG
 
 _TURNS = threading.Condition()
 """For all networks, and not in `NetworkAdapters`: a lock cannot be copied."""
@@ -122,7 +123,7 @@ class NetworkAdapters:
         self._end()
         attached, limits = self._loaded[self._active]
         backbone = backbone_of(network)
-        latents = backbone.read_call(args, kwargs).latents
+        latents = _check_rows(backbone.read_call(args, kwargs), self._active).latents
         passage = self._door.enter(latents, args, kwargs, limits)
         if passage.guidance_scale is not None:
             _follow(attached.adapter, latents.device)
@@ -174,6 +175,23 @@ class _LazyInputs:
         time_features = self.backbone.embed_timestep(self.call.timestep)
         condition_features = self.backbone.embed_condition(self.call.condition)
         return AdapterInputs(self.guidance_scale, time_features, condition_features)
+
+
+def _check_rows(call: NetworkCall, adapter: str) -> NetworkCall:
+    """Latents and condition have the same rows, which a callback of the pipeline can spoil."""
+    images = len(call.latents)
+    for name, tensor in call.condition.tensors().items():
+        if (rows := len(tensor)) != images:
+            reason = (
+                "prompt_embeds and the like hold no unconditional half that a callback could take away"
+                if rows < images
+                else "a callback must leave as many rows of both"
+            )
+            raise InputError(
+                f"the network is given {rows} rows of {name} for {images} of latents: while adapter {adapter!r} is "
+                f"enabled {reason}; {FOR_CFG}"
+            )
+    return call
 
 
 def _is_inside(thread: int | None, network: nn.Module) -> bool:

@@ -1,7 +1,7 @@
 """The pipeline call that is running now, read from the Python stack; nothing of it is changed.
 
 A network's hook sees what the network is called with. What the user asked the pipeline for (the guidance scale of
-pipelines that hand none to their network, a negative prompt) is in the call above it.
+pipelines that hand none to their network, a negative prompt) is in the call above it, and how far it has come.
 """
 
 import inspect
@@ -39,6 +39,10 @@ class RunningCall:
     """What the pipeline's scheduler takes the network's answer for."""
     zero_is_nothing: bool
     """Whether no negative prompt is zeros here and an empty one is not (SDXL's `force_zeros_for_empty_prompt`)."""
+    images: int | None
+    """How many images it makes: the rows of its latents; None where it names none."""
+    step: Any
+    """An object of its own for every step of the sampler; None where it names none."""
 
     def check(self, adapter: str, guidance_range: tuple[float, float], prediction_type: str) -> None:
         """The user asks for nothing that an adapter cannot give.
@@ -47,10 +51,11 @@ class RunningCall:
             InputError: what it is, and what to do.
         """
         for name in (*self.defaults, *self.arguments):
-            nothing = self.defaults.get(name)
-            value, nothing = self.arguments.get(name, nothing), _OFF.get(name, nothing)
+            default = self.defaults.get(name)
+            value, nothing = self.arguments.get(name, default), _OFF.get(name, default)
             if (name in _OFF or name.startswith(_NEGATIVE)) and not self._says_nothing(value, nothing):
-                raise InputError(f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}: drop it; {FOR_CFG}")
+                advice = "drop it" if self._says_nothing(default, nothing) else f"give {name}={nothing!r}"
+                raise InputError(f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}: {advice}; {FOR_CFG}")
         if self.prediction_type != prediction_type:
             raise InputError(
                 f"{self.classes[0]}: its scheduler expects {self.prediction_type}, adapter {adapter!r} was trained for "
@@ -80,21 +85,42 @@ def prediction_type_of(scheduler: Any) -> str:
 
 
 def running_call() -> RunningCall | None:
-    """The innermost pipeline call on this thread's stack, None where a network is called by other means."""
+    """The innermost pipeline call on this thread's stack, None where a network is called by other means.
+
+    Raises:
+        InputError: the pipeline is a modular one, whose guider makes the passes.
+    """
     from diffusers import DiffusionPipeline
 
+    frames: list[FrameType] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name == "__call__" and isinstance(pipe := frame.f_locals.get("self"), DiffusionPipeline):
-            return _read(pipe, frame)
+        frames.append(frame)
+        if frame.f_code.co_name == "__call__":
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, DiffusionPipeline):
+                return _read(owner, frame, frames)
+            if is_modular(owner):
+                raise InputError(
+                    f"{type(owner).__name__} is part of a modular pipeline, whose guider guides by passes of its own: "
+                    f"an adapter guides classic pipelines, e.g. StableDiffusionXLPipeline(**components); {FOR_CFG}"
+                )
         frame = frame.f_back
     return None
 
 
-def _read(pipe: Any, frame: FrameType) -> RunningCall:
+def is_modular(thing: Any) -> bool:
+    """Whether this is one of diffusers' modular pipelines or blocks; nothing is while nobody has imported them."""
+    module = sys.modules.get("diffusers.modular_pipelines.modular_pipeline")
+    return module is not None and isinstance(thing, module.ModularPipeline | module.ModularPipelineBlocks)
+
+
+def _read(pipe: Any, frame: FrameType, frames: list[FrameType]) -> RunningCall:
+    """What the call in `frame` is; `frames` are those from the network up to it."""
     defaults = _defaults(type(pipe), frame.f_code)  # type: ignore[arg-type]
     scale = getattr(pipe, "_guidance_scale", frame.f_locals.get("guidance_scale"))
     classes = tuple(kind.__name__ for kind in type(pipe).__mro__)
+    latents = _variable(pipe, frames, "latents")
     return RunningCall(
         classes,
         1.0 if scale is None else float(scale),
@@ -102,7 +128,15 @@ def _read(pipe: Any, frame: FrameType) -> RunningCall:
         defaults,
         prediction_type_of(pipe.scheduler),
         bool(pipe.config.get("force_zeros_for_empty_prompt")),
+        len(latents) if isinstance(latents, Tensor) and latents.ndim else None,
+        _variable(pipe, frames, "t"),
     )
+
+
+def _variable(pipe: Any, frames: list[FrameType], name: str) -> Any:
+    """A variable of the pipeline's own functions, the outermost one that has it; None where none has."""
+    variables = (frame.f_locals for frame in reversed(frames))
+    return next((found[name] for found in variables if found.get("self") is pipe and name in found), None)
 
 
 def _given(frame: FrameType, names: tuple[str, ...]) -> dict[str, Any]:
