@@ -17,7 +17,8 @@ from agd_core.errors import InputError
 from agd_core.safe_files import confined, open_regular, parse_json, printable, read_bytes
 
 FILE = "checksums.json"
-_MANIFEST = "manifest.json"
+LISTS = (FILE, "manifest.json")
+"""What the list of a folder may be called: an artefact's is its manifest."""
 _FORM, _FORMAT_VERSION = "agd-checksums", 1
 _SEAL = "seal"
 _AGAIN = "copy the folder again, or publish it again with the command in its README.md"
@@ -44,7 +45,10 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_sealed(content: Mapping[str, Any]) -> bool:
     """Whether data carries the seal that belongs to it; data without any does not."""
-    return content.get(_SEAL) == _digest_of({name: value for name, value in content.items() if name != _SEAL})
+    try:
+        return bool(content.get(_SEAL) == _digest_of({name: value for name, value in content.items() if name != _SEAL}))
+    except (ValueError, TypeError):  # NaN, or a text that is no Unicode
+        return False
 
 
 def sums_of(folder: Path, names: Iterable[str]) -> dict[str, Sum]:
@@ -114,7 +118,7 @@ def require_intact(folder: Path, names: Iterable[str], most: int) -> None:
     Raises:
         InputError: the list is damaged, or one of these files is missing in it or is another one.
     """
-    if (sums := read_sums(folder, (FILE, _MANIFEST))) is None:
+    if (sums := read_sums(folder, LISTS)) is None:
         return
     for name in names:
         if name not in sums:

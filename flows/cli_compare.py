@@ -20,7 +20,10 @@ Places = Annotated[
 Allow = Annotated[
     list[str] | None,
     typer.Option(
-        "--allow", metavar="FIELD", help=f"Compare although this part of the protocol differs: {', '.join(FIELDS)}."
+        "--allow",
+        metavar="FIELD",
+        help=f"Compare although this part of the protocol differs: {', '.join(FIELDS)}; or, with `edited`, "
+        "numbers that are not as a run wrote them.",
     ),
 ]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="Only this metric, e.g. fd.")]

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agd_core.comparing.comparison import Choice, compare, require_comparable
+from agd_core.comparing.comparison import EDITED, Choice, compare, require_comparable
 from agd_core.comparing.judging import overall
 from agd_core.comparing.row_pairs import Source
 from agd_core.errors import InputError
-from flows.results import read_rows
+from flows.results import read_results
 
 _LABELS = string.ascii_uppercase
 
@@ -25,7 +25,10 @@ def compared(places: Sequence[Path], choice: Choice) -> dict[str, Any]:
     """
     if not 2 <= len(places) <= len(_LABELS):
         raise InputError(f"compare takes two results or more, at most {len(_LABELS)}; got {len(places)}")
-    sources = [Source(label, str(place), read_rows(place)) for label, place in zip(_LABELS, places, strict=False)]
+    results = [read_results(place, EDITED in choice.allowed) for place in places]
+    sources = [
+        Source(*read) for read in zip(_LABELS, map(str, places), (found.rows for found in results), strict=False)
+    ]
     comparisons, lacking = compare(sources, choice)
     require_comparable(comparisons)
     printed = [comparison.as_dict() for comparison in comparisons]
@@ -35,7 +38,7 @@ def compared(places: Sequence[Path], choice: Choice) -> dict[str, Any]:
         "comparisons": printed,
         "lacking": lacking,
         "allowed": list(dict.fromkeys(text for item in printed for text in item["allowed"])),
-        "notes": _notes(printed),
+        "notes": [*_notes(printed), *dict.fromkeys(found.doubt for found in results if found.doubt)],
     }
 
 

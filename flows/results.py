@@ -1,98 +1,105 @@
 """Results that lie in a folder: the rows of its metrics.json, checked before anything is compared."""
 
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-
 from agd_core.adapter_files import WEIGHTS
+from agd_core.checksums import LISTS, is_sealed, read_sums, require_intact
 from agd_core.digest import file_digest
-from agd_core.errors import InputError, first_line
-from agd_core.metrics.base import Better
+from agd_core.errors import InputError
 from agd_core.report.rows import Row
+from agd_core.safe_files import MOST_JSON_BYTES, printable, read_json, require_regular
+from flows.published import METRICS
+from flows.stored_rows import check_rows
 
-METRICS = "metrics.json"
-"""Lies in an output folder, in a report's artefact and beside a published adapter."""
-
-
-class _StoredScore(BaseModel):
-    value: float | None
-    better: Better
-    standard_error: float | None
-    low: float | None
-    high: float | None
-    warnings: list[str]
-
-
-class _StoredRow(BaseModel):
-    name: str
-    method: str
-    guidance_scale: float
-    teacher_scale: float
-    scheduler: str
-    steps: int
-    nfe: float
-    adapter_parameters: int
-    scores: dict[str, _StoredScore]
-    protocol: dict[str, Any]
-
-
+_PARTS = ("rows", "curve", "all_rows")
 _NEW = {"scores", "protocol"}
-_ROWS = TypeAdapter(list[_StoredRow])
 
 
-def read_rows(place: Path) -> Sequence[Row]:
+@dataclass(frozen=True)
+class Results:
+    """What a metrics.json says."""
+
+    rows: Sequence[Row]
+    doubt: str | None
+    """Why it may not be what a run wrote, in words; None where its seal or the checksums beside it prove it."""
+
+
+def read_results(place: Path, allow_edited: bool = False) -> Results:
     """Every row of a metrics.json or sweep.json once: the headline, the step curve, then all other points.
 
     Args:
         place: the file, or a folder that holds it.
+        allow_edited: take a file that is not as a run wrote it, with a doubt.
 
     Raises:
-        InputError: nothing there, not readable, without evaluated rows, made before rows had a protocol, or
-            measured with other weights than lie beside it.
+        InputError: nothing there, not readable, edited, without evaluated rows, made before rows had a protocol, with
+            numbers that no run writes, or measured with other weights than lie beside it.
     """
     path = _file(place)
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        rows = _once([*metrics["rows"], *metrics.get("curve", ()), *metrics.get("all_rows", ())])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} holds no readable results: {type(error).__name__}: {first_line(error)}") from error
+        metrics = read_json(path)
+    except InputError as error:
+        raise InputError(f"{printable(path)} holds no readable results: {error}") from error
+    rows = _once(metrics, path)
     if any(isinstance(row, dict) and not (row.keys() >= _NEW and row["protocol"]) for row in rows):
-        raise InputError(f"{path} was made before protocols were recorded; evaluate again")
-    _check(rows, path)
+        raise InputError(f"{printable(path)} was made before protocols were recorded; evaluate again")
+    doubt = _doubt(metrics, path, allow_edited)
+    try:
+        check_rows(rows)
+    except InputError as error:
+        raise InputError(f"{printable(path)} holds no readable results: {error}") from error
     if not any(row["scores"] for row in rows):
-        raise InputError(f"{path} has no evaluated rows")
+        raise InputError(f"{printable(path)} has no evaluated rows")
     _check_weights(metrics, path)
-    return cast(Sequence[Row], rows)
+    return Results(cast(Sequence[Row], rows), doubt)
+
+
+def _doubt(metrics: dict[str, Any], path: Path, allow_edited: bool) -> str | None:
+    if "seal" in metrics:
+        edited = None if is_sealed(metrics) else "its seal does not fit"
+    else:
+        try:
+            if path.name not in (read_sums(path.parent, LISTS) or {}):
+                return f"{printable(path)} has no seal and no checksums: of an older version, or not written by a run"
+            require_intact(path.parent, (path.name,), MOST_JSON_BYTES)
+            return None
+        except InputError as error:
+            edited = str(error)
+    if edited and not allow_edited:
+        raise InputError(
+            f"{printable(path)} was edited or damaged since a run wrote it ({edited}); run its command again, or "
+            "compare it nevertheless with --allow edited"
+        )
+    return f"{printable(path)} was edited or damaged since a run wrote it ({edited})" if edited else None
 
 
 def _file(place: Path) -> Path:
     if not place.exists():
         raise InputError(f"{place}: no such file or folder")
     path = place / METRICS if place.is_dir() else place
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError(f"{place} holds no {METRICS}; `agd evaluate` writes one")
     return path
 
 
-def _once(rows: list[Any]) -> list[Any]:
+def _once(metrics: Any, path: Path) -> list[Any]:
     """Equal rows once, in the order of their first."""
-    return list({json.dumps(row, sort_keys=True): row for row in rows}.values())
+    known = isinstance(metrics, dict) and "rows" in metrics
+    parts: list[Any] = [metrics.get(part, []) for part in _PARTS] if known else []
+    if not parts or not all(isinstance(part, list) for part in parts):
+        raise InputError(f"{printable(path)} holds no readable results: no object with lists of rows")
+    return list({json.dumps(row, sort_keys=True): row for part in parts for row in part}.values())
 
 
 def _check_weights(metrics: dict[str, Any], path: Path) -> None:
     """Numbers beside an adapter must be those of that adapter."""
     weights = path.parent / WEIGHTS
+    if os.path.lexists(weights):
+        require_regular(weights)
     if weights.is_file() and file_digest(weights) != metrics.get("weights_sha256"):
         raise InputError(f"{path} was not measured with the {WEIGHTS} beside it; evaluate again")
-
-
-def _check(rows: list[Any], path: Path) -> None:
-    try:
-        _ROWS.validate_python(rows)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path} holds no readable results: rows.{where}: {first['msg']}") from error

@@ -3,6 +3,7 @@
 import json
 
 from agd_core.protocol import Protocol
+from agd_core.report.rows import plain
 
 LIBRARIES = {"torch": "2.15.0", "diffusers": "0.42.1", "torch-fidelity": "0.4.0", "numpy": "2.4.6"}
 PROTOCOL = Protocol(
@@ -70,5 +71,7 @@ def row(name="agd-offset", measured=None, scale=2.0, steps=20, method=None, **pr
 def write(folder, *rows, curve=()):
     """An output folder with these rows; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps({"rows": rows, "curve": curve, "protocol": {}, "artefacts": {}}))
+    (folder / "metrics.json").write_text(
+        json.dumps(plain({"rows": rows, "curve": curve, "protocol": {}, "artefacts": {}}))
+    )
     return folder

@@ -10,6 +10,8 @@ from agd_core.errors import InputError
 from agd_core.protocol import FIELDS
 from agd_core.report.rows import Row
 
+EDITED = "edited"
+"""Allowed beside the fields of the protocol: numbers that are not as a run wrote them."""
 _NOISE_FIELDS = ("seed", "base_digest")
 
 
@@ -31,8 +33,9 @@ class Choice:
             InputError: a field or metric that does not exist.
         """
         for name in self.allowed:
-            if name.partition(".")[0] not in FIELDS:
-                raise InputError(f"--allow {name}: a protocol has no such field; allowed: {', '.join(FIELDS)}")
+            if name.partition(".")[0] not in (*FIELDS, EDITED):
+                allowed = ", ".join((*FIELDS, EDITED))
+                raise InputError(f"--allow {name}: a protocol has no such field; allowed: {allowed}")
         measured = dict.fromkeys(name for source in sources for row in source.rows for name in row["scores"])
         for name in self.metrics:
             if name not in measured:

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from agd_core.adapter_files import WEIGHTS
+from agd_core.checksums import as_text, seal, sums_of
 from flows.cli import app
-from flows.results import read_rows
+from flows.results import read_results
 from tests.result_rows import row, score, scores, write
 
 AGD = [sys.executable, "-m", "flows.cli"]
@@ -113,7 +114,7 @@ def test_every_point_of_a_sweep_is_compared_and_once(tmp_path):
         metrics = json.loads((folder / "metrics.json").read_text())
         places.append(folder / "sweep.json")
         places[-1].write_text(json.dumps(metrics | {"all_rows": rows}))
-        assert [item["name"] for item in read_rows(places[-1])] == ["agd-offset"] * 4
+        assert [item["name"] for item in read_results(places[-1]).rows] == ["agd-offset"] * 4
     found = [
         (item["other"]["scheduler"], item["other"]["steps"], item["other"]["teacher_scale"])
         for item in as_json(*places)["comparisons"]
@@ -184,13 +185,16 @@ OLD = {"name": "agd-offset", "method": "agd-offset", "guidance_scale": 2, "steps
     ("content", "message"),
     [
         (None, "holds no metrics.json; `agd evaluate` writes one"),
-        ("{", "metrics.json holds no readable results: JSONDecodeError: "),
-        ("[]", "metrics.json holds no readable results: TypeError: "),
-        ("{}", "metrics.json holds no readable results: KeyError: 'rows'"),
+        ("{", "metrics.json is no JSON: "),
+        ("[]", "metrics.json holds no readable results: no object with lists of rows"),
+        ("{}", "metrics.json holds no readable results: no object with lists of rows"),
         (json.dumps({"rows": []}), "metrics.json has no evaluated rows"),
         (json.dumps({"rows": [row(measured={})]}), "metrics.json has no evaluated rows"),
         (json.dumps({"rows": [OLD]}), "metrics.json was made before protocols were recorded; evaluate again"),
-        (json.dumps({"rows": [3]}), "metrics.json holds no readable results: rows.0: Input should be a valid "),
+        (
+            json.dumps({"rows": [3]}),
+            "metrics.json holds no readable results: rows.0: must be a section of settings, got 3",
+        ),
         (
             json.dumps({"rows": [row(measured={"fd": {**score(1.0), "value": "x"}})]}),
             "metrics.json holds no readable results: rows.0.scores.fd.value: Input should be a valid number",
@@ -209,6 +213,115 @@ def test_bad_input_is_one_clear_line(a, tmp_path, content, message):
         assert result.stderr.count("\n") == 1
         assert str(bad) in result.stderr
         assert message in result.stderr
+
+
+def changed(metric="fd", **values):
+    return {"measured": scores() | {metric: score(0.5) | values}}
+
+
+ABSURD = {
+    "rows.0.scores.fd.value: ": [changed(value=value) for value in (True, "1", [], 1e300, 10**30)],
+    "rows.0.scores.fd.standard_error: ": [changed(standard_error=value) for value in (-0.1, 1e300, "0")],
+    "rows.0.scores.fd.better: ": [changed(better="sideways")],
+    "rows.0.scores.fd.warnings": [changed(warnings=value) for value in (None, [1], "w")],
+    "scores.fd: low 2 is above high 1": [changed(low=2.0, high=1.0)],
+    "scores.fd.value is -5, which no fd can be": [changed(value=-5.0)],
+    "scores.accuracy.value is 250,": [changed("accuracy", value=250.0, better="higher")],
+    "scores.recall.value is -0.1,": [changed("recall", value=-0.1, better="higher")],
+    "scores.ssim.value is 3,": [changed("ssim", value=3.0, better="higher")],
+    "rows.0.protocol.images: ": [{"images": value} for value in (0, -1, True, "1000", 1000.0, 10**20)],
+    "rows.0.protocol.reference.images: ": [{"reference": {"images": 0}}],
+    "rows.0.protocol.libraries": [{"libraries": {"torch": 2}}],
+    "rows.0.protocol.settings: ": [{"settings": 3}],
+    "rows.0.protocol.seed: ": [{"seed": None}],
+    "rows.0.steps: ": [{"steps": value} for value in (0, True, 10**30)],
+    "rows.0.guidance_scale: ": [{"scale": value} for value in (True, 1e300)],
+}
+
+
+@pytest.mark.parametrize(("message", "change"), [(key, value) for key, values in ABSURD.items() for value in values])
+def test_numbers_that_no_run_writes_are_refused_by_row_and_field(a, tmp_path, message, change):
+    result = compare(a, write(tmp_path / "absurd", row(**change)))
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("nfe", "NaN", "rows.0.nfe: "),
+        ("nfe", "-Infinity", "rows.0.nfe: "),
+        ("nfe", "0", "rows.0.nfe: "),
+        ("nfe", "9" * 5000, "no JSON"),
+        ("nfe", "9" * 400, "rows.0.nfe: "),
+        ("steps", "21", "rows.0 (agd-offset): protocol.steps is 20, the row has 21"),
+        ("scheduler", '"euler"', "protocol.scheduler is 'ddim', the row has 'euler'"),
+        ("teacher_scale", "3.0", "protocol.guidance_scale is 2.0, the row has 3.0"),
+        ("adapter_parameters", "-1", "rows.0.adapter_parameters: "),
+        ("name", "3", "rows.0.name: "),
+        ("name", '"a", "name": "b"', "stands twice"),
+        ("name", "[" * 100_000, "deeper"),
+        ("protocol", "[1]", "rows.0.protocol: "),
+        ("scores", "[1]", "rows.0.scores: "),
+    ],
+)
+def test_texts_that_no_run_writes_are_refused(a, tmp_path, field, text, message):
+    place = write(tmp_path / "absurd", row())
+    found = json.loads((place / "metrics.json").read_text())
+    found["rows"][0][field] = "PLACE"
+    (place / "metrics.json").write_text(json.dumps(found).replace('"PLACE"', text))
+    result = compare(a, place)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.stderr
+    assert message in result.stderr
+
+
+def sealed(place, fd=None):
+    """Seal a folder's numbers as a run does, then change one if asked to."""
+    path = place / "metrics.json"
+    metrics = seal(json.loads(path.read_text()))
+    if fd is not None:
+        metrics["rows"][-1]["scores"]["fd"]["value"] = fd
+    path.write_text(json.dumps(metrics))
+    return place
+
+
+def listed(place, fd=None):
+    """The same for numbers without a seal that checksums beside them vouch for."""
+    path = place / "metrics.json"
+    (place / "checksums.json").write_bytes(as_text(sums_of(place, ["metrics.json"])))
+    if fd is not None:
+        metrics = json.loads(path.read_text())
+        metrics["rows"][-1]["scores"]["fd"]["value"] = fd
+        path.write_text(json.dumps(metrics))
+    return place
+
+
+@pytest.mark.parametrize("prove", [sealed, listed])
+def test_edited_numbers_are_refused_until_that_is_allowed(a, b, prove):
+    prove(a)
+    assert not any("seal" in note or "edited" in note for note in as_json(a, prove(b))["notes"])
+    prove(b, fd=0.1)
+    refused = compare(a, b)
+    assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert f"{b / 'metrics.json'} was edited or damaged since a run wrote it" in refused.stderr
+    found = as_json(a, b, "--allow", "edited")
+    assert found["comparisons"][0]["metrics"]["fd"]["other"]["value"] == 0.1
+    assert [note for note in found["notes"] if "was edited or damaged since a run wrote it" in note]
+    assert "note: " + str(b / "metrics.json") + " was edited" in compare(a, b, "--allow", "edited").stdout
+
+
+def test_numbers_that_nothing_proves_are_compared_with_a_note(a, b):
+    notes = as_json(sealed(a), b)["notes"]
+    assert (
+        notes[-1] == f"{b / 'metrics.json'} has no seal and no checksums: of an older version, or not written by a run"
+    )
+
+
+def test_a_pipe_instead_of_numbers_is_not_waited_for(a, tmp_path):
+    os.mkfifo(tmp_path / "metrics.json")
+    for place in (tmp_path, tmp_path / "metrics.json"):
+        result = compare(a, place)
+        assert (result.exit_code, "is no regular file but a named pipe" in result.stderr) == (2, True)
 
 
 def test_too_few_places_and_places_that_are_not_there(a, tmp_path):

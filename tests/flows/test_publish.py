@@ -10,7 +10,7 @@ from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from flows.presets import load_config
 from flows.published import ADAPTER_FILES, ADAPTERS, publish_file
-from flows.results import read_rows
+from flows.results import read_results
 from flows.stages import publish
 from flows.stages import report as stage
 from flows.workplace import Workplace
@@ -54,7 +54,7 @@ def test_numbers_lie_beside_their_weights_without_nan(published):
     assert metrics["weights_sha256"] == file_digest(folder / WEIGHTS)
     assert [item["scores"]["accuracy"]["value"] for item in metrics["rows"]] == [None] * 3
     assert "no number" in (folder / "README.md").read_text()
-    assert len(read_rows(folder)) == 3
+    assert len(read_results(folder).rows) == 3
 
 
 @pytest.mark.parametrize("torn", [0, 1, 2, 3, 4])
