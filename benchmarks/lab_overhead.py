@@ -8,6 +8,7 @@ the run, from Running to Completed, which has no imports either; and, beside it,
 
 import argparse
 import os
+import secrets
 import signal
 import socket
 import statistics
@@ -21,6 +22,7 @@ from typing import Any
 import httpx
 
 START_SECONDS = 180.0
+PASSWORD = secrets.token_urlsafe()
 IN_PROCESS = """
 import json, sys, time
 from pathlib import Path
@@ -55,7 +57,10 @@ def in_lab(url: str, preset: str, overrides: list[str], output: Path) -> tuple[f
 
 def ask(url: str, body: Any = None) -> Any:
     """A GET, or a POST of JSON; the answer's JSON."""
-    answer = httpx.get(url, timeout=60) if body is None else httpx.post(url, json=body, timeout=60)
+    auth = ("agd", PASSWORD)
+    answer = (
+        httpx.get(url, auth=auth, timeout=60) if body is None else httpx.post(url, auth=auth, json=body, timeout=60)
+    )
     return answer.raise_for_status().json()
 
 
@@ -73,6 +78,7 @@ def main() -> None:
         with printed.open("wb") as out:
             command = [sys.executable, "-m", "flows.cli", "up", "--port", str(port), "--home", str(folder / "home")]
             environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+            environment["PREFECT_SERVER_API_AUTH_STRING"] = f"agd:{PASSWORD}"
             lab = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment)
         try:
             deadline = time.monotonic() + START_SECONDS

@@ -100,12 +100,13 @@ def by_hand(home: Path, work: Path, database: str) -> dict[str, Any]:
     }
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     with ExitStack() as stack:
-        options = {"cwd": ROOT, "env": client_side | server_side}
-        stack.enter_context(process([*prefect, "server", "start", "--port", str(port)], home / "server.txt", **options))
+        options = {"cwd": ROOT, "env": client_side | server_side | {"PREFECT_SERVER_API_PORT": str(port)}}
+        server = [sys.executable, "-m", "flows.lab.server_process"]
+        stack.enter_context(process(server, home / "server.txt", **options))
         wait_for(lambda: answer(f"{url}/api/health") == 200)
         for line in (*BY_HAND, "deploy --all"):
             subprocess.run([*prefect, *line.split()], cwd=ROOT, env=client_side, check=True, stdout=subprocess.DEVNULL)
-        worker = [*prefect, "worker", "start", "--pool", "gpu", "--name", "gpu0"]
+        worker = [sys.executable, "-m", "flows.lab.worker", "worker", "start", "--pool", "gpu", "--type", "process"]
         stack.enter_context(process(worker, home / "worker.txt", cwd=ROOT, env=client_side))
         return named("by hand", look(url))
 
@@ -122,7 +123,8 @@ def look(url: str) -> dict[str, Any]:
         "health without password": answer(f"{url}/api/health"),
         "api without password": answer(f"{url}/api/flows/count", {}),
         "api with password": answer(f"{url}/api/flows/count", {}, PASSWORD),
-        "UI asks for": json.loads(ask(f"{url}/ui-settings"))["auth"],
+        "UI without password": answer(f"{url}/v2/"),
+        "UI with password": answer(f"{url}/v2/", password=PASSWORD),
         "run": state(),
     }
 

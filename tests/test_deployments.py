@@ -19,12 +19,12 @@ DOCKER, KUBERNETES = ROOT / "deployments" / "docker", ROOT / "deployments" / "ku
 TEMPLATES = [DOCKER / "job-template.json", KUBERNETES / "job-template.json"]
 SOURCES = [*ROOT.glob("flows/**/*.py"), *ROOT.glob("storage/**/*.py")]
 LEASES = "/leases"
+ENGINE = "python -m flows.lab.engine"
 PLACEHOLDER = re.compile(r"{{ *([\w.]+) *}}")
 NOT_RUN = re.compile(r"NOT (run|built|applied)")
 ELSEWHERE_READ = {
     "HF_HOME",  # huggingface_hub
     "PYTHONUNBUFFERED",
-    "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR",  # prefect.cli.flow_run, which reads it without a setting
 }
 """Beside the settings of Prefect and what our sources name."""
 
@@ -61,8 +61,12 @@ def instructions() -> list[tuple[str, str]]:
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines())]
 
 
+def instructions_of(kind: str) -> list[str]:
+    return [rest for word, rest in instructions() if word == kind]
+
+
 def image_environment() -> dict[str, str]:
-    pairs = [pair for word, rest in instructions() if word == "ENV" for pair in rest.split()]
+    pairs = [pair for rest in instructions_of("ENV") for pair in rest.split()]
     return dict(pair.split("=", 1) for pair in pairs)
 
 
@@ -85,10 +89,26 @@ def test_every_entrypoint_is_a_flow_and_runs_in_a_queue_that_the_lab_makes(deplo
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.parent.name)
-def test_a_template_uses_the_variables_that_it_has(path):
-    variables = template(path)["variables"]["properties"]
-    used = set(PLACEHOLDER.findall(json.dumps(template(path)["job_configuration"])))
-    assert used == set(variables)
+def test_a_run_can_set_nothing_of_its_container(path):
+    """No variable, no placeholder, and no `env` that Prefect would merge a run's own into."""
+    assert template(path)["variables"]["properties"] == {}
+    assert PLACEHOLDER.findall(json.dumps(template(path)["job_configuration"])) == []
+    assert "env" not in template(path)["job_configuration"]
+    assert template(path)["job_configuration"]["command"] == ENGINE
+
+
+def test_containers_hold_no_rights_that_they_do_not_need():
+    assert instructions_of("USER") == ["agd"]
+    for service in ("lab", "worker"):
+        assert compose()["services"][service]["cap_drop"] == ["ALL"]
+        assert compose()["services"][service]["security_opt"] == ["no-new-privileges:true"]
+    created = template(TEMPLATES[0])["job_configuration"]["container_create_kwargs"]
+    assert (created["cap_drop"], created["security_opt"]) == (["ALL"], ["no-new-privileges"])
+    for pod in (pod_of_a_run(), manifest("Deployment")["spec"]["template"]["spec"]):
+        assert pod["securityContext"]["runAsNonRoot"]
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert [source["secretRef"]["name"] for source in container["envFrom"]] == ["agd-lab"]
 
 
 def test_no_deployment_asks_for_more_than_a_place_in_a_queue():
@@ -96,21 +116,10 @@ def test_no_deployment_asks_for_more_than_a_place_in_a_queue():
     assert {key for d in deployments() for key in d["work_pool"]} == {"name", "work_queue_name"}
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.parent.name)
-def test_a_variables_default_is_of_its_type(path):
-    kinds = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
-    for name, variable in template(path)["variables"]["properties"].items():
-        if "default" in variable:
-            assert type(variable["default"]) is kinds[variable["type"]], name
-            assert variable["default"] in variable.get("enum", [variable["default"]])
-
-
 def test_every_environment_variable_is_read_by_somebody():
     services = {name: service for name, service in compose()["services"].items() if name != "database"}
     named = {name for service in services.values() for name in service["environment"]} | set(image_environment())
-    named |= {
-        name for path in TEMPLATES for name in template(path)["variables"]["properties"]["env"].get("default", {})
-    }
+    named |= {entry["name"] for entry in pod_of_a_run()["containers"][0]["env"]}
     named |= {entry["name"] for entry in manifest("Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert {"PREFECT_API_URL", "AGD_LEASE_FOLDER", "AWS_ENDPOINT_URL"} <= named
     assert {name for name in named if not is_read(name)} == set()
@@ -144,7 +153,7 @@ def test_containers_that_share_a_gpu_share_its_lease(monkeypatch):
     for name in ("lab", "worker"):
         mounts = [mount for mount in compose()["services"][name]["volumes"] if isinstance(mount, dict)]
         assert [(mount["type"], mount["target"]) for mount in mounts] == [("bind", LEASES)]
-    volumes = template(TEMPLATES[0])["variables"]["properties"]["volumes"]["default"]
+    volumes = template(TEMPLATES[0])["job_configuration"]["volumes"]
     assert [volume for volume in volumes if volume.startswith("/") and volume.endswith(f":{LEASES}")]
     pod = pod_of_a_run()
     (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == LEASES]
@@ -152,8 +161,7 @@ def test_containers_that_share_a_gpu_share_its_lease(monkeypatch):
 
 
 def test_a_run_gets_a_gpu_and_nothing_but_a_run_does():
-    assert pod_of_a_run()["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "{{ gpus }}"
-    assert template(TEMPLATES[1])["variables"]["properties"]["gpus"]["default"] == 1
+    assert pod_of_a_run()["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "gpu" not in json.dumps(manifest("Deployment")["spec"]["template"]["spec"]["containers"][0]["resources"])
     assert template(TEMPLATES[0])["job_configuration"]["container_create_kwargs"]["device_requests"]
     assert compose()["services"]["lab"]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
@@ -162,29 +170,36 @@ def test_a_run_gets_a_gpu_and_nothing_but_a_run_does():
 
 def test_kubernetes_names_agree():
     names = {part["kind"]: part["metadata"]["name"] for part in manifests()}
-    variables = template(TEMPLATES[1])["variables"]["properties"]
+    job = template(TEMPLATES[1])["job_configuration"]
     worker = manifest("Deployment")["spec"]["template"]
     binding = manifest("RoleBinding")
     assert {part["metadata"]["namespace"] for part in manifests() if part["kind"] != "Namespace"} == {
         names["Namespace"]
     }
-    assert variables["namespace"]["default"] == names["Namespace"]
-    assert variables["outputs_claim"]["default"] == names["PersistentVolumeClaim"]
+    assert {job["namespace"], job["job_manifest"]["metadata"]["namespace"]} == {names["Namespace"]}
+    claims = [
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod_of_a_run()["volumes"]
+        if len(volume) == 2 and "persistentVolumeClaim" in volume
+    ]
+    assert claims == [names["PersistentVolumeClaim"]]
     assert binding["roleRef"]["name"] == names["Role"]
     assert binding["subjects"][0]["name"] == worker["spec"]["serviceAccountName"] == names["ServiceAccount"]
-    assert variables["secret"]["default"] == worker["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"]
+    assert (
+        pod_of_a_run()["containers"][0]["envFrom"][0]["secretRef"]["name"]
+        == worker["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"]
+    )
     assert manifest("Deployment")["spec"]["selector"]["matchLabels"] == worker["metadata"]["labels"]
 
 
 def test_the_workers_poll_the_pool_of_prefect_yaml():
     started = [compose()["services"]["worker"]["command"]]
     started += [manifest("Deployment")["spec"]["template"]["spec"]["containers"][0]["command"]]
-    assert [(command[:3], command[command.index("--pool") + 1]) for command in started] == [
-        (["prefect", "worker", "start"], POOL)
-    ] * 2
+    assert [command[command.index("--pool") + 1] for command in started] == [POOL] * 2
+    assert started[0][:5] == ["python", "-m", "flows.lab.worker", "worker", "start"]
 
 
-def test_the_image_holds_what_the_package_needs_and_does_not_run_as_root():
+def test_the_image_holds_what_the_package_needs():
     copied = [source for word, rest in instructions() if word == "COPY" for source in rest.split()[:-1]]
     sent = [line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"]
     assert sorted(copied) == sorted(sent)
@@ -193,7 +208,6 @@ def test_the_image_holds_what_the_package_needs_and_does_not_run_as_root():
     packaged = [*re.findall(r'^"([\w./-]+)" = "flows/', build, re.M), "README.md", "LICENSE", "pyproject.toml"]
     assert len(packaged) > 3
     assert {path.split("/")[0] for path in packaged} <= set(copied)
-    assert [rest for word, rest in instructions() if word == "USER"] == ["agd"]
 
 
 def test_every_file_says_what_was_not_run():
