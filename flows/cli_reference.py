@@ -78,7 +78,7 @@ def _write(config: EvaluateConfig, file: Path, place: Workplace) -> dict[str, An
     if extractor is None:
         raise InputError("evaluate.extractor=none sees nothing in images; name an extractor")
     artefact = reference_artefact(config, extractor, place)
-    write_bytes((artefact.path / REFERENCE).read_bytes(), file)
+    write_bytes(artefact.read(REFERENCE), file)
     made = read_reference(file, extractor)
     return {
         "file": str(file),

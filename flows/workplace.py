@@ -17,7 +17,7 @@ from agd_core.safe_files import confined, printable
 from flows.device_lease import hold_device
 from flows.file_lock import opened_lock, try_lock, wait_until
 from storage.artefacts import FOLDER, Artefact, ArtefactStore
-from storage.walking import links_below
+from storage.walking import strangers_below
 
 _CHECKSUM_BYTES = 64 << 20
 _MEGABYTE = 1e6
@@ -123,7 +123,8 @@ class Workplace:
         """Hold the artefact's file lock; the kernel frees it when its holder dies.
 
         Raises:
-            InputError: a link is on the way or inside: the folder may come from anybody, and work would follow it out.
+            InputError: a link is on the way, or something inside is no file: the folder may come from anybody, and work
+                would follow it out or wait for ever.
         """
         confined(self.output, f"{FOLDER}/{artefact.path.name}").mkdir(parents=True, exist_ok=True)
         with opened_lock(artefact.path.parent / f".{artefact.path.name}.lock") as lock:
@@ -132,8 +133,8 @@ class Workplace:
             )
             for abandoned in artefact.path.glob("*.partial"):  # by a run that was killed: nobody else works here now
                 abandoned.unlink()
-            if link := next(links_below(artefact.path), None):
-                raise InputError(f"{printable(link)} is a link, and no link inside an artefact is followed: delete it")
+            if stranger := next(strangers_below(artefact.path), None):
+                raise InputError(f"{printable(stranger)} is a link, a pipe or a device; no artefact has one: delete it")
             yield
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from agd_core.atomic import write_bytes
 from agd_core.digest import canonical_json, digest, file_digest
 from agd_core.errors import InputError
-from agd_core.safe_files import confined, printable, read_json, require_regular
+from agd_core.safe_files import confined, printable, read_bytes, read_json, require_regular
 from storage.walking import files_below, walk
 
 MANIFEST = "manifest.json"
@@ -25,6 +25,8 @@ SELF_CHECKED = "store"
 """A folder of this name inside an artefact has checksums of its own; the manifest leaves it out."""
 FORMAT_VERSION = 2
 _KEY_DIGITS = 16
+_MOST_BYTES = 2 << 30
+"""Of a file that is read as a whole: pages, pictures, adapters."""
 _Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 T = TypeVar("T")
 
@@ -141,6 +143,14 @@ class Artefact:
         manifest = self._read_manifest()
         files = manifest["files"] if manifest else {}
         return [name for name, entry in files.items() if self._file_problem(name, entry, None) and self._deleted(name)]
+
+    def read(self, name: str) -> bytes:
+        """One of its files.
+
+        Raises:
+            InputError: no such file.
+        """
+        return read_bytes(confined(self.path, name), _MOST_BYTES)
 
     def json(self, name: str, form: type[T]) -> T:
         """The content of one of its JSON files.

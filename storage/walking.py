@@ -33,6 +33,12 @@ def files_below(folder: Path) -> Iterator[Path]:
     return (Path(entry.path) for entry in walk(folder) if entry.is_file(follow_symlinks=False))
 
 
+def strangers_below(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is neither a folder nor a regular file: links, pipes, sockets, devices."""
+    entries = (entry for entry in walk(folder) if not entry.is_dir(follow_symlinks=False))
+    return (Path(entry.path) for entry in entries if not entry.is_file(follow_symlinks=False))
+
+
 def links_below(folder: Path) -> Iterator[Path]:
     """Every link below a folder, in no order."""
     return (Path(entry.path) for entry in walk(folder) if entry.is_symlink())

@@ -165,7 +165,7 @@ def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[
 
     artefact = replace(place, output=folder).produce(STAGE, identity, work, [EVALUATION])
     for name in (EVALUATION, GRID):
-        write_bytes((artefact.path / name).read_bytes(), folder / name)
+        write_bytes(artefact.read(name), folder / name)
     return _records(artefact)
 
 

@@ -110,7 +110,7 @@ def _publish(
     folder: Path,
 ) -> None:
     for name in FILES:
-        publish_file((artefact.path / name).read_bytes(), folder / name)
+        publish_file(artefact.read(name), folder / name)
     card = _card(config, adapter, artefact, rows, command, base_model)
     publish_file(render_card(card).encode(), folder / FILE)
 

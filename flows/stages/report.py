@@ -101,7 +101,7 @@ def report(made: Made, files: ReportFiles, place: Workplace) -> Artefact:
         title=f"write {files.page}",
     )
     for name in (files.page, files.metrics):
-        publish_file((artefact.path / name).read_bytes(), place.output / name)
+        publish_file(artefact.read(name), place.output / name)
     note_published(place.output, (files.page, files.metrics))
     return artefact
 

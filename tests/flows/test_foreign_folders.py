@@ -225,6 +225,7 @@ def prepared(gift):
 
 
 LINKS = {
+    "a pipe in the artefact": lambda folder, home: os.mkfifo(folder / "checkpoint.safetensors"),
     "a file of the artefact": lambda folder, home: (folder / "new.txt").symlink_to(home / "thesis.txt"),
     "a folder of the artefact": lambda folder, home: (folder / "deeper").symlink_to(home),
     "the artefact": lambda folder, home: (folder.rmdir(), folder.symlink_to(home)),
