@@ -1,16 +1,19 @@
 """`agd up`, by starting it."""
 
 import contextlib
+import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
+from httpx import ConnectError
 from typer.testing import CliRunner
 
 from agd_core.errors import InputError
@@ -19,7 +22,8 @@ from flows.cli import app
 from flows.lab.deploying import deploy_all, shipped
 from flows.lab.lab import Lab, LabError
 from flows.lab.pool import POOL, QUEUE_PRIORITIES
-from flows.lab.up import _Keeper
+from flows.lab.server import ServerDied
+from flows.lab.up import _await_predecessor, _Keeper, _who_is_up
 from tests.lab.lab_process import free_port, outer_environment, wait_for
 
 AUTOMATIONS = {"agd: a silent run has crashed", "agd: an adapter got worse"}
@@ -280,6 +284,68 @@ def test_five_quick_deaths_are_enough(tmp_path):
     assert len(lines) == 4
     with pytest.raises(LabError, match="the worker keeps dying"):
         keeper._count_death(keeper._worker)
+
+
+def ended(*command: str, kill: bool) -> subprocess.Popen:
+    """A process that has just ended, or been killed; nobody has waited for it."""
+    process = subprocess.Popen(command)
+    if kill:
+        process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    return process
+
+
+@pytest.mark.parametrize(
+    "error", [ServerDied("it ended"), LabError("prefect deploy failed"), ConnectError("refused")], ids=type
+)
+def test_a_server_that_is_killed_while_the_lab_starts_is_started_again(tmp_path, monkeypatch, error):
+    lines, starts = [], []
+    keeper = _Keeper(Lab(tmp_path, "127.0.0.1", 4200, tmp_path), None, lines.append, lambda: len(starts) > 1)
+    keeper._server._process = ended("sleep", "60", kill=True)
+
+    def start():
+        starts.append(1)
+        if len(starts) == 1:
+            raise error
+
+    monkeypatch.setattr(keeper, "_start", start)
+    monkeypatch.setattr(keeper, "_drain", lambda: None)
+    keeper.keep()
+    assert len(starts) == 2
+    assert lines == ["the server has died (SIGKILL); starting it again"]
+
+
+def test_a_server_that_ends_by_itself_while_the_lab_starts_is_not(tmp_path, monkeypatch):
+    keeper = _Keeper(Lab(tmp_path, "127.0.0.1", 4200, tmp_path), None, pytest.fail, never)
+    keeper._server._process = ended("false", kill=False)
+
+    def start():
+        raise ServerDied("the server did not start (exit code 1)")
+
+    monkeypatch.setattr(keeper, "_start", start)
+    with pytest.raises(ServerDied, match="did not start"):
+        keeper.keep()
+
+
+def test_a_start_that_is_killed_leaves_word_of_its_server(tmp_path, monkeypatch):
+    """The next `agd up` waits for that server's end, and does not take the lab for one that is up."""
+    (tmp_path / "agd").mkdir()
+    lab, lines = Lab(tmp_path, "127.0.0.1", 4200, tmp_path), []
+    keeper = _Keeper(lab, None, lines.append, never)
+    monkeypatch.setattr("flows.lab.up.await_server", lambda *arguments: None)
+    monkeypatch.setattr(keeper._server, "start", lambda: None)
+    with subprocess.Popen(["sleep", "60"]) as orphan:
+        keeper._server._process = orphan
+        keeper._start_server()
+        assert _who_is_up(lab).startswith("another `agd up` is starting")
+        waiting = threading.Thread(target=_await_predecessor, args=(lab, lines.append))
+        waiting.start()
+        wait_for(lambda: lines == ["waiting for the server of an `agd up` that was killed"])
+        assert waiting.is_alive()
+        orphan.kill()
+        orphan.wait()
+        waiting.join()
+    assert not (lab.folder / "up.json").exists()
 
 
 def test_a_home_that_cannot_be_written_to_is_one_line(tmp_path):
