@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 
 from agd_core.errors import InputError
+from agd_core.safe_files import open_regular
 
 CLASS_NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 IMAGE_SIZE = 32
+MOST_BYTES = 64 << 20
+"""Of one file, unpacked; the largest of the four has 47 MB."""
 _PADDING = 2
 _PREFIXES = {"train": "train", "test": "t10k"}
 
@@ -46,14 +49,19 @@ def to_signed(images: Tensor) -> Tensor:
 
 
 def _read_idx(path: Path, magic: int) -> np.ndarray:
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             f"Fashion-MNIST file {path} is missing; install the Debian package dataset-fashion-mnist "
             "or name a folder that holds its four idx files"
         )
     try:
-        with gzip.open(path) as file:
-            return _parse_idx(file.read(), magic)
+        with open_regular(path) as packed, gzip.open(packed) as file:
+            raw = file.read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+        return _parse_idx(raw, magic)
+    except InputError:
+        raise
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
         raise InputError(f"{path} is no intact idx file: {error}") from error
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agd_core.errors import InputError
+from agd_core.safe_files import printable
 from flows.commands import Device, Json, in_workplace
 from flows.printing import print_json, print_line
 
@@ -70,13 +71,14 @@ def _settings(sources: list[str], overrides: list[str]) -> EvaluateConfig:
 def _write(config: EvaluateConfig, file: Path, place: Workplace) -> dict[str, Any]:
     from agd_core.atomic import write_bytes
     from agd_core.extractors import open_extractor
-    from flows.stages.reference import FINISHED, REFERENCE, read_reference, reference_artefact
+    from flows.stages.reference import FINISHED, REFERENCE, check_sources, read_reference, reference_artefact
 
     if file.suffix != FINISHED:
-        raise InputError(f"--output {file} must end in {FINISHED}")
+        raise InputError(f"--output {printable(file)} must end in {FINISHED}")
     extractor = open_extractor(config.extractor, config.extractor_weights, config.extractor_sha256, place.device)
     if extractor is None:
         raise InputError("evaluate.extractor=none sees nothing in images; name an extractor")
+    check_sources(config, extractor)
     artefact = reference_artefact(config, extractor, place)
     write_bytes(artefact.read(REFERENCE), file)
     made = read_reference(file, extractor)

@@ -11,7 +11,8 @@ from agd_core.backbones import DiTBackbone
 from agd_core.base_models.base import BaseModel
 from agd_core.base_models.decoder import Decoder
 from agd_core.base_models.family import FamilyConfig
-from agd_core.base_models.sources import MODEL_INDEX, load_component, read_json, stored_fingerprint
+from agd_core.base_models.folder import MODEL_INDEX
+from agd_core.base_models.sources import load_component, read_json, stored_fingerprint
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents
 from agd_core.errors import InputError

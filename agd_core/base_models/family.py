@@ -7,9 +7,11 @@ from typing import ClassVar, Literal
 import torch
 
 from agd_core.base_models.base import BaseModel
-from agd_core.base_models.sources import MODEL_INDEX, pipeline_class, read_json, resolve_source
+from agd_core.base_models.folder import MODEL_INDEX, require_library, require_safe_folder
+from agd_core.base_models.sources import pipeline_class, read_json, resolve_source
 from agd_core.config import Config
-from agd_core.errors import InputError
+from agd_core.errors import InputError, first_line
+from agd_core.safe_files import confined, printable
 
 _OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of stock pipelines that no image of ours goes through."""
@@ -35,13 +37,21 @@ class FamilyConfig(Config):
             InputError: the source is missing, incomplete, or of another family.
         """
         folder = resolve_source(self.source, self.revision)
+        require_safe_folder(folder)
         if (found := pipeline_class(folder)) not in self.pipelines:
             family = str(self.model_dump()["kind"])
             raise InputError(
-                f"base model {self.source} is a {found}, not a {', '.join(self.pipelines)}: not of family {family!r}"
+                f"base model {self.source} is a {printable(found)}, not a {', '.join(self.pipelines)}: not of family "
+                f"{family!r}"
             )
         _require_components(folder)
-        return self.open(folder, device)
+        try:
+            return self.open(folder, device)
+        except InputError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+            reason = f"{type(error).__name__}, {printable(first_line(error))}"  # settings of other types than they have
+            raise InputError(f"base model {self.source} cannot be used: {reason}") from error
 
     @abstractmethod
     def open(self, folder: Path, device: torch.device) -> BaseModel:
@@ -61,6 +71,10 @@ def _require_components(folder: Path) -> None:
         InputError: one is missing.
     """
     for name, named in read_json(folder / MODEL_INDEX).items():
-        needed = isinstance(named, list) and named[0] is not None and name not in _OPTIONAL
-        if needed and not (folder / name).is_dir():
-            raise InputError(f"not a complete diffusers folder: {folder / name} is missing ({MODEL_INDEX} names it)")
+        needed = isinstance(named, list) and named[0] is not None and not name.startswith("_") and name not in _OPTIONAL
+        if not needed:
+            continue
+        require_library(folder / MODEL_INDEX, name, named[0])
+        if not confined(folder, name).is_dir():
+            missing = printable(folder / name)
+            raise InputError(f"not a complete diffusers folder: {missing} is missing ({MODEL_INDEX} names it)")

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agd_core.base_models.sources import MODEL_INDEX, pipeline_class, read_json, weights_variant
+from agd_core.base_models.folder import CONFIG, MODEL_INDEX, require_possible_size
+from agd_core.base_models.sources import pipeline_class, read_json, weights_variant
 from agd_core.errors import InputError, first_line
+from agd_core.safe_files import printable
 
 _NOT_NEEDED = {"unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder"}
 _ROWS = 32
@@ -61,7 +63,9 @@ class PromptEncoder:
         """The stock pipeline without its network and its VAE."""
         import diffusers
 
-        absent = dict.fromkeys(_NOT_NEEDED & set(read_json(self._folder / MODEL_INDEX)))
+        index = read_json(self._folder / MODEL_INDEX)
+        _require_possible_encoders(self._folder, index)
+        absent = dict.fromkeys(_NOT_NEEDED & set(index))
         kind = getattr(diffusers, pipeline_class(self._folder))
         try:
             with _no_bars():
@@ -73,9 +77,20 @@ class PromptEncoder:
                     local_files_only=True,
                     **absent,
                 )
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
-            raise InputError(f"cannot load the text encoders of {self._folder}: {first_line(error)}") from error
+        except Exception as error:  # a damaged folder may raise anything
+            reason = printable(first_line(error))
+            raise InputError(f"cannot load the text encoders of {printable(self._folder)}: {reason}") from error
         return pipe
+
+
+def _require_possible_encoders(folder: Path, index: dict[str, Any]) -> None:
+    import transformers
+
+    for name, named in index.items():
+        if name not in _NOT_NEEDED and isinstance(named, list) and (folder / name / CONFIG).exists():
+            kind = getattr(transformers, str(named[1]), None)
+            if hasattr(kind, "config_class"):
+                require_possible_size(kind, folder / name)
 
 
 @contextmanager

@@ -1,19 +1,20 @@
 """Where a base model's files are: shipped with this package, written by it, a local folder, or a hub id."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from agd_core import safe_files
+from agd_core.base_models.folder import CONFIG, MODEL_INDEX, MOST_SETTINGS_BYTES, require_possible_size
 from agd_core.errors import InputError, first_line
 from agd_core.home import expand
 from agd_core.miniatures import MINIATURES, miniature_folder
+from agd_core.safe_files import printable, require_regular
 
-MODEL_INDEX = "model_index.json"
 _FINGERPRINT_VALUES = 4096
 _BUILTIN = "builtin:"
 BUILTIN_FOLDER = Path(__file__).resolve().parent.parent / "builtin"
@@ -54,12 +55,11 @@ def read_json(path: Path, form: str = "diffusers") -> dict[str, Any]:
     Raises:
         InputError: missing or unreadable.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"not a complete {form} folder: {path} is missing or unreadable") from error
+    if not path.exists():
+        raise InputError(f"not a complete {form} folder: {printable(path)} is missing")
+    content = safe_files.read_json(path, MOST_SETTINGS_BYTES)
     if not isinstance(content, dict):
-        raise InputError(f"not a complete {form} folder: {path} holds no JSON object")
+        raise InputError(f"not a complete {form} folder: {printable(path)} holds no JSON object")
     return content
 
 
@@ -69,6 +69,8 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype, device: torch.de
     Raises:
         InputError: missing or unreadable.
     """
+    if (folder / CONFIG).exists():
+        require_possible_size(kind, folder)
     try:
         module, loading = kind.from_pretrained(
             folder,
@@ -78,11 +80,12 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype, device: torch.de
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"cannot load {kind.__name__} from {folder}: {first_line(error)}") from error
+    except Exception as error:  # a damaged folder may raise anything
+        reason = printable(first_line(error))
+        raise InputError(f"cannot load {kind.__name__} from {printable(folder)}: {reason}") from error
     if missing := loading["missing_keys"]:
         raise InputError(
-            f"cannot load {kind.__name__} from {folder}: {len(missing)} weights missing, e.g. {missing[0]}"
+            f"cannot load {kind.__name__} from {printable(folder)}: {len(missing)} weights missing, e.g. {missing[0]}"
         )
     return module.to(device).requires_grad_(False).eval()
 
@@ -109,6 +112,7 @@ def _tensor_digests(folder: Path) -> Iterator[str]:
     whole = folder / f"diffusion_pytorch_model{variant}.safetensors"
     parts = folder.glob(f"diffusion_pytorch_model{variant}-*-of-*.safetensors")
     for path in [whole] if whole.is_file() else sorted(parts):
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 tensor = file.get_tensor(name)

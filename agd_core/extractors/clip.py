@@ -121,7 +121,11 @@ def _colours(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
     settings = read_json(path, "transformers") if path.is_file() else {}
     mean, std = settings.get("image_mean", _MEAN), settings.get("image_std", _STD)
     for values in (mean, std):
-        if not (len(values) == 3 and all(isinstance(value, int | float) for value in values)):
+        if not (
+            isinstance(values, list | tuple)
+            and len(values) == 3
+            and all(isinstance(value, int | float) for value in values)
+        ):
             raise InputError(f"{path}: image_mean and image_std must be lists of three numbers")
     return mean, std
 

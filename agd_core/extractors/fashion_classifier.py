@@ -8,12 +8,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from agd_core.base_models.sources import BUILTIN_FOLDER
-from agd_core.checkpoint import load_tensors
-from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from agd_core.extractors.base import Agreement, Extracted, FeatureExtractor
+from agd_core.extractors.files import reason
 from agd_core.fashion_mnist import CLASS_NAMES, to_signed
 from agd_core.metrics.reference import Reference
+from agd_core.safe_files import printable
+from agd_core.weights import read_state
 
 FOLDER = BUILTIN_FOLDER / "fashion-classifier"
 WEIGHTS, REFERENCE = "classifier.safetensors", "train_reference.safetensors"
@@ -61,14 +62,18 @@ class FashionFeatures(FeatureExtractor):
 
     def __init__(self, weights: Path | None, device: torch.device) -> None:
         self.folder = weights or FOLDER
-        tensors, _ = load_tensors(self.folder / WEIGHTS)
+        tensors, self.sha256 = read_state(self.folder / WEIGHTS)
         self.model = FashionClassifier().to(device).eval()
-        self.model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        try:
+            self.model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        except RuntimeError as error:
+            path = printable(self.folder / WEIGHTS)
+            raise InputError(f"{path} does not fit the classifier: {reason(error)}") from error
         self.device = device
 
     def identity(self) -> str:
         """sha256 of the weights' file."""
-        return file_digest(self.folder / WEIGHTS)
+        return self.sha256
 
     @torch.inference_mode()
     def extract(self, images: UInt8[Tensor, "images height width channels"]) -> Extracted:

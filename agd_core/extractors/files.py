@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from agd_core.base_models.folder import require_possible_size, require_safe_folder
 from agd_core.base_models.sources import read_json
 from agd_core.digest import digest, file_digest
 from agd_core.errors import InputError
+from agd_core.safe_files import printable
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
@@ -28,6 +30,8 @@ def model_folder(weights: Path | None, extractor: str, model_type: str) -> Path:
             f"extractor {extractor} needs a folder with its weights ({CONFIG} and model.safetensors, as transformers "
             "saves them); name it in evaluate.extractor_weights"
         )
+    if weights.is_dir():
+        require_safe_folder(weights)
     if (found := read_json(weights / CONFIG, "transformers").get("model_type")) != model_type:
         raise InputError(f"extractor {extractor}: {weights} holds a model of type {found!r}, not {model_type!r}")
     return weights
@@ -39,6 +43,7 @@ def load_network(kind: Any, folder: Path, device: torch.device) -> Any:
     Raises:
         InputError: weights are missing, unreadable or of other shapes.
     """
+    require_possible_size(kind, folder)
     try:
         with _without_progress_bar():
             module, loading = kind.from_pretrained(
@@ -61,7 +66,7 @@ def folder_identity(folder: Path, patterns: Sequence[str]) -> str:
 
 def reason(error: Exception) -> str:
     """An error's text as the end of one line."""
-    return " ".join(str(error).split())[:_REASON_CHARACTERS] or type(error).__name__
+    return printable(" ".join(str(error).split()))[:_REASON_CHARACTERS] or type(error).__name__
 
 
 def missing_package(extractor: str, error: ImportError) -> InputError:

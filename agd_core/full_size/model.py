@@ -3,16 +3,19 @@
 The JSON files beside this one hold what the models' own config.json files say; agd_core.memory_estimate runs them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from agd_core.base_models.sources import MODEL_INDEX, pipeline_class, read_json
+from agd_core.base_models.folder import MODEL_INDEX, MOST_SIDE, no_larger, require_safe_folder
+from agd_core.base_models.sources import pipeline_class, read_json
 from agd_core.errors import InputError, first_line
+from agd_core.safe_files import printable
 
 _HERE = Path(__file__).resolve().parent
 _CLASS = "_class_name"
@@ -49,6 +52,7 @@ class FullSizeModel:
         Raises:
             InputError: a configuration is missing or unreadable.
         """
+        require_safe_folder(folder)
         part = "unet" if (folder / "unet").is_dir() else "transformer"
         index = read_json(folder / MODEL_INDEX)
         encoders = [
@@ -57,7 +61,14 @@ class FullSizeModel:
             if (folder / key).is_dir() and isinstance(index.get(key), list)
         ]
         network, vae = read_json(folder / part / "config.json"), read_json(folder / "vae" / "config.json")
-        return cls(name, pipeline_class(folder), network, vae, encoders, _tokens(network, encoders))
+        try:
+            found = cls(name, pipeline_class(folder), network, vae, encoders, _tokens(network, encoders))
+            possible = 0 < int(network["sample_size"]) <= MOST_SIDE and found.latent_factor > 0
+        except (TypeError, ValueError, LookupError, OverflowError) as error:
+            raise InputError(f"{name}: its config.json files do not hold the sizes of a model: {error!r}") from error
+        if not possible:
+            raise InputError(f"{name}: sample_size is {network['sample_size']}; allowed are 1 to {MOST_SIDE}")
+        return found
 
     @property
     def latent_factor(self) -> int:
@@ -82,23 +93,30 @@ class FullSizeModel:
 
         found: list[nn.Module] = []
         for config in self.text_encoder_configs:
-            kind = getattr(transformers, str(config[_CLASS]))
-            with torch.device("meta"):
-                settings = {key: value for key, value in config.items() if not key.startswith("_")}
-                found.append(kind(kind.config_class(**settings)).requires_grad_(False).eval())
+            kind: Any = getattr(transformers, str(config[_CLASS]), None)
+            if not hasattr(kind, "config_class"):
+                raise InputError(f"{self.name}: transformers has no text encoder {config[_CLASS]!r}")
+            settings = {key: value for key, value in config.items() if not key.startswith("_")}
+            found.append(self._made(kind, partial(_with_config, kind, settings)))
         return found
 
     def _on_meta(self, config: Mapping[str, Any]) -> Any:
         import diffusers
 
-        kind = getattr(diffusers, str(config.get(_CLASS)), None)
-        if kind is None:
+        kind: Any = getattr(diffusers, str(config.get(_CLASS)), None)
+        if not hasattr(kind, "from_config"):
             raise InputError(f"{self.name}: diffusers has no network class {config.get(_CLASS)!r}")
+        return self._made(kind, partial(kind.from_config, dict(config)))
+
+    def _made(self, kind: Any, make: Callable[[], Any]) -> Any:
         try:
-            with torch.device("meta"):
-                return kind.from_config(dict(config)).requires_grad_(False).eval()
-        except (TypeError, ValueError, KeyError) as error:
-            raise InputError(f"{self.name}: {kind.__name__} refuses its configuration: {first_line(error)}") from error
+            with torch.device("meta"), no_larger(f"{self.name}: the config.json of {kind.__name__}"):
+                return make().requires_grad_(False).eval()
+        except InputError:
+            raise
+        except Exception as error:  # libraries raise what they like over settings that fit no network
+            reason = printable(first_line(error))
+            raise InputError(f"{self.name}: {kind.__name__} refuses its configuration: {reason}") from error
 
 
 def full_size_names() -> list[str]:
@@ -123,6 +141,10 @@ def known_as(hub_id: str) -> FullSizeModel | None:
     """The shipped model that is published under this hub id; None where none is."""
     models = (full_size_model(name) for name in full_size_names())
     return next((model for model in models if hub_id in model.hub_ids), None)
+
+
+def _with_config(kind: Any, settings: Mapping[str, Any]) -> Any:
+    return kind(kind.config_class(**settings))
 
 
 def _tokens(network: Mapping[str, Any], encoders: Sequence[Mapping[str, Any]]) -> int:

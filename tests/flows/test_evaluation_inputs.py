@@ -36,7 +36,7 @@ def checked(teacher, *changes):
     ("changes", "message"),
     [
         (["evaluate.judge_weights=/no/file"], "judge_weights needs a judge"),
-        (["evaluate.judge=efficientnet-lite0", "evaluate.judge_weights=/no/file"], "cannot read the weights /no/file"),
+        (["evaluate.judge=efficientnet-lite0", "evaluate.judge_weights=/no/file"], "/no/file cannot be read: No such"),
         (["evaluate.reference_crop=32"], "reference_crop needs images in evaluate.reference to be cropped"),
         (["evaluate.extractor_sha256=12345678"], "expected one that begins with 12345678"),
         (["evaluate.reference=[/no/folder]"], "/no/folder"),
