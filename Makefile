@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv demo up test check bench clean
+.PHONY: help venv demo up test fresh-check check bench clean
 
 help:
 	@echo "make demo   set up everything and distil the built-in teacher (about 5 minutes on 2 cores)"
 	@echo "make up     the GPU lab: Prefect server, UI and one worker, until Ctrl-C"
 	@echo "make test   run the tests"
 	@echo "make check  lint and types"
+	@echo "make fresh-check  the demo and the tests on a bare Debian made for it; root, Linux, before a release"
 	@echo "make bench  measure speed (benchmarks/)"
 	@echo "make venv   only set up .venv"
 
@@ -29,8 +30,11 @@ demo: $(STAMP)
 	$(BIN)/agd distill fashion-dit --output outputs/demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/lab
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/lab
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
+# As a new user with an empty home in a bare Debian; AS=root: as root there.
+fresh-check:
+	bash tests/fresh_check.sh $(AS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -42,6 +42,11 @@ def pytest_configure(config):
     os.environ |= {"AGD_LEASE_FOLDER": folder.name, "AGD_LEASE": "on"}
 
 
+def pytest_collection_modifyitems(items):
+    """The lab's tests first: they are long and mostly wait, so the others fill what they leave of the cores."""
+    items.sort(key=lambda item: "tests/lab/" not in item.nodeid)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
