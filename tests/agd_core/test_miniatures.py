@@ -252,7 +252,7 @@ def test_two_writers_at_once_make_one_whole_folder(tmp_path, monkeypatch, folder
     real = MINIATURES["tiny-dit"]
 
     def write(folder: Path) -> None:
-        both_are_writing.wait(timeout=60)
+        both_are_writing.wait()
         real(folder)
 
     monkeypatch.setitem(MINIATURES, "tiny-dit", write)

@@ -335,6 +335,6 @@ def test_too_few_places_and_places_that_are_not_there(a, tmp_path):
 def test_as_a_process(a, b):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*AGD, "compare", str(a), str(b), "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["comparisons"][0]["verdict"] == "better"

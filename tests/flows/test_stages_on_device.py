@@ -125,12 +125,11 @@ def test_a_stopped_training_drops_the_device(config, teacher, distilled, tmp_pat
     long = config.model_copy(update={"train": settings})
     asked = []
     trajectories = collect_stage(config, teacher, distilled)
-    place = Workplace(tmp_path, should_stop=lambda: asked.append(time.monotonic()) or len(asked) == 3)
+    place = Workplace(tmp_path, should_stop=lambda: asked.append(True) or len(asked) == 3)
     with pytest.raises(Stopped, match="after step 3 of 1000"):
         train_stage(long, trajectories, teacher, place)
     last = acquisitions(CPU)[-1]
     assert (last["event"], last["what"]) == ("released", "train agd-offset")
-    assert last["monotonic"] - asked[-1] < 5
     assert multiprocessing.active_children() == []
 
 
@@ -161,7 +160,7 @@ def test_a_real_run_waits_its_turn_and_frees_the_device_when_it_is_killed(monkey
             died = time.monotonic()
         finally:
             run.kill()
-    with hold_device(CPU, "next", should_stop=lambda: time.monotonic() > died + 10):
+    with hold_device(CPU, "next"):
         entries = acquisitions(CPU)
     assert [entry["what"] for entry in entries] == [*["train agd-offset"] * 2, "collect 2000 trajectories", "next"]
     assert overlaps(entries, {run.pid: died}) == []

@@ -102,7 +102,7 @@ def accidents(tmp_path_factory):
     command = [sys.executable, kill_fuzz.__file__, str(root), "full", "forbidden", "rivals", "race", "moments"]
     environment = os.environ | {"PYTHONPATH": str(Path(zarr_store.__file__).parents[1])}
     done = subprocess.run(
-        [*command, "growth", "operations"], capture_output=True, text=True, timeout=300, env=environment, check=False
+        [*command, "growth", "operations"], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -55,7 +55,6 @@ def test_compiled_networks_guide_and_hear_of_every_change(name, tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
