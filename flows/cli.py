@@ -119,10 +119,12 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Stages 1 and 2: train the preset's adapters, collecting first what is missing. Run it again to resume."""
+    from flows.published import refuse_foreign_files
     from flows.stages.distill import collect_stage, open_base_model, train_stage
     from flows.stages.publish import publish_trained
 
     def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
+        refuse_foreign_files(place.output, (), [adapter.label for adapter in config.adapters])
         base_model = open_base_model(config, place)
         trained = train_stage(config, collect_stage(config, base_model, place), base_model, place)
         command = repeat_command(preset, overrides or (), output, "train")

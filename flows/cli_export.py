@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from flows.commands import Json, in_workplace
-from flows.printing import print_json, print_line
+from flows.printing import print_error, print_json, print_line
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -26,8 +27,25 @@ Seed = Annotated[int, typer.Option("--seed", min=0, max=2**64 - 1, help="Of the 
 _TAR_BYTES = 256_000_000
 _MEGABYTE = 1e6
 
-export_app = typer.Typer(no_args_is_help=True, help="Write collected trajectories in another form, losslessly.")
-import_app = typer.Typer(no_args_is_help=True, help="Rebuild a trajectory store from an export, bit for bit.")
+
+class _Formats(TyperGroup):
+    """Names the formats to who leaves theirs out."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The format's command; one line with all of them where there is none of that name."""
+        if args[0] not in self.commands:
+            example = f"{ctx.command_path} {next(iter(self.commands))} SOURCE DEST"
+            print_error(f"{args[0]!r} is no format; allowed: {', '.join(self.commands)}, e.g. {example}")
+            raise typer.Exit(2)
+        return super().resolve_command(ctx, args)
+
+
+export_app = typer.Typer(
+    cls=_Formats, no_args_is_help=True, help="Write trajectories as webdataset or archive, losslessly."
+)
+import_app = typer.Typer(
+    cls=_Formats, no_args_is_help=True, help="Rebuild a store from a webdataset or an archive, bit for bit."
+)
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -31,13 +31,13 @@ DEFAULT_OUTPUT = Path("outputs")
 def in_workplace(work: Callable[[Workplace], dict[str, Any]], output: Path, device: str = "cpu") -> dict[str, Any]:
     """What `work` answers, done in an output folder on a device with progress on the terminal."""
     from flows.terminal import Terminal
-    from flows.workplace import Workplace, pick_device, writable_folder
+    from flows.workplace import Workplace, output_folder, pick_device
 
     with one_line(output):
         terminal = Terminal()
         with terminal:
             picked = pick_device(device)
-            folder = writable_folder(output)
+            folder = output_folder(output)
             return work(Workplace(folder, picked, terminal.announce, terminal.progress, terminal.should_stop))
 
 

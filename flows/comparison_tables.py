@@ -39,7 +39,7 @@ def _print_table(baseline: str, point: str, items: Sequence[Printed]) -> None:
     rows = [items[0]["baseline"], *(item["other"] for item in items)]
     lines.append(["NFE", *(f"{row['nfe']:g}" for row in rows)])
     lines.append(["adapter parameters", *(f"{row['adapter_parameters']:,}" for row in rows)])
-    print_table(["metric", baseline, *others], lines, title=point, caption=_CAPTION, show_lines=True)
+    print_table(["metric", baseline, *others], lines, title=point, caption=_CAPTION, lines=True)
 
 
 def _elsewhere(item: Printed) -> str:

@@ -25,6 +25,7 @@ from agd_core.errors import InputError
 from agd_core.progress import ShouldStop, never
 from flows.file_lock import is_named, make_shared_folder, open_shared, try_lock, wait_until
 
+_HINT = "AGD_LEASE_FOLDER names another folder, AGD_LEASE=off does without"
 _LOG_BYTES = 1 << 20
 _LINE_BYTES = 4096
 
@@ -58,7 +59,7 @@ def hold_device(
     with _one_clear_line(path):
         make_shared_folder(path.parent)
     lease = _lease(path)
-    wait_until(lambda: lease.take(what), lambda: f"{device}: held by {lease.holder()}", announce, should_stop)
+    wait_until(lambda: lease.take(what), lambda: f"{device}: held by {lease.holder()} ({_HINT})", announce, should_stop)
     with ExitStack() as leaving:
         leaving.callback(lease.give_back)
         leaving.callback(_leave_empty, device)
@@ -176,8 +177,7 @@ def _one_clear_line(path: Path) -> Iterator[None]:
     except OSError as error:
         link = next((p for p in (path.parent, path) if p.is_symlink()), None)
         reason = f"{link} is a symbolic link" if link else error.strerror
-        hint = "AGD_LEASE_FOLDER names another folder, AGD_LEASE=off does without"
-        raise InputError(f"the device's lease {path} cannot be used: {reason}; {hint}") from error
+        raise InputError(f"the device's lease {path} cannot be used: {reason}; {_HINT}") from error
 
 
 def _leave_empty(device: torch.device) -> None:

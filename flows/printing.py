@@ -28,18 +28,23 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], **options: Any) -> None:
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", caption: str = "", lines: bool = False
+) -> None:
     """A table on standard output, 140 columns wide where that is no terminal.
 
     Args:
         headings: one per column.
         rows: a text per column; line breaks stay, every other control character is made visible.
-        options: what `rich.table.Table` takes, e.g. `title`.
+        title: stands above it.
+        caption: stands below it.
+        lines: draw a line between rows.
     """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*(_cell(heading) for heading in headings), **options)
+    shown = [_cell(heading) for heading in headings]
+    table = Table(*shown, title=_cell(title) or None, caption=_cell(caption) or None, show_lines=lines)
     for row in rows:
         table.add_row(*(_cell(text) for text in row))
     terminal = Console(markup=False, emoji=False)

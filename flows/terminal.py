@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from agd_core import progress as core
+from agd_core.safe_files import printable
 from flows.stop_signals import StopSignals
 
 _PLAIN_SECONDS = 15.0
@@ -56,7 +57,7 @@ class Terminal:
 
     def announce(self, line: str) -> None:
         """Print one line."""
-        self._console.print(line, soft_wrap=True, markup=False)
+        self._console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
 
     def progress(self, job: str) -> core.Progress:
         """The listener of one job: a bar on a terminal, a line every 15 seconds elsewhere."""

@@ -20,7 +20,9 @@ from storage.artefacts import FOLDER, Artefact, ArtefactStore
 from storage.walking import strangers_below
 
 _CHECKSUM_BYTES = 64 << 20
-_MEGABYTE = 1e6
+_KILOBYTE, _MEGABYTE = 1e3, 1e6
+_SMALL = 10
+"""Below so many megabytes a size is told in kilobytes."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,7 @@ class Workplace:
         folder = folder or self.output
         free = shutil.disk_usage(folder).free
         if free < needed_bytes:
-            needed_mb, free_mb = needed_bytes / _MEGABYTE, free / _MEGABYTE
-            raise InputError(f"{what} needs {needed_mb:,.0f} MB in {folder}, {free_mb:,.0f} MB are free")
+            raise InputError(f"{what} needs {_in_words(needed_bytes)} in {folder}, {_in_words(free)} are free")
 
     def _reuses(self, artefact: Artefact, check: Callable[[Artefact], list[str]]) -> bool:
         """Whether the artefact is finished and intact; a damaged one is named and reopened."""
@@ -120,38 +121,66 @@ class Workplace:
 
     @contextmanager
     def _alone_with(self, artefact: Artefact) -> Iterator[None]:
-        """Hold the artefact's file lock; the kernel frees it when its holder dies.
+        """Hold the artefact's file lock; what is finished in a folder that cannot be written to needs none.
 
         Raises:
             InputError: a link is on the way, or something inside is no file: the folder may come from anybody, and work
-                would follow it out or wait for ever.
+                would follow it out or wait for ever; or it cannot be written to and the artefact is not finished.
         """
-        confined(self.output, f"{FOLDER}/{artefact.path.name}").mkdir(parents=True, exist_ok=True)
-        with opened_lock(artefact.path.parent / f".{artefact.path.name}.lock") as lock:
-            wait_until(
-                lambda: try_lock(lock), lambda: f"another run on {artefact.path}", self.announce, self.should_stop
-            )
-            for abandoned in artefact.path.glob("*.partial"):  # by a run that was killed: nobody else works here now
-                abandoned.unlink()
+        folder = confined(self.output, f"{FOLDER}/{artefact.path.name}")
+        with self._locked(folder) if os.access(self.output, os.W_OK) else self._read_only(artefact):
             if stranger := next(strangers_below(artefact.path), None):
                 raise InputError(f"{printable(stranger)} is a link, a pipe or a device; no artefact has one: delete it")
             yield
 
+    @contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
+        """The kernel frees the lock when its holder dies."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with opened_lock(folder.parent / f".{folder.name}.lock") as lock:
+            wait_until(lambda: try_lock(lock), lambda: f"another run on {folder}", self.announce, self.should_stop)
+            for abandoned in folder.glob("*.partial"):  # by a run that was killed: nobody else works here now
+                abandoned.unlink()
+            yield
 
-def writable_folder(path: Path) -> Path:
-    """The folder, made where it is missing.
+    @contextmanager
+    def _read_only(self, artefact: Artefact) -> Iterator[None]:
+        if not artefact.finished:
+            raise InputError(
+                f"output folder {self.output} cannot be written to, and {artefact.stage} is not done there"
+            )
+        yield
+
+
+def output_folder(path: Path) -> Path:
+    """The folder, made where it is missing; one that holds artefacts may be read-only: what is finished is reused.
 
     Raises:
-        InputError: it cannot be made or written to.
+        InputError: its name is not UTF-8, or it cannot be made or written to.
     """
+    if not _is_text(path):
+        raise InputError(f"output folder {path} has a name that is not UTF-8; choose another one")
     try:
         path = expand(path)
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"output {path} is not a folder that can be made: {first_line(error)}") from error
-    if not os.access(path, os.W_OK):
+    if not os.access(path, os.W_OK) and not (path / FOLDER).is_dir():
         raise InputError(f"output folder {path} cannot be written to")
     return path
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a name can stand in JSON, HTML and Zarr metadata, which are UTF-8."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _in_words(size: int) -> str:
+    return f"{size / _MEGABYTE:,.0f} MB" if size >= _SMALL * _MEGABYTE else f"{size / _KILOBYTE:,.1f} kB"
 
 
 def pick_device(name: str) -> torch.device:

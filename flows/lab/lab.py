@@ -11,6 +11,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from agd_core.errors import InputError
 from flows.lab.network import LOOPBACK_NAMES
 from flows.lab.private import PASSWORD_FILE, close_to_others, make_password, read_password
+from flows.lab.timezone import VARIABLE as TIMEZONE
+from flows.lab.timezone import schedule_timezone
 
 _SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -130,6 +132,7 @@ class Lab:
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.url,
             "PREFECT_SERVER_UI_API_URL": "/api",
             "AGD_HOME": str(self.work_folder),
+            TIMEZONE: schedule_timezone(),
             "AGD_FOLDERS": os.pathsep.join(map(str, (self.work_folder, *self.folders))),
             "AGD_REPORTS_URL": f"{self.url}{REPORTS}",
         }

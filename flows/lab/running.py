@@ -24,7 +24,7 @@ from flows.lab.parameters import CollectSettings, FanOut
 from flows.lab.progress import ArtifactProgress
 from flows.lab.workplace import LabWorkplace
 from flows.out_of_memory import memory_line
-from flows.workplace import pick_device, writable_folder
+from flows.workplace import output_folder, pick_device
 
 _NAME_LENGTH = 120
 _POLL_SECONDS = 0.5
@@ -110,7 +110,7 @@ def _workplace(output: str, stop: Event, slot: GpuSlot, settings: CollectSetting
         check_cluster(settings.fan_out.address)
         check_places(settings.config())
     return LabWorkplace(
-        writable_folder(folder),
+        output_folder(folder),
         pick_device("auto"),
         get_run_logger().info,
         ArtifactProgress,

@@ -11,6 +11,7 @@ from agd_core.schedulers import allowed_samplers
 from agd_core.subjects import Subjects
 from agd_core.trajectory import CollectConfig
 from flows.config import PipelineConfig
+from flows.published import refuse_foreign_files
 from flows.stages.collect import collect
 from flows.stages.comparison import Point, compare, headline_points, sweep_points
 from flows.stages.evaluate import check_evaluation
@@ -106,6 +107,8 @@ def sweep(config: PipelineConfig, command: str, place: Workplace) -> Distilled:
 def _run(
     config: PipelineConfig, command: str, points: Sequence[Point], files: ReportFiles, place: Workplace
 ) -> Distilled:
+    labels = [adapter.label for adapter in config.adapters]
+    refuse_foreign_files(place.output, (files.page, files.metrics), labels)
     base_model = open_base_model(config, place)
     trajectories = collect_stage(config, base_model, place)
     adapters = train_stage(config, trajectories, base_model, place)

@@ -5,7 +5,7 @@ in order give the same bits as the whole, and memory does not depend on how many
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +124,7 @@ def check_sources(config: EvaluateConfig, extractor: FeatureExtractor | None) ->
     if config.reference_crop and (path or not config.reference):
         raise InputError("evaluate.reference_crop needs images in evaluate.reference to be cropped")
     if path:
-        _load(path)
+        read_reference(path, extractor) if extractor else _load(path)
     for source in [] if path else _open(config):
         _try(source, config, extractor)
 
@@ -216,7 +216,8 @@ def _computed(
     place.announce(f"{STAGE}: {total:,} real images through {extractor.name}")
     step, wanted = _step("real images", total, place), even_rows(total, KEPT_FEATURES)
     running, kept = RunningStatistics(), []
-    with place.on_device(f"features of {total:,} real images"):
+    few = total <= BATCH_IMAGES and place.device.type == "cpu"
+    with nullcontext() if few else place.on_device(f"features of {total:,} real images"):
         for batch in _batches(sources, BATCH_IMAGES, config):
             features = finite_features(extractor.extract(torch.from_numpy(batch)), extractor, "real images").features
             done = running.samples

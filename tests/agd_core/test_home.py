@@ -6,7 +6,7 @@ from agd_core.home import cache_folder, expand
 from agd_core.miniatures import miniature_folder
 from flows.cli import app
 from flows.presets import load_config
-from flows.workplace import writable_folder
+from flows.workplace import output_folder
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def homeless(monkeypatch):
         lambda: miniature_folder("tiny-sd"),
         lambda: load_config("tiny-sd", ["collect.prompts=~/prompts.txt"]),
         lambda: load_config("tiny-sd", ["store.url=~/store"]),
-        lambda: writable_folder(expand("~/out")),
+        lambda: output_folder(expand("~/out")),
     ],
 )
 def test_a_user_without_a_home_gets_one_line_that_says_what_to_set(homeless, use):

@@ -175,7 +175,8 @@ def test_who_waits_names_the_holder_once_and_can_be_stopped(folder):
         ):
             pass
         (line,) = lines
-        assert re.fullmatch(rf"waiting for cpu: held by process {holder.pid} since \d\d:\d\d, train agd-offset", line)
+        who = rf"held by process {holder.pid} since \d\d:\d\d, train agd-offset"
+        assert re.fullmatch(rf"waiting for cpu: {who} \(AGD_LEASE_FOLDER .*, AGD_LEASE=off .*\)", line)
         assert str(stopped.value) == f"stopped while {line}; run the same command again"
         assert next(polls, "none left") == "none left"
 
@@ -187,7 +188,7 @@ def test_a_holder_that_left_no_readable_line_is_another_process(folder):
         os.truncate(lease_file(CPU), 5)
         with pytest.raises(Stopped), hold_device(CPU, "sample", lines.append, lambda: True):
             pass
-    assert lines == ["waiting for cpu: held by another process"]
+    assert lines[0].startswith("waiting for cpu: held by another process (AGD_LEASE_FOLDER names ")
 
 
 # --- one process, many users

@@ -72,6 +72,24 @@ def test_running_again_does_nothing(first_run, small_config):
     assert lines
 
 
+def test_a_finished_folder_that_cannot_be_written_to_is_read(first_run, small_config, monkeypatch):
+    output = first_run[0]
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert distill(small_config, "agd distill test", Workplace(output)).metrics == first_run[1].metrics
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["report.html", "metrics.json", "adapters/agd-modulated-mlp/adapter.json"])
+def test_somebody_elses_file_is_not_replaced_but_named_before_work(small_config, tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} was written by no run"):
+        distill(small_config, "agd distill test", Workplace(tmp_path))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_changing_only_the_evaluation_evaluates_only(first_run, small_config):
     place, lines = recording(first_run[0])
     changed = small_config.evaluate.model_copy(update={"distance_subsets": 7})
