@@ -53,7 +53,7 @@ def checked_layout(layout: Mapping[str, Any]) -> dict[str, Any]:
         and _within(shard, _MOST_TOGETHER)
         and _within(unit, _MOST_TOGETHER)
         and unit % shard == 0
-        and layout.get("dtype") in CARRIERS
+        and layout.get("dtype") in list(CARRIERS)
         and _within(slots, 2)
     )
     if not right:

@@ -109,6 +109,7 @@ PLANS = {
     "latents of two sides": changed_layout(latent_shape=[2, 3]),
     "latents that are text": changed_layout(latent_shape="abc"),
     "another type": changed_layout(dtype="object"),
+    "a type that is a list": changed_layout(dtype=["float16"]),
     "three slots": changed_layout(prediction_slots=3),
     "a true slot": changed_layout(prediction_slots=True),
     "no layout": lambda store: reseal(store.objects, PLAN, layout=None),
