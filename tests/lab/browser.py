@@ -83,7 +83,7 @@ def browse(lab: RunningLab) -> Iterator[Browser]:
     executable = chromium_path()
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable, args=[*_QUIET.split(), _NAMES])
-        page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+        page = chromium.new_context(viewport={"width": 1300, "height": 1000}).new_page()
         browser = Browser(page, lab)
         page.goto(lab.lab.login_url)
 

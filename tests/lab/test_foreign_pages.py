@@ -9,24 +9,26 @@ import httpx
 import pytest
 
 from tests.lab.browser import EVIL, browse
+from tests.lab.lab_process import PATIENCE_SECONDS
 
 PAGE = b"<!doctype html><title>elsewhere</title><body>a page of somebody else</body>"
-TRY_ALL = """async ([base, paths, deployment]) => {
+TRY_ALL = """async ([base, routes, deployment]) => {
     const body = JSON.stringify({parameters: {}, job_variables: {command: "touch evil"}});
-    const attempts = paths.flatMap(path => [
-        {path, mode: "cors", credentials: "include"},
-        {path, mode: "no-cors", credentials: "include"},
+    const password = {"Content-Type": "application/json", "Authorization": "Basic YWdkOnJpZ2h0"};
+    const attempts = routes.flatMap(([method, path]) => [
+        {path, method, mode: "cors", credentials: "include"},
+        ...(["GET", "POST"].includes(method) ? [{path, method, mode: "no-cors", credentials: "include"}] : []),
     ]);
-    const start = `/api/deployments/${deployment}/create_flow_run`;
-    attempts.push({path: start, method: "POST", mode: "no-cors", credentials: "include", body});
-    attempts.push({path: start, method: "POST", mode: "cors", credentials: "include", body,
-        headers: {"Content-Type": "application/json", "Authorization": "Basic YWdkOnJpZ2h0"}});
-    const answered = [];
-    for (const {path, ...options} of attempts) {
-        try { await fetch(base + path, options); answered.push([options.mode, path]); } catch (error) { }
-    }
-    return answered;
+    const path = `/api/deployments/${deployment}/create_flow_run`;
+    attempts.push({path, method: "POST", mode: "no-cors", credentials: "include", body});
+    attempts.push({path, method: "POST", mode: "cors", credentials: "include", body, headers: password});
+    const tried = attempts.map(async ({path, ...options}) => {
+        try { await fetch(base + path, options); return [options.method, options.mode, path]; } catch { return null; }
+    });
+    return (await Promise.all(tried)).filter(answer => answer);
 }"""
+ASK_ALL = """async routes => Promise.all(
+    routes.map(async ([method, path]) => (await fetch(path, {method})).status))"""
 OPEN_SOCKET = """base => new Promise(done => {
     const socket = new WebSocket(base + "/api/events/out", ["prefect"]);
     socket.onopen = () => done("open"); socket.onerror = () => done("refused");
@@ -65,15 +67,20 @@ def another_server():
 
 
 @pytest.fixture(scope="module")
-def paths(lab) -> list[str]:
-    """Everything that can be asked with GET, health too."""
-    declared = ask(lab, "/openapi.json").json()["paths"]
-    shown = [f"/api{path}".replace("{", "").replace("}", "") for path, methods in declared.items() if "get" in methods]
-    return [*shown, "/ui-settings", "/openapi.json", "/docs", "/login", "/v2/", "/reports/outputs/report.html"]
+def routes(lab) -> list[tuple[str, str]]:
+    """Everything that can be asked, health too, as method and path."""
+    paths = ask(lab, "/openapi.json").json()["paths"]
+    declared = [
+        (method.upper(), f"/api{path}".replace("{", "").replace("}", ""))
+        for path, methods in paths.items()
+        for method in methods
+    ]
+    pages = ("/ui-settings", "/openapi.json", "/docs", "/login", "/v2/", "/reports/outputs/report.html")
+    return [*declared, *(("GET", page) for page in pages)]
 
 
 def ask(lab, path):
-    return httpx.get(f"{lab.lab.url}{path}", auth=tuple(lab.lab.auth.split(":")))
+    return httpx.get(f"{lab.lab.url}{path}", auth=tuple(lab.lab.auth.split(":")), timeout=PATIENCE_SECONDS)
 
 
 def runs(lab) -> int:
@@ -82,7 +89,7 @@ def runs(lab) -> int:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", EVIL])
-def test_a_page_of_another_origin_gets_nothing_and_starts_nothing(lab, paths, host):
+def test_a_page_of_another_origin_gets_nothing_and_starts_nothing(lab, routes, host):
     with lab.client() as client:
         deployment = str(client.read_deployment_by_name("distill/distill").id)
     before = runs(lab)
@@ -91,8 +98,8 @@ def test_a_page_of_another_origin_gets_nothing_and_starts_nothing(lab, paths, ho
         page = browser.page.context.new_page()
         page.goto(f"http://{host}:{port}/")
         page.on("response", lambda answer: statuses.update({urlsplit(answer.url).path: answer.status}))
-        assert len(paths) > 50
-        assert page.evaluate(TRY_ALL, [lab.lab.url, paths, deployment]) == []
+        assert len(routes) > 150
+        assert page.evaluate(TRY_ALL, [lab.lab.url, routes, deployment]) == []
         assert page.evaluate(OPEN_SOCKET, lab.lab.url.replace("http", "ws")) == "refused"
         assert page.evaluate(SHOW_IMAGE, f"{lab.lab.url}/v2/favicon.ico") == "refused"
         with page.expect_navigation():
@@ -102,19 +109,17 @@ def test_a_page_of_another_origin_gets_nothing_and_starts_nothing(lab, paths, ho
     assert runs(lab) == before
 
 
-def test_a_name_that_was_pointed_here_is_not_answered(lab, paths):
+def test_a_name_that_was_pointed_here_is_not_answered(lab, routes):
     """DNS rebinding: to the browser the attacker's page and the lab are one origin then."""
     with browse(lab) as browser:
         page = browser.page.context.new_page()
         base = f"http://{EVIL}:{lab.lab.port}"
         assert page.goto(f"{base}/v2/").status == 421
-        statuses = page.evaluate(
-            "async paths => Promise.all(paths.map(async path => (await fetch(path)).status))", paths
-        )
+        statuses = page.evaluate(ASK_ALL, routes)
     assert set(statuses) == {421}
 
 
-def test_no_client_without_the_password_gets_anything_but_health(lab, paths):
-    with httpx.Client(base_url=lab.lab.url) as client:
-        answers = {path: client.get(path).status_code for path in paths}
-    assert {path for path, status in answers.items() if status != 401} == {"/api/health"}
+def test_no_client_without_the_password_gets_anything_but_health(lab, routes):
+    with httpx.Client(base_url=lab.lab.url, timeout=PATIENCE_SECONDS) as client:
+        answers = {(method, path): client.request(method, path).status_code for method, path in routes}
+    assert {route for route, status in answers.items() if status != 401} == {("GET", "/api/health")}
