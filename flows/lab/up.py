@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from httpx import HTTPError, TransportError
+from prefect.exceptions import PrefectException
 
 from agd_core.atomic import write_bytes
 from agd_core.progress import ShouldStop, Stopped
@@ -150,7 +151,7 @@ class _Keeper:
                     free_pool(client, self._lab, self._announce)
                 self._worker.start()
                 self._announce("the worker is up again")
-        except (ServerDied, HTTPError) as error:
+        except (ServerDied, HTTPError, PrefectException) as error:
             self._announce(str(error))
 
     def _look(self) -> None:
@@ -160,9 +161,10 @@ class _Keeper:
         try:
             with self._lab.client() as client:
                 self._runs.look(client)
-        except HTTPError as error:  # the next look sees what this one has missed
-            if self._server.alive and not isinstance(error, TransportError):
-                self._announce(f"the server does not answer as it should: {error}")
+        except TransportError:  # the server has died; the next look sees what this one has missed
+            pass
+        except (HTTPError, PrefectException) as error:  # a run that was deleted meanwhile, for one
+            self._announce(f"could not look after the runs, will try again: {error}")
         self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def _count_death(self, child: Child) -> None:

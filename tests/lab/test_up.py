@@ -7,13 +7,15 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
-from httpx import ConnectError
+from httpx import ConnectError, ReadTimeout
+from prefect.exceptions import ObjectNotFound
 from typer.testing import CliRunner
 
 from agd_core.errors import InputError
@@ -325,6 +327,24 @@ def test_a_server_that_ends_by_itself_while_the_lab_starts_is_not(tmp_path, monk
     monkeypatch.setattr(keeper, "_start", start)
     with pytest.raises(ServerDied, match="did not start"):
         keeper.keep()
+
+
+@pytest.mark.parametrize(
+    "error", [ObjectNotFound(ValueError()), ReadTimeout("slow"), ConnectError("refused")], ids=type
+)
+def test_a_look_at_the_runs_that_fails_does_not_end_the_lab(tmp_path, monkeypatch, error):
+    keeper = _Keeper(Lab(tmp_path, "127.0.0.1", 4200, tmp_path), None, lambda line: None, never)
+    looks = []
+
+    def look(client):
+        looks.append(client)
+        raise error
+
+    monkeypatch.setattr(keeper._runs, "look", look)
+    monkeypatch.setattr("flows.lab.lab.SyncPrefectClient", lambda *address, **auth: nullcontext())
+    keeper._look()
+    keeper._look()
+    assert len(looks) == 1, "the next look is not at once"
 
 
 def test_a_start_that_is_killed_leaves_word_of_its_server(tmp_path, monkeypatch):
