@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 OUT_OF_MEMORY = "out of memory"
 ADVICE = (
     "try a smaller collect.batch_size, train.batch_size or sample.batch_size; "
@@ -21,6 +19,8 @@ _FIRST_SENTENCES = 2
 
 def memory_line(error: BaseException) -> str | None:
     """One line for a person where an error says that memory ran out; None for every other error."""
+    import torch  # here, for `agd up` needs only the words
+
     if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _CPU not in str(error):
         return None
     said = " ".join(str(error).split())

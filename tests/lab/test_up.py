@@ -368,6 +368,12 @@ def test_a_start_that_is_killed_leaves_word_of_its_server(tmp_path, monkeypatch)
     assert not (lab.folder / "up.json").exists()
 
 
+def test_it_says_its_first_line_without_loading_what_only_flows_need():
+    loaded = "import sys, flows.lab.up; print([name for name in ('torch', 'diffusers', 'zarr') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_home_that_cannot_be_written_to_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     refused = CliRunner().invoke(app, ["up", "--home", str(tmp_path / "file")])
