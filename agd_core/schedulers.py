@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import diffusers
 from torch import Tensor
 
-from agd_core.errors import InputError
+from agd_core.errors import InputError, first_line
 
 SchedulerName = Literal["ddim", "ddpm", "dpm-solver++", "euler", "flow-euler"]
 
@@ -51,16 +51,38 @@ def build_scheduler(name: SchedulerName, base_config: dict[str, Any], steps: int
         steps: inference steps.
 
     Raises:
-        InputError: the sampler is of another sort than the model, or the schedule shifts with an unknown image size.
+        InputError: the sampler is of another sort than the model, cannot be made from its schedule or divides zero by
+            zero on it, or the schedule shifts with an unknown image size.
     """
     sampler = _SCHEDULERS[name]
     if sampler.flow != is_flow_matching(base_config):
         raise InputError(_other_sort(name, flow=not sampler.flow))
     config = {key: value for key, value in base_config.items() if key != IMAGE_TOKENS}
     overrides = sampler.overrides | (_fixed_shift(base_config) if sampler.flow else {})
-    scheduler = getattr(diffusers, sampler.class_name).from_config(config, **overrides)
-    scheduler.set_timesteps(steps, **_shift_by_size(scheduler.config, base_config) if sampler.flow else {})
+    try:
+        scheduler = getattr(diffusers, sampler.class_name).from_config(config, **overrides)
+        scheduler.set_timesteps(steps, **_shift_by_size(scheduler.config, base_config) if sampler.flow else {})
+    except InputError:
+        raise
+    except (ArithmeticError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"sampler {name!r} cannot be made from the base model's scheduler configuration: {first_line(error)}"
+        ) from error
+    _check_zero_snr(name, scheduler)
     return scheduler
+
+
+def _check_zero_snr(name: SchedulerName, scheduler: Any) -> None:
+    """No step divides zero by zero: where nothing of the image is left, the noise says nothing about it."""
+    if scheduler.config.get("prediction_type") != "epsilon" or not hasattr(scheduler, "alphas_cumprod"):
+        return
+    dead = [int(timestep) for timestep in scheduler.timesteps if scheduler.alphas_cumprod[int(timestep)] == 0]
+    if dead:
+        raise InputError(
+            f"sampler {name!r}: its step at timestep {dead[0]} has zero terminal SNR (rescale_betas_zero_snr of the "
+            "base model's scheduler), where a prediction of epsilon says nothing about the image (0/0); allowed there: "
+            "prediction_type v_prediction, timestep_spacing leading, or another sampler: dpm-solver++, euler"
+        )
 
 
 def is_flow_matching(base_config: dict[str, Any]) -> bool:

@@ -139,7 +139,7 @@ def collect_unit(
     their last bits, on the size of the batch, and a resumed unit must equal an unbroken one.
 
     Raises:
-        NumericError: a value does not fit the stored type.
+        NumericError: a value is not finite, or does not fit the stored type.
         Stopped: between two sampler steps, when `should_stop` answered True; the unit is then not complete.
     """
     wanted = {trajectory.index for trajectory in writer.wanted}
@@ -189,7 +189,8 @@ def _collect_batch(
         rows = np.flatnonzero(slots[:, step.index] >= 0)
         if rows.size:
             predicted = torch.split(step.prediction[rows], plan.latent_shape[0], dim=1)
-            pairs = _carried(torch.stack([step.latents[rows], *predicted], dim=1), dtype)
+            at = f"at step {step.index + 1} of {config.steps} of {config.scheduler} (timestep {step.timestep:g})"
+            pairs = _carried(torch.stack([step.latents[rows], *predicted], dim=1), dtype, at, base_model.dtype)
             for row, pair in zip(rows.tolist(), pairs, strict=True):
                 writer.put(planned[row].index, int(slots[row, step.index]), pair)
 
@@ -207,12 +208,25 @@ def _collect_batch(
     )
 
 
-def _carried(pairs: Tensor, dtype: torch.dtype) -> np.ndarray:
-    """Pairs in the stored type, as the numpy type that carries it."""
+def _carried(pairs: Tensor, dtype: torch.dtype, at: str, network_dtype: torch.dtype) -> np.ndarray:
+    """Pairs `[rows, latents and predictions, ...]` in the stored type, as the numpy type that carries it."""
     stored = pairs.to(dtype)
     if not torch.isfinite(stored).all():
-        name = str(dtype).removeprefix("torch.")
-        raise NumericError(f"a latent or prediction does not fit {name}; collect in float32 instead (collect.dtype)")
+        raise NumericError(f"{_not_finite(pairs, dtype, network_dtype)} {at}")
     stored = stored.cpu()
     carried: np.ndarray = (stored.view(torch.uint16) if dtype is torch.bfloat16 else stored).numpy()
     return carried
+
+
+def _not_finite(pairs: Tensor, dtype: torch.dtype, network_dtype: torch.dtype) -> str:
+    """Why: the latents were rounded to the stored type before the network saw them, its answer was not."""
+    latents, answers = pairs[:, 0], pairs[:, 1:]
+    if latents.isnan().any() or (dtype is torch.float32 and latents.isinf().any()):
+        return "the sampler's step before made the latents NaN or infinite (is the base model's scheduler right?)"
+    if torch.isfinite(latents).all() and not torch.isfinite(answers).all():
+        advice = (
+            "base_model.dtype float32 has a wider range" if network_dtype is torch.float16 else "are its weights whole?"
+        )
+        return f"the network's answer is NaN or infinite ({advice})"
+    name = str(dtype).removeprefix("torch.")
+    return f"a latent or prediction does not fit {name} (collect.dtype; float32 holds it)"

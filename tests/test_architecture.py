@@ -37,7 +37,7 @@ CORE_ORDER = (
     ("home", "config_problems", "parent_death", "peak_memory", "weights"),
     ("config",),
     ("seeding", "checkpoint", "base_sketch", "condition", "fashion_mnist", "miniatures", "order", "protocol"),
-    ("denoiser", "offloaded_adam", "training_loop", "schedulers", "dataset"),
+    ("denoiser", "offloaded_adam", "training_loop", "base_schedule", "schedulers", "dataset"),
     ("backbones",),
     ("base_models",),
     ("subjects",),

@@ -9,6 +9,7 @@ import torch
 from agd_core.base_models.base import BaseModel
 from agd_core.base_models.folder import MODEL_INDEX, require_library, require_safe_folder
 from agd_core.base_models.sources import pipeline_class, read_json, resolve_source
+from agd_core.base_schedule import check_schedule
 from agd_core.config import Config
 from agd_core.errors import InputError, first_line
 from agd_core.safe_files import confined, printable
@@ -45,6 +46,8 @@ class FamilyConfig(Config):
                 f"{family!r}"
             )
         _require_components(folder)
+        _require_known_schedule(folder, self.source)
+        _require_plain_weights(folder, self.source)
         try:
             return self.open(folder, device)
         except InputError:
@@ -78,3 +81,25 @@ def _require_components(folder: Path) -> None:
         if not confined(folder, name).is_dir():
             missing = printable(folder / name)
             raise InputError(f"not a complete diffusers folder: {missing} is missing ({MODEL_INDEX} names it)")
+
+
+def _require_known_schedule(folder: Path, source: str) -> None:
+    """See `check_schedule`."""
+    named = read_json(folder / MODEL_INDEX).get("scheduler")
+    class_name = str(named[1]) if isinstance(named, list) and len(named) == 2 else None
+    check_schedule(read_json(folder / "scheduler" / "scheduler_config.json"), class_name, f"base model {source}")
+
+
+def _require_plain_weights(folder: Path, source: str) -> None:
+    """No part is stored quantised.
+
+    Raises:
+        InputError: one is.
+    """
+    for path in sorted(folder.glob("*/config.json")):
+        if found := read_json(path).get("quantization_config"):
+            method = found.get("quant_method") if isinstance(found, dict) else None
+            raise InputError(
+                f"base model {source}: its {path.parent.name} is stored quantised ({method or 'quantization_config'}); "
+                "distil the model that it was made from: an adapter of it loads into the quantised one"
+            )

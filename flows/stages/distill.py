@@ -7,7 +7,7 @@ from typing import Any
 from agd_core.adapters import AdapterConfig
 from agd_core.base_models import BaseModel
 from agd_core.errors import InputError
-from agd_core.schedulers import allowed_samplers
+from agd_core.schedulers import allowed_samplers, build_scheduler
 from agd_core.subjects import Subjects
 from agd_core.trajectory import CollectConfig
 from flows.config import PipelineConfig
@@ -66,6 +66,7 @@ def _check_samplers(config: PipelineConfig, base_model: BaseModel) -> None:
             raise InputError(
                 f"{setting} {name!r} cannot walk a model that predicts {kind}; allowed: {', '.join(allowed)}"
             )
+        build_scheduler(name, base_model.scheduler_config, 2)
 
 
 def collect_stage(config: PipelineConfig, base_model: BaseModel, place: Workplace) -> Artefact:

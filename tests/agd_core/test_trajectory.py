@@ -167,13 +167,27 @@ class Constant:
         return latents * 0 + self.value
 
 
+NO_ANSWER = r"the network's answer is NaN or infinite \(are its weights whole\?\) at step 1 of \d+ of ddim"
+
+
 @pytest.mark.parametrize(
-    ("dtype", "value"), [("float16", 1e6), ("bfloat16", 3.4e38), ("float32", float("inf")), ("float32", float("nan"))]
+    ("dtype", "value", "words"),
+    [
+        (
+            "float16",
+            1e6,
+            r"does not fit float16 \(collect.dtype; float32 holds it\) at step 1 of \d+ of ddim \(timestep",
+        ),
+        ("bfloat16", 3.4e38, "does not fit bfloat16"),
+        ("float16", float("nan"), NO_ANSWER),
+        ("float32", float("inf"), NO_ANSWER),
+        ("float32", float("nan"), NO_ANSWER),
+    ],
 )
-def test_a_value_that_does_not_fit_the_type_is_an_error(teacher, dtype, value):
+def test_a_value_that_does_not_fit_or_is_no_number_is_an_error(teacher, dtype, value, words):
     config = changed(dtype=dtype)
     store = MemoryTrajectoryStore(planned(teacher, config))
-    with pytest.raises(NumericError, match=dtype), store.write_unit(0) as writer:
+    with pytest.raises(NumericError, match=words), store.write_unit(0) as writer:
         collect_unit(Constant(value), teacher, store.plan, writer, config)
     assert store.missing_units() == [0]
 
