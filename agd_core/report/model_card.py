@@ -18,10 +18,12 @@ from agd_core.base_models.text_to_image import TextToImageConfig
 from agd_core.config import BUILTIN, Config
 from agd_core.report.columns import Cell, explained, tables, warned
 from agd_core.report.rows import WARNED, Row
+from agd_core.safe_files import printable
 
 FILE = "README.md"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
+"""What is markup, or makes a link by itself: an address with ://, www. or @."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,12 @@ def render_card(card: ModelCard) -> str:
 
 def _text(value: object) -> str:
     """On one line, with nothing that Markdown or HTML would take for markup."""
-    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+    return _SPECIAL.sub(r"\\\1", _line(value))
 
 
 def _code(value: object) -> str:
     """As code within a line, fenced by more backticks than it holds."""
-    text = " ".join(str(value).split())
+    text = _line(value)
     fence = "`" * (1 + _longest_fence(text))
     return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
@@ -113,7 +115,12 @@ def _code(value: object) -> str:
 def _fenced(value: str, language: str) -> str:
     """As a block of code, fenced by more backticks than it holds."""
     fence = "`" * max(3, 1 + _longest_fence(value))
-    return f"{fence}{language}\n{value.strip()}\n{fence}"
+    lines = "\n".join(printable(line) for line in value.strip().split("\n"))
+    return f"{fence}{language}\n{lines}\n{fence}"
+
+
+def _line(value: object) -> str:
+    return printable(" ".join(str(value).split()))
 
 
 def _longest_fence(text: str) -> int:
@@ -121,8 +128,8 @@ def _longest_fence(text: str) -> int:
 
 
 def _yaml(value: object) -> str:
-    """A JSON text is a YAML text."""
-    return json.dumps(value, ensure_ascii=False)
+    """A JSON text is a YAML text; YAML takes no control characters, not even in quotes."""
+    return json.dumps(printable(value), ensure_ascii=False)
 
 
 def _cell(cell: Cell) -> str:

@@ -15,6 +15,7 @@ from agd_core.adapter_files import AdapterCard, read_card, save_adapter
 from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
 from agd_core.base_models import DiTConfig, SDConfig
 from agd_core.report.model_card import FILE, ModelCard, render_card
+from agd_core.safe_files import printable
 from flows.cli import app
 from tests.agd_core.report.made_up import FEW, full_row, row, score
 
@@ -190,10 +191,29 @@ def test_no_text_becomes_markup():
     hostile = row(ATTACK, scores={"fd": score(1.0, warnings=[ATTACK])})
     files = replace(card().files, base_source=ATTACK)
     text = render_card(card(**texts, files=files, command=ATTACK, rows=[hostile]))
-    assert front_matter(text)["base_model"] == ATTACK
+    assert front_matter(text)["base_model"] == printable(ATTACK)
     ((_, code),) = re.findall(r"^(`{4,})python\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
     compile(code, "README.md", "exec")
     outside = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", text.split("---\n", 2)[2], flags=re.DOTALL | re.MULTILINE)
     prose = re.sub(r"(`+) ?.*?\1", "", re.sub(r"\\[\\`*_{}\[\]<>|#~$]", "", outside))
     for markup in ("<script", "](http://f)", "*d*", "\n# c"):
         assert markup not in prose
+
+
+@pytest.mark.parametrize(
+    "address", ["http://evil.example", "HTTPS://evil.example", "www.evil.example", "a@evil.example"]
+)
+def test_no_text_becomes_a_link_by_itself(address):
+    texts = {"name": address, "training": {address: "x"}, "protocol": {address: "x"}}
+    hostile = row(address, scores={"fd": score(1.0, warnings=[address])})
+    text = render_card(card(**texts, files=replace(card().files, base_source=address), rows=[hostile]))
+    prose = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", text.split("---\n", 2)[2], flags=re.DOTALL | re.MULTILINE)
+    assert address not in prose
+
+
+def test_control_characters_are_shown_and_the_front_matter_stays_yaml():
+    odd = "a\x1b[2J\x00\x7f\x85b"
+    files = replace(card().files, base_source=odd)
+    text = render_card(card(name=odd, training={odd: odd}, digests={odd: odd}, command=odd, files=files))
+    assert [letter for letter in text if not letter.isprintable() and letter != "\n"] == []
+    assert front_matter(text)["base_model"] == printable(odd)
