@@ -20,6 +20,7 @@ from agd_core.errors import InputError
 from agd_core.safe_files import MOST_JSON_BYTES, confined, printable, read_bytes
 from storage.artefacts import FOLDER as ARTEFACTS
 from storage.artefacts import MANIFEST
+from storage.walking import walk
 
 METRICS = "metrics.json"
 REPORT_FILES = ("report.html", METRICS, "sweep.html", "sweep.json")
@@ -138,8 +139,9 @@ def _alone(output: Path) -> Iterator[None]:
 
 def published_folders(folder: Path) -> list[Path]:
     """Every output folder and every adapter's folder at or below a folder; links are not followed."""
-    outputs = {path.parent for path in folder.rglob(ARTEFACTS)} | {folder}
-    sealed = {path.parent for path in folder.rglob(CHECKSUMS)}
+    marks = [Path(entry.path) for entry in walk(folder) if entry.name in (ARTEFACTS, CHECKSUMS)]
+    outputs = {path.parent for path in marks if path.name == ARTEFACTS} | {folder}
+    sealed = {path.parent for path in marks if path.name == CHECKSUMS}
     adapters = {path for output in outputs for path in _adapters_of(output)}
     return sorted(path for path in outputs | sealed | adapters if _publishes(path))
 
