@@ -54,7 +54,8 @@ class Reference:
         except (OSError, SafetensorError, LookupError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(f"{printable(path)} is no file with a finished reference") from error
         if not found._is_sound():
-            raise InputError(f"{printable(path)} is damaged: its statistics do not fit together or are no numbers")
+            reason = "its statistics do not fit together or are no numbers"
+            raise InputError(f"{printable(path)} is no file with a finished reference: {reason}")
         return found
 
     def _is_sound(self) -> bool:

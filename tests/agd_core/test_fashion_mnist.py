@@ -1,4 +1,5 @@
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -83,3 +84,16 @@ def test_signed_images_span_minus_one_to_one():
     signed = to_signed(torch.tensor([0, 255], dtype=torch.uint8))
     assert signed.dtype == torch.float32
     assert signed.tolist() == [-1.0, 1.0]
+
+
+def test_a_file_unpacks_up_to_the_size_of_the_data_set(folder, monkeypatch):
+    monkeypatch.setattr("agd_core.fashion_mnist.MOST_BYTES", PIXELS.nbytes)
+    with pytest.raises(InputError, match=f"{IMAGES} is no intact idx file: it unpacks to more than 2,352 bytes"):
+        load_fashion_mnist("train", folder)
+
+
+def test_a_pipe_is_no_file_of_images(folder):
+    (folder / IMAGES).unlink()
+    os.mkfifo(folder / IMAGES)
+    with pytest.raises(InputError, match=f"{IMAGES} is no regular file but a named pipe"):
+        load_fashion_mnist("train", folder)

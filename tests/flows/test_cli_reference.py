@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -56,3 +57,12 @@ def test_bad_input_is_named(words, message, run, tmp_path, monkeypatch):
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert message in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_images_are_looked_at_before_the_device_is_waited_for(run, tmp_path, monkeypatch):
+    """Somebody else may hold it for hours."""
+    monkeypatch.setattr("flows.workplace.hold_device", lambda *_: pytest.fail("it waited for the device"))
+    place = write_folder(tmp_path / "a", np.zeros((3, 20, 20, 1), np.uint8))
+    result = run(place, "--output", tmp_path / "a.safetensors", "--device", "cpu")
+    assert result.exit_code == 2
+    assert "takes 32 x 32 x 1 images, not 20 x 20 x 1" in result.stderr

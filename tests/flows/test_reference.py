@@ -1,11 +1,13 @@
 """References of real images: exact whatever they come from, computed once, found again by content."""
 
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from agd_core.checkpoint import save_tensors
 from agd_core.errors import InputError
 from agd_core.extractors import FashionFeatures
 from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
@@ -42,7 +44,7 @@ class OtherWeights(Counting):
 @pytest.fixture(scope="module")
 def real():
     """120 real images, uint8 [120, 32, 32, 1]."""
-    return real_images("test", 120)[0].numpy()
+    return real_images("test", 120)[0].numpy().copy()
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +211,7 @@ BAD = {
         lambda p, real: str(p / "a.safetensors") + _break(p / "a.safetensors"),
         "is no file with a finished",
     ),
-    "absent reference": (lambda p, real: str(p / "b.safetensors"), "is no file with a finished"),
+    "absent reference": (lambda p, real: str(p / "b.safetensors"), "b.safetensors cannot be read: No such file"),
 }
 
 
@@ -225,3 +227,38 @@ def test_bad_input_is_one_line(case, real, tmp_path):
         of(tmp_path / "out", make(tmp_path, real))
     assert "\n" not in str(problem.value)
     assert not list((tmp_path / "out").rglob("manifest.json"))
+
+
+def finished(path, **changes):
+    """A reference as it is saved, or with other tensors."""
+    features = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    statistics = FeatureStatistics.of(features)
+    tensors = {"mean": statistics.mean, "covariance": statistics.covariance, "samples": torch.tensor(8)}
+    tensors = {**tensors, "features": features, **changes}
+    save_tensors({name: tensor for name, tensor in tensors.items() if tensor is not None}, path, "eight images")
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean": torch.zeros(3, dtype=torch.float64)},
+        {"covariance": torch.zeros(4, dtype=torch.float64)},
+        {"features": torch.zeros(8, 3)},
+        {"features": torch.full((8, 4), float("nan"))},
+        {"mean": torch.zeros(4)},
+        {"samples": torch.tensor(-5)},
+        {"samples": torch.zeros(2)},
+        {"mean": None},
+    ],
+)
+def test_a_reference_that_does_not_hold_together_is_refused(changes, tmp_path):
+    assert Reference.load(finished(tmp_path / "whole.safetensors")).statistics.samples == 8
+    with pytest.raises(InputError, match=r"a.safetensors is no file with a finished reference"):
+        Reference.load(finished(tmp_path / "a.safetensors", **changes))
+
+
+def test_a_reference_that_is_no_regular_file_is_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"a.safetensors is no regular file but a named pipe"):
+        Reference.load(tmp_path / "a.safetensors")
