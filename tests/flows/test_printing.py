@@ -64,3 +64,11 @@ def test_a_reader_that_has_gone_is_no_error_to_tell():
 def test_a_closed_output_is_one_line_and_its_number_is_taken(closed):
     answer = presets(preexec_fn=lambda: [os.close(stream) for stream in closed])
     assert (answer.returncode, answer.stderr) == (1, "agd: standard output: Bad file descriptor\n")
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_who_names_no_format_is_told_the_formats(command):
+    answer = CliRunner().invoke(app, [command, "outputs"])
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith("agd: 'outputs' is no format; allowed: webdataset, archive, e.g. ")
+    assert all(name in CliRunner().invoke(app, [command, "--help"]).stdout for name in ("webdataset", "archive"))
