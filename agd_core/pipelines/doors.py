@@ -23,9 +23,9 @@ class Limits:
     guidance_range: tuple[float, float]
     prediction_type: str
 
-    def check(self, call: RunningCall, rows: int) -> None:
+    def check(self, call: RunningCall, rows: int, is_doubled: bool = False) -> None:
         """See `RunningCall.check` and `check_one_pass`; so many rows would be guided."""
-        call.check(self.adapter, self.guidance_range, self.prediction_type)
+        call.check(self.adapter, self.guidance_range, self.prediction_type, is_doubled)
         check_one_pass(call, rows, self.adapter, self)
 
 
@@ -136,7 +136,7 @@ class DoubledBatch(Door):
         if not set(self.pipelines) & set(call.classes):
             raise InputError(f"adapter {limits.adapter!r} cannot guide a {call.classes[0]}; {FOR_CFG}")
         rows = latents.shape[0]
-        limits.check(call, rows - rows // 2)
+        limits.check(call, rows - rows // 2, is_doubled=True)
         args, kwargs = tree_map(_for_rows(rows, self._half), (args, kwargs))
         return Passage(args, kwargs, _full(latents, rows // 2, call.guidance_scale))
 

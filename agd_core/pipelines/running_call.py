@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from agd_core.errors import InputError
+from agd_core.pipelines.empty_prompt import is_empty_prompt
 
 _NEGATIVE = "negative_"
 _OFF: Mapping[str, Any] = {"guidance_rescale": 0, "skip_guidance_layers": None, "pag_scale": 0, "guess_mode": False}
@@ -43,9 +44,19 @@ class RunningCall:
     """How many images it makes: the rows of its latents; None where it names none."""
     step: Any
     """An object of its own for every step of the sampler; None where it names none."""
+    pipe: Any
+    """The pipeline itself."""
 
-    def check(self, adapter: str, guidance_range: tuple[float, float], prediction_type: str) -> None:
+    def check(
+        self, adapter: str, guidance_range: tuple[float, float], prediction_type: str, is_doubled: bool = False
+    ) -> None:
         """The user asks for nothing that an adapter cannot give.
+
+        Args:
+            adapter: its name, for messages.
+            guidance_range: the scales that it was trained for.
+            prediction_type: what it was trained for.
+            is_doubled: the batch is doubled all the same, so embeddings of an empty negative prompt are no mistake.
 
         Raises:
             InputError: what it is, and what to do.
@@ -54,6 +65,9 @@ class RunningCall:
             default = self.defaults.get(name)
             value, nothing = self.arguments.get(name, default), _OFF.get(name, default)
             if (name in _OFF or name.startswith(_NEGATIVE)) and not self._says_nothing(value, nothing):
+                if is_doubled and isinstance(value, Tensor):
+                    self._check_empty(name, value, adapter)
+                    continue
                 advice = "drop it" if self._says_nothing(default, nothing) else f"give {name}={nothing!r}"
                 raise InputError(f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}: {advice}; {FOR_CFG}")
         if self.prediction_type != prediction_type:
@@ -66,6 +80,15 @@ class RunningCall:
             raise InputError(
                 f"{self.classes[0]}: guidance_scale {self.guidance_scale:g} is outside the range {low:g} to {high:g} "
                 f"that adapter {adapter!r} was trained for; {FOR_CFG}"
+            )
+
+    def _check_empty(self, name: str, value: Tensor, adapter: str) -> None:
+        """Embeddings are those of an empty prompt."""
+        longest = self.arguments.get("max_sequence_length", self.defaults.get("max_sequence_length", 256))
+        if not is_empty_prompt(value, self.pipe, longest):
+            raise InputError(
+                f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}: drop it, or, beside prompt_embeds of "
+                f"another length than the pipeline's own, give zeros of their shape or an empty prompt's; {FOR_CFG}"
             )
 
     def _says_nothing(self, value: Any, nothing: Any) -> bool:
@@ -130,6 +153,7 @@ def _read(pipe: Any, frame: FrameType, frames: list[FrameType]) -> RunningCall:
         bool(pipe.config.get("force_zeros_for_empty_prompt")),
         len(latents) if isinstance(latents, Tensor) and latents.ndim else None,
         _variable(pipe, frames, "t"),
+        pipe,
     )
 
 
