@@ -8,7 +8,7 @@ import ast
 
 import pytest
 
-from tests.test_architecture import NAMED, ROOT, SOURCES, parse
+from tests.test_architecture import SOURCES
 
 OPENS = {
     "open", "os.open", "io.open", "gzip.open", "tarfile.open", "Image.open", "safe_open", "load_file", "json.load",
@@ -96,16 +96,9 @@ def opening_calls(tree: ast.AST) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", NAMED)
-def test_every_reader_goes_through_the_door_or_says_why_not(path):
-    name = path.relative_to(ROOT).as_posix()
-    if name != DOOR:
-        assert opening_calls(parse(path)) == set(REASONS.get(name, {}))
-
-
-def test_reasons_are_given_for_files_that_are_there():
-    assert set(REASONS) <= {path.relative_to(ROOT).as_posix() for path in SOURCES}
-    assert all(len(reason.split()) > 2 for calls in REASONS.values() for reason in calls.values())
+def test_every_reader_goes_through_the_door_or_says_why_not():
+    found = {name: calls for name, tree in SOURCES.items() if name != DOOR and (calls := opening_calls(tree))}
+    assert found == {name: set(reasons) for name, reasons in REASONS.items()}
 
 
 @pytest.mark.parametrize(
