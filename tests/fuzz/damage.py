@@ -85,8 +85,8 @@ def replace_by_no_file(folder: Path, file: Path, chance: random.Random) -> None:
 
 
 def link_its_folder_outside(folder: Path, file: Path, chance: random.Random) -> None:
-    """The file's own folder becomes a link to a copy of it that lies outside."""
-    if file.parent == folder:
+    """The file's own folder becomes a link to a copy of it that lies outside; not the one that a person names."""
+    if folder in (file.parent, file.parent.parent):
         return replace_by_no_file(folder, file, chance)
     moved = folder.parent / OUTSIDE / "moved"
     shutil.move(file.parent, moved)
