@@ -24,7 +24,7 @@ KEPT: dict[str, tuple[int, ...]] = {
     "images in Zarr 3": (15,),
     "images": (37,),
     "import archive": (10,),
-    "base of SD3": (23, 48),
+    "base of SD3": (23, 48, 98),
     "base of SD": (47,),
 }
 """Seeds that found something, by reader."""
