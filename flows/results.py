@@ -12,7 +12,7 @@ from agd_core.checksums import LISTS, is_sealed, read_sums, require_intact
 from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from agd_core.report.rows import Row
-from agd_core.safe_files import MOST_JSON_BYTES, printable, read_json, require_regular
+from agd_core.safe_files import MOST_JSON_BYTES, confined, printable, read_json, require_regular
 from flows.published import METRICS
 from flows.stored_rows import check_rows
 
@@ -81,7 +81,7 @@ def _doubt(metrics: dict[str, Any], path: Path, allow_edited: bool) -> str | Non
 def _file(place: Path) -> Path:
     if not place.exists():
         raise InputError(f"{place}: no such file or folder")
-    path = place / METRICS if place.is_dir() else place
+    path = confined(place, METRICS) if place.is_dir() else place
     if not os.path.lexists(path):
         raise InputError(f"{place} holds no {METRICS}; `agd evaluate` writes one")
     return path
@@ -98,7 +98,7 @@ def _once(metrics: Any, path: Path) -> list[Any]:
 
 def _check_weights(metrics: dict[str, Any], path: Path) -> None:
     """Numbers beside an adapter must be those of that adapter."""
-    weights = path.parent / WEIGHTS
+    weights = confined(path.parent, WEIGHTS)
     if os.path.lexists(weights):
         require_regular(weights)
     if weights.is_file() and file_digest(weights) != metrics.get("weights_sha256"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from agd_core import safe_files
 from agd_core.base_models.folder import CONFIG, MODEL_INDEX, MOST_SETTINGS_BYTES, require_possible_size
@@ -101,6 +101,9 @@ def stored_fingerprint(folder: Path) -> str:
 
     sha256 over name, shape and up to 4096 evenly spaced values (as float32) of every tensor: fast for billions of
     parameters, and fine-tuning moves nearly all of them.
+
+    Raises:
+        InputError: a file is damaged.
     """
     parts = sorted(_tensor_digests(folder))
     return hashlib.sha256("".join(parts).encode()).hexdigest()
@@ -113,11 +116,16 @@ def _tensor_digests(folder: Path) -> Iterator[str]:
     parts = folder.glob(f"diffusion_pytorch_model{variant}-*-of-*.safetensors")
     for path in [whole] if whole.is_file() else sorted(parts):
         require_regular(path)
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                tensor = file.get_tensor(name)
-                values = tensor.flatten()[:: max(1, tensor.numel() // _FINGERPRINT_VALUES)].float().contiguous()
-                yield f"{name} {tuple(tensor.shape)} {hashlib.sha256(values.numpy().tobytes()).hexdigest()}\n"
+        try:
+            with safe_open(path, framework="pt") as file:
+                yield from (_tensor_digest(name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise InputError(f"{printable(path)} is no safetensors file: {printable(first_line(error))}") from error
+
+
+def _tensor_digest(name: str, tensor: torch.Tensor) -> str:
+    values = tensor.flatten()[:: max(1, tensor.numel() // _FINGERPRINT_VALUES)].float().contiguous()
+    return f"{name} {tuple(tensor.shape)} {hashlib.sha256(values.numpy().tobytes()).hexdigest()}\n"
 
 
 def _builtin_folder(name: str) -> Path:

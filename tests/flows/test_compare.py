@@ -338,3 +338,11 @@ def test_as_a_process(a, b):
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["comparisons"][0]["verdict"] == "better"
+
+
+def test_a_link_out_of_a_folder_from_others_is_not_read(a, b, tmp_path):
+    (tmp_path / "gift").mkdir()
+    (tmp_path / "gift" / "metrics.json").symlink_to(b / "metrics.json")
+    result = compare(a, tmp_path / "gift")
+    assert result.exit_code == 2
+    assert "is a link that leads out of" in result.stderr

@@ -195,16 +195,18 @@ def _prompts_of(place: str) -> Callable[[Path], list[str]]:
     return read
 
 
-def _base_of(preset: str) -> Callable[[Path], list[str]]:
-    return lambda folder: agd(
-        "collect",
-        preset,
-        "--dry-run",
-        "--set",
-        f"base_model.source={folder / 'base'}",
-        "--output",
-        folder.parent / "made",
-    )
+def _base_of(preset: str) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        import torch
+
+        from flows.presets import load_config
+        from flows.stages.distill import open_base_model
+        from flows.workplace import Workplace
+
+        config = load_config(preset, [f"base_model.source={folder / 'base'}"])
+        open_base_model(config, Workplace(folder.parent / "made", torch.device("cpu")))
+
+    return read
 
 
 def _import(kind: str) -> Callable[[Path], list[str]]:
