@@ -1,5 +1,7 @@
 """The subjects that a section of the configuration asks for."""
 
+from collections.abc import Callable
+
 from agd_core.base_models import BaseModel
 from agd_core.sampling import SampleConfig
 from agd_core.subjects import Subjects
@@ -24,3 +26,13 @@ def sample_subjects(config: SampleConfig, base_model: BaseModel) -> Subjects:
 def _subjects(config: CollectConfig | SampleConfig, base_model: BaseModel, setting: str) -> Subjects:
     prompts = load_prompts(config.prompts, config.prompt_count, setting) if config.prompts else None
     return Subjects.of(base_model, prompts, setting)
+
+
+def say_what_is_cut(setting: str, subjects: Subjects, announce: Callable[[str], None]) -> None:
+    """One line if prompts are longer than the text encoders read."""
+    if cut := subjects.base_model.cut_prompts(subjects.prompts):
+        same = f"; {cut.equal} became equal to another one" if cut.equal else ""
+        announce(
+            f"{setting}: {cut.cut} of {len(subjects)} prompts are cut, for a text encoder reads {cut.most_tokens} "
+            f"tokens{same}"
+        )

@@ -32,6 +32,7 @@ REASONS: dict[str, dict[str, str]] = {
     "agd_core/atomic.py": {"os.open": "a folder, to force it to disk", "Path.open": "the partial file just written"},
     "agd_core/base_models/folder.py": {"safe_open": CHECKED},
     "agd_core/base_models/prompt_encoder.py": {"from_pretrained": CHECKED},
+    "agd_core/base_models/prompt_length.py": {"from_pretrained": CHECKED},
     "agd_core/base_models/sources.py": {
         "safe_open": CHECKED,
         "from_pretrained": CHECKED,

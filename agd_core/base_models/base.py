@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from agd_core.backbones import Backbone
+from agd_core.base_models.prompt_length import CutPrompts
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
 from agd_core.digest import digest
@@ -74,6 +75,10 @@ class BaseModel(ABC):
     def prompt_condition(self, prompts: Sequence[str]) -> Condition:
         """The condition of prompts, one row each; only of models that take prompts."""
         raise TypeError(f"{type(self).__name__} takes classes, not prompts")
+
+    def cut_prompts(self, prompts: Sequence[str]) -> CutPrompts | None:
+        """What the text encoders do not read of prompts; None where they read all of them whole."""
+        return None
 
     @abstractmethod
     def decode(self, latents: Latents) -> Float[Tensor, "batch image_channels image_height image_width"]:

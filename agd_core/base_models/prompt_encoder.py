@@ -53,7 +53,8 @@ class PromptEncoder:
         }
         self._pipe.to(self._device)
         try:
-            answers = encode(**settings)
+            with _no_warnings():
+                answers = encode(**settings)
         finally:
             self._pipe.to("cpu", silence_dtype_warnings=True)
         return list(answers)
@@ -91,6 +92,23 @@ def _require_possible_encoders(folder: Path, index: dict[str, Any]) -> None:
             kind = getattr(transformers, str(named[1]), None)
             if hasattr(kind, "config_class"):
                 require_possible_size(kind, folder / name)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """The libraries print the text of every prompt that they cut; how many are cut is said once, by `cut_prompts`."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
 
 
 @contextmanager

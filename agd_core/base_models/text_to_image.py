@@ -16,6 +16,7 @@ from agd_core.base_models.base import BaseModel
 from agd_core.base_models.decoder import Decoder
 from agd_core.base_models.family import FamilyConfig
 from agd_core.base_models.prompt_encoder import PromptEncoder
+from agd_core.base_models.prompt_length import CutPrompts, cut_prompts
 from agd_core.base_models.sources import load_component, read_json, stored_fingerprint
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents
@@ -41,7 +42,7 @@ class TextToImage(BaseModel):
         import diffusers
 
         super().__init__()
-        self.device, self.dtype = device, config.torch_dtype
+        self.device, self.dtype, self._folder = device, config.torch_dtype, folder
         self.decoder = Decoder(folder, device)
         self.decoder_fingerprint = self.decoder.fingerprint
         self.scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
@@ -80,6 +81,10 @@ class TextToImage(BaseModel):
     def prompt_condition(self, prompts: Sequence[str]) -> Condition:
         """Through the stock pipeline's `encode_prompt`."""
         return self.condition_of_tensors(self.encoder.encode(prompts))
+
+    def cut_prompts(self, prompts: Sequence[str]) -> CutPrompts | None:
+        """As the stock pipeline cuts them."""
+        return cut_prompts(self._folder, prompts)
 
     def null_condition(self, batch: int) -> Condition:
         """The stock pipeline's own "no prompt": an empty one, or zeros where the model says so."""

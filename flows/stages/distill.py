@@ -19,7 +19,7 @@ from flows.stages.extras import measure_extras
 from flows.stages.publish import publish_evaluated
 from flows.stages.report import REPORT, SWEEP, Made, ReportFiles, read_metrics, report
 from flows.stages.train import train
-from flows.subjects import collect_subjects, sample_subjects
+from flows.subjects import collect_subjects, sample_subjects, say_what_is_cut
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -42,8 +42,8 @@ def open_base_model(config: PipelineConfig, place: Workplace) -> BaseModel:
     """
     base_model = config.base_model.build(place.device)
     check_evaluation(config.evaluate, base_model)
-    collect_subjects(config.collect, base_model)
-    sample_subjects(config.sample, base_model)
+    say_what_is_cut("collect.prompts", collect_subjects(config.collect, base_model), place.announce)
+    say_what_is_cut("sample.prompts", sample_subjects(config.sample, base_model), place.announce)
     channels, guided = base_model.latent_shape[0], config.guidance.guided_channels
     if guided is not None and guided > channels:
         raise InputError(f"guidance.guided_channels {guided} exceeds the {channels} channels of this base model")
