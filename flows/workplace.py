@@ -128,7 +128,8 @@ class Workplace:
                 would follow it out or wait for ever; or it cannot be written to and the artefact is not finished.
         """
         folder = confined(self.output, f"{FOLDER}/{artefact.path.name}")
-        with self._locked(folder) if os.access(self.output, os.W_OK) else self._read_only(artefact):
+        read_only = self.output.exists() and not os.access(self.output, os.W_OK)
+        with self._read_only(artefact) if read_only else self._locked(folder):
             if stranger := next(strangers_below(artefact.path), None):
                 raise InputError(f"{printable(stranger)} is a link, a pipe or a device; no artefact has one: delete it")
             yield

@@ -7,6 +7,7 @@ import torch
 from agd_core.adapter_files import WEIGHTS, AdapterCard, read_card, save_adapter
 from agd_core.adapters import Adapter, ModulatedMlpConfig
 from agd_core.checkpoint import load_tensors
+from agd_core.checksums import LISTS
 from agd_core.seeding import generator
 from flows.presets import load_config
 from flows.registry import Entry, register
@@ -52,7 +53,9 @@ def add(adapter: Path, output: Path, overrides=QUICK, name="mine") -> Entry:
 
 
 def change_weights(folder: Path, teacher, change) -> None:
-    """Replace every weight by `change(name, weight)` and save the adapter as ever."""
+    """Replace every weight by `change(name, weight)` and save the adapter as ever, without checksums."""
+    for name in LISTS:
+        (folder / name).unlink(missing_ok=True)
     config, card = read_card(folder)
     adapter = Adapter(config, teacher.backbone.sites, teacher.backbone.embedding_widths)
     adapter.load_state_dict({name: change(name, old) for name, old in load_tensors(folder / WEIGHTS)[0].items()})

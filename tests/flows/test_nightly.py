@@ -18,6 +18,7 @@ from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from flows.cli import app
 from flows.presets import load_config
+from flows.stages import nightly
 from flows.stages.evaluate import Instruments, LookedAt, evaluate, read_evaluation
 from flows.stages.night_scores import sample_tonight, scores
 from flows.stages.nightly import again, check_night, evaluate_registered
@@ -127,15 +128,26 @@ def test_a_planted_regression_is_caught_in_the_second_night(adapter, trained, te
     assert third.verdicts["fd"].band.nights == (FIRST,)
 
 
-def test_an_adapter_that_gives_no_numbers_is_an_alarm(adapter, teacher, tmp_path):
+def test_a_score_that_is_no_number_is_an_alarm(adapter, tmp_path, monkeypatch):
+    def lost(*arguments):
+        for row in scores(*arguments):
+            yield {**row, "value": float("nan")} if row["metric"] == "paired_mse" else row
+
     place = Workplace(tmp_path / "out")
     entry = add(adapter, place.output)
     evaluate_registered(entry, FIRST, place)
-    change_weights(adapter, teacher, lambda name, weight: weight * float("nan"))
+    monkeypatch.setattr(nightly, "scores", lost)
     broken = evaluate_registered(entry, SECOND, place)
     assert "paired_mse" in broken.regressed
     assert broken.as_dict()["metrics"]["paired_mse"]["value"] is None
     json.dumps(broken.as_dict(), allow_nan=False)
+
+
+def test_an_adapter_whose_weights_are_no_numbers_is_refused_in_one_line(adapter, teacher, tmp_path):
+    entry = add(adapter, tmp_path / "out")
+    change_weights(adapter, teacher, lambda name, weight: weight * float("nan"))
+    with pytest.raises(InputError, match=r"adapter\.safetensors"):
+        evaluate_registered(entry, FIRST, Workplace(tmp_path / "out"))
 
 
 def test_the_scores_are_those_of_the_evaluation_stage(adapter, teacher, tmp_path):
@@ -257,7 +269,7 @@ def test_one_adapter_that_is_gone_does_not_keep_the_others_waiting(adapter, teac
     found = json.loads(result.stdout)
     assert [night["name"] for night in found["adapters"]] == ["mine"]
     assert not found["ok"]
-    assert "torn.json is no registered adapter" in found["failed"][0]
+    assert "torn.json is no JSON" in found["failed"][0]
     assert found["failed"][1].startswith(f"a-gone: {gone} holds no readable adapter")
     only = agd("nightly", "--output", str(output), "--night", FIRST, "--name", "mine")
     assert only.exit_code == 0
