@@ -13,6 +13,7 @@ from flows.config import PipelineConfig
 from flows.presets import load_config
 
 pytest_plugins = ["tests.no_skips"]
+pytest.register_assert_rewrite("tests.storage.contract")
 
 SMALL = (
     "collect.trajectories=12",

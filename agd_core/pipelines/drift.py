@@ -14,7 +14,7 @@ from agd_core.errors import InputError
 from agd_core.pipelines.loading import adapters_of, forget_compiled, network_of, set_enabled
 
 _IMAGE_EMBEDS = "ip_adapter_image_embeds"
-_ROUNDING = 4
+_ROUNDING = 8
 """Results closer than so many steps of the network's precision (root mean square over the teacher's) are equal."""
 
 

@@ -217,7 +217,8 @@ def test_published_checksums_are_checked_by_whoever_reads(teacher, saved):
     folder = saved[2]
     names = ("adapter.safetensors", "adapter.json", "base_sketch.safetensors")
     (folder / "checksums.json").write_bytes(as_text(sums_of(folder, names)))
-    agd_core.load_student(teacher, folder)
+    with agd_core.load_student(teacher, folder):
+        pass
     change_card(saved, parameters=5)
     weights_of(saved, **{NAME: torch.ones(SHAPE)})
     for read in (read_card, lambda folder: read_adapter(folder, saved[0].config, teacher.backbone)):
@@ -233,7 +234,8 @@ def test_the_artefact_of_the_training_is_checked_by_its_manifest(teacher, saved,
     artefact = ArtefactStore(tmp_path).artefact("adapter", {"x": 1})
     shutil.copytree(saved[2], artefact.path)
     artefact.finish({"x": 1})
-    agd_core.load_student(teacher, artefact.path)
+    with agd_core.load_student(teacher, artefact.path):
+        pass
     weights_of((None, None, artefact.path), **{NAME: torch.ones(SHAPE)})
     with pytest.raises(agd_core.InputError, match=r"adapter\.safetensors: .* bytes instead of"):
         agd_core.load_student(teacher, artefact.path)

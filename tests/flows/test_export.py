@@ -209,7 +209,7 @@ def test_a_disk_that_is_too_small_is_told_first(command, output, tars, archive, 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
     code, _, errors = agd(verb, kind, source, tmp_path / "deep" / "x")
     assert code == 2
-    assert "0 MB are free" in errors
+    assert "1.0 kB are free" in errors
     assert not (tmp_path / "deep").exists()
 
 
