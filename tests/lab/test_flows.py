@@ -21,6 +21,7 @@ from flows.lab.flows import collect_flow, distill_flow, evaluate_flow, sample_fl
 from flows.lab.parameters import CollectSettings, DistillSettings, FanOut, SampleSettings, TrainSettings
 from flows.stages.verify import verify
 from tests.conftest import SMALL
+from tests.lab.lab_process import wait_for
 
 ONE_ADAPTER = "adapters=[{kind: agd-modulated-mlp}]"
 
@@ -52,7 +53,13 @@ def run_and_count(flow, given):
     assert state.is_completed(), state.message
     with get_client(sync_client=True) as client:
         wanted = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-        runs = client.read_task_runs(flow_run_filter=wanted)
+
+        def recorded():
+            """All task runs, once the server has recorded the end of each: it learns of them by events."""
+            runs = client.read_task_runs(flow_run_filter=wanted)
+            return (runs,) if all(run.state and run.state.is_final() for run in runs) else None
+
+        (runs,) = wait_for(recorded)
     ended = {}
     for run in runs:
         ended.setdefault(run.state_name, set()).add(re.split("[ -]", run.name)[0])
