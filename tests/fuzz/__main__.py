@@ -5,7 +5,7 @@
 
 Input number N is damage of seed N to reader N modulo their count; `--kept` takes those that once found something.
 Each runs in a process of its own, forked from one that has the libraries loaded. What counts as a fault: a traceback,
-more than 20 seconds, an end by a signal, an exit code that is none of 0, 1 and 2, a control character on the terminal,
+more than 20 seconds (`--seconds`), an end by a signal, an exit code that is none of 0, 1 and 2, a control character on the terminal,
 a read or change of the folder outside, a change anywhere but in the given folders, a connection, a started process.
 Ends with a table, and 1 if there was a fault.
 """
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz.readers import READERS, Reader
-from tests.fuzz.running import Templates, run_seed
+from tests.fuzz.running import MOST_SECONDS, Templates, run_seed
 
 KEPT: dict[str, tuple[int, ...]] = {
     "images in Zarr 3": (15,),
@@ -36,11 +36,12 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--reader", choices=[reader.name for reader in READERS])
     parser.add_argument("--kept", action="store_true")
+    parser.add_argument("--seconds", type=int, default=MOST_SECONDS, help="that an input may take")
     asked = parser.parse_args()
     _load_libraries()
     root = Path(tempfile.mkdtemp(prefix="agd-fuzz-"))
     try:
-        return _fuzz(_inputs(asked), Templates(root))
+        return _fuzz(_inputs(asked), Templates(root), asked.seconds)
     finally:
         shutil.rmtree(root)
 
@@ -63,10 +64,10 @@ def _inputs(asked: argparse.Namespace) -> list[tuple[Reader, int]]:
     return [(reader, seed) for reader, seed in pairs if asked.reader in (None, reader.name)]
 
 
-def _fuzz(inputs: Sequence[tuple[Reader, int]], templates: Templates) -> int:
+def _fuzz(inputs: Sequence[tuple[Reader, int]], templates: Templates, most_seconds: int) -> int:
     faults, ends = 0, collections.Counter[tuple[str, str]]()
     for reader, seed in inputs:
-        outcome = run_seed(reader, seed, templates)
+        outcome = run_seed(reader, seed, templates, most_seconds)
         ends[reader.name, outcome.end] += 1
         faults += bool(outcome.faults)
         for fault in outcome.faults:

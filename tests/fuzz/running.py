@@ -61,7 +61,7 @@ class Templates:
         shutil.copytree(good, target, symlinks=True)
 
 
-def run_seed(reader: Reader, seed: int, templates: Templates) -> Outcome:
+def run_seed(reader: Reader, seed: int, templates: Templates, most_seconds: int = MOST_SECONDS) -> Outcome:
     """Damage a copy of the reader's folder with this seed, read it, and judge what happened."""
     work = templates.root / "work"
     shutil.rmtree(work, ignore_errors=True)
@@ -73,23 +73,23 @@ def run_seed(reader: Reader, seed: int, templates: Templates) -> Outcome:
     templates.copy(reader, work / "given")
     done = damage(work / "given", seed)
     before = _state(outside)
-    status, seconds = _in_child(reader, work)
+    status, seconds = _in_child(reader, work, most_seconds)
     said = (work / "said").read_text(encoding="utf-8", errors="backslashreplace")
-    faults = [*_wrong_end(status, seconds, said), *_touched(work, reader)]
+    faults = [*_wrong_end(status, seconds > most_seconds, said), *_touched(work, reader)]
     faults += [] if _state(outside) == before else ["the folder outside was changed"]
     code = os.waitstatus_to_exitcode(status)
     return Outcome(done, str(code) if code in (0, 1, 2) else "else", said, tuple(faults))
 
 
-def _in_child(reader: Reader, work: Path) -> tuple[int, float]:
+def _in_child(reader: Reader, work: Path, most_seconds: int) -> tuple[int, float]:
     started = time.monotonic()
     if (child := os.fork()) == 0:
-        _be_the_child(reader, work)
+        _be_the_child(reader, work, most_seconds)
     _, status = os.waitpid(child, 0)
     return status, time.monotonic() - started
 
 
-def _be_the_child(reader: Reader, work: Path) -> None:
+def _be_the_child(reader: Reader, work: Path, most_seconds: int) -> None:
     """Read the damaged folder as the command would; ends the process."""
     said = os.open(work / "said", os.O_WRONLY | os.O_CREAT, 0o600)
     os.dup2(said, 1)
@@ -97,7 +97,7 @@ def _be_the_child(reader: Reader, work: Path) -> None:
     code = 70
     try:
         os.setsid()
-        faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
+        faulthandler.dump_traceback_later(most_seconds, exit=True)
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         code = _read_watched(reader, work)
@@ -136,15 +136,15 @@ def _command(arguments: list[str]) -> int:
     return 0
 
 
-def _wrong_end(status: int, seconds: float, said: str) -> list[str]:
+def _wrong_end(status: int, too_long: bool, said: str) -> list[str]:
     code, found = os.waitstatus_to_exitcode(status), []
     if "Traceback" in said or "Timeout (" in said:
         lines = [line for line in said.splitlines() if line.strip()]
         found.append(f"{'hangs' if 'Timeout (' in said else 'traceback'}: {lines[-1][:300]!r}")
     if code not in (0, 1, 2):
         found.append(f"ends with {signal.Signals(-code).name if code < 0 else code}")
-    if seconds > MOST_SECONDS:
-        found.append(f"takes {seconds:.0f} s")
+    if too_long:
+        found.append("takes too long")
     if code == 2 and "agd: " not in said and "Usage" not in said:
         found.append(f"says no line: {said[-200:]!r}")
     if control := _CONTROL.search(said):
