@@ -5,9 +5,9 @@
 
 Input number N is damage of seed N to reader N modulo their count; `--kept` takes those that once found something.
 Each runs in a process of its own, forked from one that has the libraries loaded. What counts as a fault: a traceback,
-more than 20 seconds (`--seconds`), an end by a signal, an exit code that is none of 0, 1 and 2, a control character on the terminal,
-a read or change of the folder outside, a change anywhere but in the given folders, a connection, a started process.
-Ends with a table, and 1 if there was a fault.
+more than 20 seconds (`--seconds`), an end by a signal, an exit code that is none of 0, 1 and 2, a control character
+on the terminal, a read or change of the folder outside, a change anywhere but in the given folders, a
+connection, a started process. Ends with a table, and 1 if there was a fault.
 """
 
 import argparse
