@@ -6,6 +6,7 @@ keys. What is wrong becomes one `InputError` line. Names that stand inside such 
 `confined`, and everything that is printed out of them goes through `printable`.
 """
 
+import codecs
 import json
 import os
 import stat
@@ -197,7 +198,7 @@ def _hub_blobs(folder: Path) -> Iterable[Path]:
 
 def _decoded(data: bytes, where: object) -> str:
     try:
-        return data.decode("utf-8-sig")
+        return data.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{printable(where)} is not UTF-8 (byte {error.start})") from error
 

@@ -41,7 +41,7 @@ def collect_into(url: Path, output: Path, units: int, base_model: BaseModel) -> 
     stage.collect_unit = logged
     config = load_config("fashion-dit", [*SETTINGS, f"collect.trajectories={4 * units}", f"store.url={url}"])
     artefact = collect_stage(config, base_model, Workplace(output))
-    return open_trajectories(artefact).content_digest()
+    return open_trajectories(artefact, str(url)).content_digest()
 
 
 def computed_together(collectors: int, units: int, folder: Path, base_model: BaseModel) -> tuple[list[int], set[str]]:

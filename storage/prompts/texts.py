@@ -1,5 +1,6 @@
 """What a prompt may be."""
 
+import codecs
 import unicodedata
 
 from agd_core.errors import InputError
@@ -17,7 +18,7 @@ def decoded(data: bytes, where: str) -> str:
         InputError: it is not UTF-8.
     """
     try:
-        return data.decode("utf-8-sig")
+        return data.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{where} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from error
 

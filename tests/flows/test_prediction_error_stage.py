@@ -23,7 +23,7 @@ def saved_adapter(teacher, output, spread):
         torch.nn.init.normal_(layer.net[-1].weight, std=spread, generator=draws)
     artefact = ArtefactStore(output / FOLDER).artefact("adapter", {"spread": spread})
     artefact.path.mkdir(parents=True)
-    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", (1.0, 6.0), "none")
+    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", (1.0, 6.0), "d" * 64)
     save_adapter(adapter, card, teacher.network, artefact.path)
     artefact.finish({"spread": spread})
     return artefact
