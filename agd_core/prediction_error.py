@@ -69,8 +69,6 @@ def measure_prediction_errors(
     methods: Mapping[str, Denoiser],
     subjects: Subjects,
     config: SampleConfig,
-    images: int,
-    guidance_scale: float,
     on_progress: Progress = silent,
     should_stop: ShouldStop = never,
 ) -> PredictionErrors:
@@ -80,9 +78,7 @@ def measure_prediction_errors(
         teacher: the guided one; the sampler goes on with its prediction.
         methods: who is compared with it, by name.
         subjects: what is asked of the base model below all of them, which makes the prediction without guidance.
-        config: sampler, steps, batch size and seed.
-        images: one or more.
-        guidance_scale: of teacher and methods.
+        config: images (one or more), batch size, seed, and the headline's guidance scale, steps and sampler.
         on_progress: told the steps of images that are done.
         should_stop: asked at every step.
 
@@ -91,15 +87,15 @@ def measure_prediction_errors(
     """
     compared = {UNGUIDED: subjects.base_model, **methods}
     walks = []
-    for first in range(0, images, config.batch_size):
-        rows = range(first, min(first + config.batch_size, images))
-        walk = _Walk(compared, subjects, config, rows, images, guidance_scale, on_progress, should_stop)
+    for first in range(0, config.images, config.batch_size):
+        rows = range(first, min(first + config.batch_size, config.images))
+        walk = _Walk(compared, subjects, config, rows, on_progress, should_stop)
         walk.run(teacher)
         walks.append(walk)
     squares = {name: torch.cat([walk.squares(name) for walk in walks], dim=1) for name in (_GUIDED, *compared)}
     guided = tuple(squares.pop(_GUIDED).mean(dim=1).tolist())
     points = {name: _curve(walks[0].timesteps, square, squares[UNGUIDED]) for name, square in squares.items()}
-    return PredictionErrors(guidance_scale, config.scheduler, config.steps, images, guided, points)
+    return PredictionErrors(config.guidance_scale, config.scheduler, config.steps, config.images, guided, points)
 
 
 class _Walk:
@@ -111,17 +107,15 @@ class _Walk:
         subjects: Subjects,
         config: SampleConfig,
         rows: range,
-        images: int,
-        guidance_scale: float,
         on_progress: Progress,
         should_stop: ShouldStop,
     ) -> None:
         base_model = subjects.base_model
         self.timesteps: list[float] = []
         self._compared, self._base_model, self._config = compared, base_model, config
-        self._rows, self._images = rows, images
+        self._rows = rows
         self._condition: Condition = subjects.condition([row % len(subjects) for row in rows])
-        self._scale: PerRow = torch.full((len(rows),), guidance_scale, device=base_model.device)
+        self._scale: PerRow = torch.full((len(rows),), config.guidance_scale, device=base_model.device)
         self._on_progress, self._should_stop = on_progress, should_stop
         self._squares: dict[str, list[Tensor]] = {name: [] for name in (_GUIDED, *compared)}
 
@@ -152,7 +146,7 @@ class _Walk:
             self._squares[name].append(_mean_squares(prediction, step.prediction))
         steps = self._config.steps
         done = self._rows.start * steps + len(self._rows) * min(step.index + 1, steps)
-        self._on_progress(done, self._images * steps)
+        self._on_progress(done, self._config.images * steps)
 
 
 def _mean_squares(prediction: Prediction, guided: Prediction) -> Float[Tensor, " batch"]:

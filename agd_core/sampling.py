@@ -9,6 +9,8 @@ from jaxtyping import Float, Int, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from agd_core.base_models.base import BaseModel
+from agd_core.condition import Condition
 from agd_core.config import NOT_IDENTITY, Config, Place
 from agd_core.denoiser import Denoiser
 from agd_core.denoising import denoise
@@ -54,6 +56,16 @@ class SampleConfig(Config):
             raise ValueError("scheduler together with sweep_schedulers must name every sampler once")
         return self
 
+    @property
+    def guidance_scale(self) -> float:
+        """The headline's."""
+        return self.guidance_scales[0]
+
+    def at(self, guidance_scale: float, steps: int, scheduler: SchedulerName) -> "SampleConfig":
+        """The settings of one sample set: of this point, and of no other."""
+        point = {"guidance_scales": (guidance_scale,), "steps": steps, "scheduler": scheduler}
+        return self.model_copy(update={**point, "curve_steps": (), "sweep_schedulers": ()})
+
 
 @dataclass(frozen=True)
 class SampleSet:
@@ -66,19 +78,24 @@ class SampleSet:
     nfe: float
     """Network evaluations per image, counted by the denoiser."""
     denoising_seconds: float
-    """Wall time of denoising alone, without decoding."""
+    """Wall time of denoising alone: neither encoding of prompts nor decoding is in it."""
 
 
 def sample_images(
     denoiser: Denoiser,
     subjects: Subjects,
     config: SampleConfig,
-    guidance_scale: float,
-    steps: int,
     on_progress: Progress = silent,
     should_stop: ShouldStop = never,
 ) -> SampleSet:
     """Sample images balanced over their subjects; image i has subject `i % len(subjects)` and noise from (seed, i).
+
+    Args:
+        denoiser: who is asked.
+        subjects: what for.
+        config: the headline's guidance scale, steps and sampler are meant, see `SampleConfig.at`.
+        on_progress: told the images that are done.
+        should_stop: asked between batches.
 
     Raises:
         Stopped: when `should_stop` answered True between batches.
@@ -86,12 +103,14 @@ def sample_images(
     labels = [index % len(subjects) for index in range(config.images)]
     parts, seconds = [], 0.0
     evaluations = denoiser.network_evaluations
+    subjects.base_model.null_condition(1)  # encoded before the clock runs
     for first in range(0, config.images, config.batch_size):
         if should_stop():
             raise Stopped(f"stopped after {first} of {config.images} images; run the same command again")
         rows = range(first, min(first + config.batch_size, config.images))
+        condition = subjects.condition(labels[rows.start : rows.stop])
         started = time.perf_counter()
-        latents = _denoise_rows(denoiser, subjects, config, guidance_scale, steps, rows, labels)
+        latents = _denoised(denoiser, subjects.base_model, config, rows, condition)
         seconds += time.perf_counter() - started
         parts.append((latents, to_bytes(subjects.base_model.decode(latents)).cpu()))
         on_progress(rows.stop, config.images)
@@ -104,21 +123,19 @@ def sample_images(
     )
 
 
-def _denoise_rows(
+def _denoised(
     denoiser: Denoiser,
-    subjects: Subjects,
+    base_model: BaseModel,
     config: SampleConfig,
-    guidance_scale: float,
-    steps: int,
     rows: range,
-    labels: list[int],
+    condition: Condition,
 ) -> Tensor:
-    base_model = subjects.base_model
+    """The latents of these images; on a GPU they are there when this returns."""
     latents = denoise(
         denoiser,
-        build_scheduler(config.scheduler, base_model.scheduler_config, steps),
-        subjects.condition([labels[row] for row in rows]),
-        torch.full((len(rows),), guidance_scale, device=base_model.device),
+        build_scheduler(config.scheduler, base_model.scheduler_config, config.steps),
+        condition,
+        torch.full((len(rows),), config.guidance_scale, device=base_model.device),
         [derive_seed(config.seed, "sample", row) for row in rows],
         base_model.latent_shape,
     )

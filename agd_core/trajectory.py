@@ -26,7 +26,7 @@ from agd_core.subjects import Subjects
 class CollectConfig(Config):
     """Which guided trajectories are recorded."""
 
-    trajectories: int | None = Field(None, ge=1)
+    trajectories: int | None = Field(None, ge=1, json_schema_extra=NOT_IDENTITY)
     """How many, balanced over classes or prompts; None collects what training will read (see reads_per_pair)."""
     reads_per_pair: float = Field(4.0, gt=0, json_schema_extra=NOT_IDENTITY)
     """How often training reads each stored pair where trajectories is None."""

@@ -24,7 +24,7 @@ def sample_subjects(config: SampleConfig, base_model: BaseModel) -> Subjects:
 
 
 def _subjects(config: CollectConfig | SampleConfig, base_model: BaseModel, setting: str) -> Subjects:
-    prompts = load_prompts(config.prompts, config.prompt_count, setting) if config.prompts else None
+    prompts = load_prompts(config.prompts, config.prompt_count, setting) if config.prompts else ()
     return Subjects.of(base_model, prompts, setting)
 
 

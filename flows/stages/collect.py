@@ -80,14 +80,12 @@ def collection_plan(config: CollectConfig, guidance: GuidanceConfig, subjects: S
 
 def collection_identity(config: CollectConfig, guidance: GuidanceConfig, subjects: Subjects) -> dict[str, Any]:
     """What tells one trajectory from another; so it leaves out how many there are."""
-    settings = config.identity()
-    del settings["trajectories"]
     return {
         "version": VERSION,
         "base_model": subjects.base_model.pipeline_digest(),
         "prompts": subjects.identity(),
         "guidance": guidance.identity(),
-        "collect": settings,
+        "collect": config.identity(),
     }
 
 

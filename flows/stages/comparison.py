@@ -114,7 +114,7 @@ def _compare_one(
     row: Row = {
         "name": method.name,
         "method": method.kind,
-        "guidance_scale": cell.identity()["guidance_scale"],
+        "guidance_scale": cell.used_scale,
         "scheduler": point.scheduler,
         "steps": point.steps,
         "teacher_scale": point.scale,

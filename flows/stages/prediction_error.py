@@ -20,7 +20,7 @@ from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "prediction-error", 1
+STAGE, VERSION = "prediction-error", 2
 CURVE = "prediction_error.json"
 ADAPTER = "adapter"
 """What the file calls the adapter, whatever its name is today."""
@@ -51,32 +51,25 @@ def prediction_error(
     Raises:
         Stopped: between two steps, when asked to; run again to redo this curve.
     """
-    images, subjects = evaluate_config.curve_images, sample_subjects(sample_config, base_model)
+    subjects = sample_subjects(sample_config, base_model)
+    alone = sample_config.at(guidance_scale, sample_config.steps, sample_config.scheduler)
+    alone = alone.model_copy(update={"images": evaluate_config.curve_images})
     identity = {
         "version": VERSION,
         "base_model": base_model.pipeline_digest(),
-        "sample": {key: sample_config.identity()[key] for key in ("scheduler", "steps", "seed")},
-        "images": images,
+        "sample": alone.identity(),
         "prompts": subjects.identity(),
         "guidance": guidance.identity(),
-        "guidance_scale": guidance_scale,
         "adapter": adapter.digest,
     }
     what = f"prediction error of {name}"
 
     def work(artefact: Artefact) -> None:
-        place.announce(f"{STAGE}: {name} at every step of {images} images, scale {guidance_scale:g}")
+        place.announce(f"{STAGE}: {name} at every step of {alone.images} images, scale {guidance_scale:g}")
         teacher, progress = GuidedDenoiser(base_model, guidance.build()), place.progress(what)
         with place.on_device(what), load_student(base_model, adapter.path) as student:
             errors = measure_prediction_errors(
-                teacher,
-                {ADAPTER: student},
-                subjects,
-                sample_config,
-                images,
-                guidance_scale,
-                progress,
-                place.should_stop,
+                teacher, {ADAPTER: student}, subjects, alone, progress, place.should_stop
             )
         write_json(errors.as_dict(), artefact.path / CURVE)
 

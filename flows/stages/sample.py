@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -27,7 +27,7 @@ from flows.subjects import sample_subjects
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "samples", 2
+STAGE, VERSION = "samples", 3
 SAMPLES, COST = "samples.safetensors", "cost.json"
 _FORMS = {
     "images": Form(4, (torch.uint8,)),
@@ -49,15 +49,10 @@ class Cell:
     adapter: Artefact | None = None
     """Set for a student; with neither it is the bare base model."""
 
-    def identity(self) -> dict[str, Any]:
-        """What distinguishes the cell, as plain data; the bare model does not depend on the scale."""
-        return {
-            "guidance_scale": self.guidance_scale if self.guidance or self.adapter else 1.0,
-            "steps": self.steps,
-            "scheduler": self.scheduler,
-            "guidance": self.guidance.identity() if self.guidance else None,
-            "adapter": self.adapter.digest if self.adapter else None,
-        }
+    @property
+    def used_scale(self) -> float:
+        """The guidance scale that shapes the images; the bare model knows none."""
+        return self.guidance_scale if self.guidance or self.adapter else 1.0
 
     @property
     def point(self) -> str:
@@ -88,26 +83,22 @@ def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, 
     Raises:
         Stopped: between batches, when asked to; run again to redo this cell.
     """
-    subjects = sample_subjects(config, base_model)
-    settings = {key: config.identity()[key] for key in ("images", "seed")}
+    subjects, alone = sample_subjects(config, base_model), config.at(cell.used_scale, cell.steps, cell.scheduler)
     identity = {
         "version": VERSION,
         "base_model": base_model.pipeline_digest(),
         "prompts": subjects.identity(),
-        "sample": settings,
-        "cell": cell.identity(),
+        "sample": alone.identity(),
+        "guidance": cell.guidance.identity() if cell.guidance else None,
+        "adapter": cell.adapter.digest if cell.adapter else None,
     }
-
     what = f"{label}, {cell.point}"
-    sampled = config.model_copy(update={"scheduler": cell.scheduler, "sweep_schedulers": ()})
 
     def work(artefact: Artefact) -> None:
         place.announce(f"{STAGE}: {config.images} images, {what}")
         progress = place.progress(f"sample {label}")
         with place.on_device(f"sample {label}"), cell.denoiser(base_model) as denoiser:
-            samples = sample_images(
-                denoiser, subjects, sampled, cell.guidance_scale, cell.steps, progress, place.should_stop
-            )
+            samples = sample_images(denoiser, subjects, alone, progress, place.should_stop)
         _write(samples, place, artefact)
 
     return place.produce(STAGE, identity, work, measured=[COST], title=f"sample {what}")

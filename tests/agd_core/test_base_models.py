@@ -208,7 +208,7 @@ def test_prompts_belong_to_models_that_take_them(models):
     with pytest.raises(InputError, match=r"collect\.prompts: this base model takes classes"):
         Subjects.of(models["tiny-dit"], PROMPTS, "collect.prompts")
     with pytest.raises(InputError, match=r"sample\.prompts: this base model takes prompts"):
-        Subjects.of(models["tiny-sd"], None, "sample.prompts")
+        Subjects.of(models["tiny-sd"], (), "sample.prompts")
 
 
 def test_the_kind_of_prediction_is_read_from_the_folder(models):

@@ -66,9 +66,8 @@ def teacher_of(base_model):
 
 
 def measure(base_model, methods, images=6, scale=3.0, config=None, **others):
-    return measure_prediction_errors(
-        teacher_of(base_model), methods, Subjects(base_model), config or settings(), images, scale, **others
-    )
+    config = (config or settings()).model_copy(update={"images": images, "guidance_scales": (scale,)})
+    return measure_prediction_errors(teacher_of(base_model), methods, Subjects(base_model), config, **others)
 
 
 def test_an_exact_student_errs_nowhere_and_no_guidance_errs_as_the_formula_says():
