@@ -37,7 +37,7 @@ class DiTBackbone(Backbone):
 
     def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """Epsilon, and the variance behind it where it was learnt."""
-        inputs, labels = latents.to(self.dtype), condition.class_labels
+        inputs, labels = latents.to(self.dtype), condition["class_labels"]
         output: Tensor = self.network(inputs, timestep=timestep, class_labels=labels, return_dict=False)[0]
         return output.float()
 
@@ -53,7 +53,7 @@ class DiTBackbone(Backbone):
 
     def embed_condition(self, condition: Condition) -> Float[Tensor, "batch 1 condition_width"]:
         """The first block's label table, one token per row."""
-        features: Tensor = self._embedder.class_embedder(condition.class_labels)
+        features: Tensor = self._embedder.class_embedder(condition["class_labels"])
         return features.float().unsqueeze(1)
 
     @property

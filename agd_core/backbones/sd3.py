@@ -31,7 +31,7 @@ class SD3Backbone(Backbone):
 
     def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """The flow's velocity."""
-        prompt, pooled = _given(condition)
+        prompt, pooled = condition["encoder_hidden_states"], condition["pooled"]
         output: Tensor = self.network(
             latents.to(self.dtype), prompt.to(self.dtype), pooled.to(self.dtype), timestep, return_dict=False
         )[0]
@@ -51,10 +51,4 @@ class SD3Backbone(Backbone):
 
     def embed_condition(self, condition: Condition) -> Float[Tensor, "batch tokens condition_width"]:
         """The prompt's tokens as the text encoders give them."""
-        return _given(condition)[0].float()
-
-
-def _given(condition: Condition) -> tuple[Tensor, Tensor]:
-    if condition.encoder_hidden_states is None or condition.pooled is None:
-        raise TypeError("SD3 needs a condition with encoder_hidden_states and pooled")
-    return condition.encoder_hidden_states, condition.pooled
+        return condition["encoder_hidden_states"].float()

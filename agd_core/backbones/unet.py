@@ -31,9 +31,12 @@ class UNetBackbone(Backbone):
 
     def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """Epsilon or v."""
-        prompt, added = _given(condition.encoder_hidden_states), {}
-        if condition.pooled is not None and condition.time_ids is not None:
-            added = {"text_embeds": condition.pooled.to(self.dtype), "time_ids": condition.time_ids.to(self.dtype)}
+        prompt, added = condition["encoder_hidden_states"], {}
+        if self.network.config.addition_embed_type == "text_time":
+            added = {
+                "text_embeds": condition["pooled"].to(self.dtype),
+                "time_ids": condition["time_ids"].to(self.dtype),
+            }
         output: Tensor = self.network(
             latents.to(self.dtype), timestep, prompt.to(self.dtype), added_cond_kwargs=added, return_dict=False
         )[0]
@@ -55,10 +58,4 @@ class UNetBackbone(Backbone):
 
     def embed_condition(self, condition: Condition) -> Float[Tensor, "batch tokens condition_width"]:
         """The prompt's tokens as the cross-attention receives them."""
-        return _given(condition.encoder_hidden_states).float()
-
-
-def _given(prompt: Tensor | None) -> Tensor:
-    if prompt is None:
-        raise TypeError("a UNet needs a condition with encoder_hidden_states")
-    return prompt
+        return condition["encoder_hidden_states"].float()

@@ -121,10 +121,10 @@ def test_half_precision_runs_and_stays_near(models, name, dtype):
 def test_sdxl_knows_sizes_and_zero_prompts(models):
     model = models["tiny-sdxl"]
     null, asked = model.null_condition(2), condition(model)
-    assert not null.encoder_hidden_states.any()
-    assert not null.pooled.any()
+    assert not null["encoder_hidden_states"].any()
+    assert not null["pooled"].any()
     side = float(model.pixels)
-    assert asked.time_ids.tolist() == null.time_ids.tolist() == [[side, side, 0, 0, side, side]] * 2
+    assert asked["time_ids"].tolist() == null["time_ids"].tolist() == [[side, side, 0, 0, side, side]] * 2
 
 
 def test_a_resolution_changes_the_latents(models):
@@ -166,7 +166,7 @@ def test_a_folder_of_half_precision_files_is_read(tmp_path, models):
     pipe.save_pretrained(tmp_path, variant="fp16")
     assert list((tmp_path / "unet").glob("*.fp16.safetensors"))
     model = build("tiny-sdxl", source=str(tmp_path))
-    assert model.prompt_condition(PROMPTS[:1]).pooled.isfinite().all()
+    assert model.prompt_condition(PROMPTS[:1])["pooled"].isfinite().all()
     assert model.fingerprint not in ("", models["tiny-sdxl"].fingerprint)
     assert model.decode(torch.zeros(1, *model.latent_shape)).isfinite().all()
 

@@ -297,8 +297,8 @@ def test_a_read_only_array_is_copied_so_that_nothing_writes_to_it():
 def test_a_batch_knows_the_rows_of_its_conditions():
     batch = READER.read(np.array([0, 4, 8, 12]))
     condition = Condition.from_arrays(PLAN.conditions, CPU)[tensor_of(batch.condition_rows, CPU)]
-    assert condition.class_labels.tolist() == [7, 5, 2, 7]
-    assert condition.class_labels.dtype == torch.int64
+    assert condition["class_labels"].tolist() == [7, 5, 2, 7]
+    assert condition["class_labels"].dtype == torch.int64
 
 
 def test_a_killed_reading_process_is_one_line_that_says_how_to_go_on():

@@ -134,7 +134,7 @@ def test_so_are_text_encoders_when_they_are_first_needed(change, folder):
 
 def test_names_in_published_tokenizers_that_nobody_opens_are_no_fault(folder):
     changed(TOKENIZER, special_tokens_map_file="/home/me/map.json", name_or_path="openai/clip")(folder)
-    assert build(folder).prompt_condition(["a cat"]).encoder_hidden_states.isfinite().all()
+    assert build(folder).prompt_condition(["a cat"])["encoder_hidden_states"].isfinite().all()
 
 
 def test_a_snapshot_of_the_hubs_cache_is_read(folder, tmp_path):

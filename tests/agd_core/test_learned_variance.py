@@ -40,7 +40,7 @@ class Predictor:
         self.channels = channels
 
     def predict(self, latents, timestep, condition, guidance_scale):
-        row = (timestep / 1000 + condition.class_labels).view(-1, 1, 1, 1)
+        row = (timestep / 1000 + condition["class_labels"]).view(-1, 1, 1, 1)
         epsilon = torch.sin(latents + row) + 0.2 * latents.flip(1)
         return torch.cat([epsilon, torch.tanh(latents.flip(2) - row)], dim=1)[:, : self.channels]
 

@@ -34,7 +34,7 @@ class Constant(BaseModel):
 
     def evaluate_network(self, latents, timestep, condition):
         self.asked.append((latents.clone(), timestep.clone()))
-        return CONSTANTS[condition.class_labels][:, None, None, None].expand_as(latents)
+        return CONSTANTS[condition["class_labels"]][:, None, None, None].expand_as(latents)
 
     def class_condition(self, labels):
         return Condition(class_labels=torch.tensor(labels))
@@ -53,7 +53,7 @@ class Guided:
         self.network_evaluations = 0
 
     def predict(self, latents, timestep, condition, guidance_scale):
-        cond, uncond = CONSTANTS[condition.class_labels], CONSTANTS[2]
+        cond, uncond = CONSTANTS[condition["class_labels"]], CONSTANTS[2]
         return (uncond + guidance_scale * (cond - uncond))[:, None, None, None] + self.off * latents
 
 

@@ -78,7 +78,7 @@ class Velocity:
     network_evaluations = 0
 
     def predict(self, latents, timestep, condition, guidance_scale):
-        row = (timestep / 1000 + guidance_scale + condition.class_labels).view(-1, 1, 1, 1)
+        row = (timestep / 1000 + guidance_scale + condition["class_labels"]).view(-1, 1, 1, 1)
         return torch.sin(latents + row) - 0.3 * latents.flip(2)
 
 
