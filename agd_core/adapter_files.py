@@ -1,12 +1,13 @@
 """Adapters as files: the weights, what they belong to, and a sketch of the base network they were trained on."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, JsonValue, ValidationError
 from pydantic import BaseModel as PydanticModel
 from torch import nn
 
@@ -26,7 +27,7 @@ from agd_core.student import Student
 WEIGHTS, CONFIG, SKETCH = "adapter.safetensors", "adapter.json", "base_sketch.safetensors"
 FILES = (WEIGHTS, CONFIG, SKETCH)
 """Everything that an adapter's folder must hold."""
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _MOST_CARD_BYTES = 1 << 20
 _MOST_LETTERS = 4096
 _LARGEST_SCALE = 1e6
@@ -40,6 +41,8 @@ class AdapterCard:
 
     base_source: str
     base_fingerprint: str
+    guidance: Mapping[str, Any]
+    """The guidance rule that it has learnt, see `Config.identity`."""
     guidance_range: tuple[float, float]
     training_digest: str
     parameters: int
@@ -55,6 +58,7 @@ class AdapterCard:
         base_model: BaseModel,
         adapter: Adapter,
         base_source: str,
+        guidance: Mapping[str, Any],
         guidance_range: tuple[float, float],
         training_digest: str,
     ) -> "AdapterCard":
@@ -62,6 +66,7 @@ class AdapterCard:
         return cls(
             base_source,
             base_model.fingerprint,
+            guidance,
             guidance_range,
             training_digest,
             adapter.parameter_count(),
@@ -76,6 +81,12 @@ def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+def _rule(identity: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if not isinstance(identity.get("kind"), str):
+        raise ValueError("it names no kind of guidance")
+    return identity
+
+
 class _Stored(PydanticModel):
     """adapter.json; what it holds beside this is not read."""
 
@@ -83,6 +94,7 @@ class _Stored(PydanticModel):
     adapter: AnyAdapterConfig
     base_source: str = Field(max_length=_MOST_LETTERS)
     base_fingerprint: _Digest
+    guidance: Annotated[dict[str, JsonValue], AfterValidator(_rule)]
     guidance_range: Annotated[tuple[_Scale, _Scale], AfterValidator(_ascending)]
     training_digest: _Digest
     parameters: int = Field(ge=0, lt=1 << 50)

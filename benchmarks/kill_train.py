@@ -70,9 +70,8 @@ class Training:
 
     def run(self) -> None:
         """What `agd train` does for one adapter."""
-        adapter, source = self.config.adapters[0], self.config.base_model.source
         place = Workplace(self.folder, progress=self._progress)
-        train(self.config.train, adapter, self.config.collect, self.trajectories, self.base_model, source, place)
+        train(self.config, self.config.adapters[0], self.trajectories, self.base_model, place)
 
     def _progress(self, job: str) -> Progress:
         return lambda done, total, note: append_line(self.folder / LOG, done)

@@ -66,6 +66,7 @@ def _notes(comparisons: Sequence[Printed]) -> list[str]:
         f"{len(tested)} differences were tested, each at 95 %: where nothing differs, about one in twenty still "
         "reads better or worse"
     ]
+    notes += dict.fromkeys(difference for item in comparisons for difference in item["rules"])
     if any(item["same_noise"] for item in comparisons):
         notes.append(
             "same noise on both sides: standard errors are added as if they were independent, which overstates the "

@@ -17,7 +17,8 @@ from agd_core.errors import InputError
 from agd_core.guidance import GuidanceConfig
 from agd_core.home import expand
 from agd_core.metrics import EvaluateConfig
-from agd_core.safe_files import confined, read_json
+from agd_core.protocol import in_words
+from agd_core.safe_files import confined, printable, read_json
 from agd_core.sampling import SampleConfig
 from agd_core.student import Student
 from flows.config import PipelineConfig
@@ -84,19 +85,26 @@ class Entry(Config):
         base_model = open_base_model(config, place)
         if base_model.pipeline_digest() != self.pipeline_digest:
             raise InputError(f"base model {self.base_model.source} is not the one that {self.name!r} was registered on")
-        check_adapter(Path(self.folder), self.guidance_scale, base_model)
+        check_adapter(Path(self.folder), config, base_model)
         return base_model
 
 
-def check_adapter(folder: Path, guidance_scale: float, base_model: BaseModel) -> None:
+def check_adapter(folder: Path, config: PipelineConfig, base_model: BaseModel) -> None:
     """Refuse an adapter that cannot be sampled with.
 
     Raises:
-        InputError: no adapter there, one of another base model, or a guidance scale that it was not trained for.
+        InputError: no adapter there, one of another base model, of another guidance rule than the teacher's, or a
+            guidance scale that it was not trained for.
     """
     with Student(base_model) as student:
         add_adapter(student, folder)
-    low, high = read_card(folder)[1].guidance_range
+    card, guidance_scale = read_card(folder)[1], config.sample.guidance_scales[0]
+    if card.guidance != (rule := config.guidance.identity()):
+        raise InputError(
+            f"adapter {printable(folder)} has learnt the guidance rule {printable(in_words(card.guidance))}, the "
+            f"teacher guides by {in_words(rule)}; choose the adapter's with --set guidance.SETTING=VALUE"
+        )
+    low, high = card.guidance_range
     if not low <= guidance_scale <= high:
         raise InputError(
             f"guidance scale {guidance_scale:g} is outside the range {low:g} to {high:g} that adapter {folder} was "
@@ -115,7 +123,7 @@ def register(folder: Path, name: str, preset: str, overrides: Sequence[str], pla
         raise InputError(f"adapter {name!r} is registered already; agd adapters --remove {name} takes it out")
     config = load_config(preset, ["sample.curve_steps=[]", *overrides])
     base_model = open_base_model(config, place)
-    check_adapter(folder, config.sample.guidance_scales[0], base_model)
+    check_adapter(folder, config, base_model)
     headline = {"guidance_scales": config.sample.guidance_scales[:1], "curve_steps": ()}
     entry = Entry(
         name=name,

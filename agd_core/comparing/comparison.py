@@ -7,7 +7,7 @@ from typing import Any
 from agd_core.comparing.judging import Judged, Verdict, judge, overall
 from agd_core.comparing.row_pairs import Source, pair_rows
 from agd_core.errors import InputError
-from agd_core.protocol import FIELDS
+from agd_core.protocol import FIELDS, differences
 from agd_core.report.rows import Row
 
 EDITED = "edited"
@@ -62,6 +62,12 @@ class Comparison:
         mine, theirs = (row["protocol"] for row in self.rows)
         return all(name in mine and mine[name] == theirs.get(name) for name in _NOISE_FIELDS)
 
+    def other_rules(self) -> list[str]:
+        """Where the guidance rules differ that the two stand for or are measured against, in words."""
+        here, there = ({"guidance": row["protocol"].get("guidance")} for row in self.rows)
+        found = differences(here, there, allowed=set(FIELDS) - {"guidance"})
+        return [f"another guidance rule, {item.text(*self._places())}" for item in found]
+
     def reasons(self) -> list[str]:
         """Why metrics are not comparable, each reason once."""
         return list(dict.fromkeys(reason for judged in self.metrics for reason in self._reasons(judged)))
@@ -88,6 +94,7 @@ class Comparison:
             "verdict": self.verdict,
             "metrics": {judged.metric: judged.as_dict() for judged in self.metrics},
             "same_noise": self.same_noise,
+            "rules": self.other_rules(),
             "reasons": self.reasons(),
             "allowed": self.allowed(),
         }

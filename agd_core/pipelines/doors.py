@@ -22,6 +22,8 @@ class Limits:
     adapter: str
     guidance_range: tuple[float, float]
     prediction_type: str
+    guidance: Mapping[str, Any]
+    """The guidance rule that it has learnt, see `Config.identity`."""
 
     def check(self, call: RunningCall, rows: int, is_doubled: bool = False) -> None:
         """See `RunningCall.check` and `check_one_pass`; so many rows would be guided."""

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from agd_core.backbones import backbone_of
 from agd_core.errors import InputError
+from agd_core.guidance import ClassifierFreeGuidanceConfig
 from agd_core.pipelines.loading import adapters_of, forget_compiled, network_of, set_enabled
+from agd_core.safe_files import printable
 
 _IMAGE_EMBEDS = "ip_adapter_image_embeds"
 _ROUNDING = 8
@@ -58,13 +60,14 @@ def measure_drift(pipe: Any, **call: Any) -> Drift:
             `latents=`; `ip_adapter_image_embeds` in the form that CFG takes, [negative, positive] along the batch.
 
     Raises:
-        InputError: no adapter is loaded or active, the call carries no seed, or guidance changes nothing in it.
+        InputError: no adapter is loaded or active, or it has learnt another rule than CFG; the call carries no seed, or
+            guidance changes nothing in it.
     """
     from agd_core.pipelines.doors import DOORS, GuidanceEmbedding  # imports torch's compiler, a second's work
 
     network = network_of(pipe)
-    if adapters_of(network).active is None:
-        raise InputError("no adapter of this pipeline is active; agd_core.set_active(pipe, name) chooses one")
+    if (kind := adapters_of(network).guidance["kind"]) != ClassifierFreeGuidanceConfig().kind:
+        raise InputError(f"measure_drift compares with CFG, the active adapter has learnt {printable(kind)}")
     call = {**call, "output_type": "latent", "return_dict": False}
     _check_guidance(pipe, call)
     generators = _generators(call)

@@ -52,7 +52,7 @@ def load_adapter(pipe: Any, path: str | Path, name: str | None = None, allow_sib
     _check_base(network, folder, card, allow_sibling)
     adapter = read_adapter(folder, config, backbone_of(network))
     adapters = adapters or NetworkAdapters(network)
-    adapters.add(network, adapter, Limits(name, card.guidance_range, card.prediction_type))
+    adapters.add(network, adapter, Limits(name, card.guidance_range, card.prediction_type, card.guidance))
     forget_compiled(pipe)
 
 

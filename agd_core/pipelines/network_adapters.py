@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import get_ident
 from typing import Any
@@ -51,6 +52,17 @@ class NetworkAdapters:
     def active(self) -> str | None:
         """The adapter that guides while adapters are enabled."""
         return self._active
+
+    @property
+    def guidance(self) -> Mapping[str, Any]:
+        """The guidance rule that the active adapter has learnt.
+
+        Raises:
+            InputError: there is no active one.
+        """
+        if self._active is None:
+            raise InputError("no adapter of this pipeline is active; agd_core.set_active(pipe, name) chooses one")
+        return self._loaded[self._active][1].guidance
 
     @property
     def names(self) -> tuple[str, ...]:

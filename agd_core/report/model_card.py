@@ -16,6 +16,7 @@ from agd_core.adapter_files import AdapterCard
 from agd_core.adapters import AdapterConfig
 from agd_core.base_models.text_to_image import TextToImageConfig
 from agd_core.config import BUILTIN, Config
+from agd_core.protocol import in_words
 from agd_core.report.columns import Cell, explained, tables, warned
 from agd_core.report.rows import WARNED, Row
 from agd_core.safe_files import printable
@@ -88,7 +89,9 @@ class ModelCard:
 def render_card(card: ModelCard) -> str:
     """The card as Markdown with YAML front matter; every text is escaped."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
-    environment.filters.update(text=_text, code=_code, fenced=_fenced, yaml=_yaml, cell=_cell, python=repr)
+    environment.filters.update(
+        text=_text, words=in_words, code=_code, fenced=_fenced, yaml=_yaml, cell=_cell, python=repr
+    )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         card=card,

@@ -82,11 +82,7 @@ def sized_collect(config: PipelineConfig, subjects: Subjects) -> CollectConfig:
 
 def train_stage(config: PipelineConfig, trajectories: Artefact, base_model: BaseModel, place: Workplace) -> Trained:
     """Stage 2: every adapter of a configuration."""
-    source, url = config.base_model.source, config.store.url
-    return [
-        (adapter, train(config.train, adapter, config.collect, trajectories, base_model, source, place, url))
-        for adapter in config.adapters
-    ]
+    return [(adapter, train(config, adapter, trajectories, base_model, place)) for adapter in config.adapters]
 
 
 def distill(config: PipelineConfig, command: str, place: Workplace) -> Distilled:

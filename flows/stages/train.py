@@ -8,45 +8,45 @@ from agd_core.checkpoint import Checkpoint
 from agd_core.errors import InputError
 from agd_core.records import TrajectoryReader
 from agd_core.trainer import TrainConfig, train_adapter
-from agd_core.trajectory import CollectConfig
+from flows.config import PipelineConfig
 from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.shards import TornShard
 
-STAGE, VERSION = "adapter", 3
+STAGE, VERSION = "adapter", 4
 LOSSES = "losses.json"
 
 
 def train(
-    config: TrainConfig,
+    config: PipelineConfig,
     adapter_config: AdapterConfig,
-    collected: CollectConfig,
     trajectories: Artefact,
     base_model: BaseModel,
-    base_source: str,
     place: Workplace,
-    store_url: str | None = None,
 ) -> Artefact:
     """Train one adapter; the artefact is a folder that `agd_core.load_adapter` and `agd_core.load_student` read.
 
     Raises:
-        NotNamed: the trajectories lie at a place that `store_url` does not name.
+        NotNamed: the trajectories lie at a place that `store.url` does not name.
         Stopped: after a checkpoint, when asked to; run again to resume.
     """
+    settings, guidance = config.train, config.guidance.identity()
     identity = {
         "version": VERSION,
         "base_model": base_model.network_digest(),
         "trajectories": trajectories.digest,
         "adapter": adapter_config.identity(),
-        "train": config.identity(),
+        "guidance": guidance,
+        "train": settings.identity(),
     }
 
     def work(artefact: Artefact) -> None:
-        adapter = _new_adapter(config, adapter_config, base_model, place)
-        reader = open_trajectories(trajectories, store_url)
-        _train(config, adapter, trajectories, reader, base_model, artefact, place)
-        card = AdapterCard.of(base_model, adapter, base_source, collected.guidance_range, artefact.key)
+        adapter = _new_adapter(settings, adapter_config, base_model, place)
+        reader = open_trajectories(trajectories, config.store.url)
+        _train(settings, adapter, trajectories, reader, base_model, artefact, place)
+        source, scales = config.base_model.source, config.collect.guidance_range
+        card = AdapterCard.of(base_model, adapter, source, guidance, scales, artefact.key)
         save_adapter(adapter, card, base_model.network, artefact.path)
 
     return place.produce(STAGE, identity, work, title=f"train {adapter_config.label}")

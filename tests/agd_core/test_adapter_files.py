@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,8 +15,11 @@ from agd_core.adapter_files import AdapterCard, read_adapter, read_card, save_ad
 from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
 from agd_core.base_sketch import load_sketch
 from agd_core.checksums import as_text, sums_of
+from agd_core.guidance import ClassifierFreeGuidanceConfig
 from agd_core.student import Student
 from storage.artefacts import ArtefactStore
+
+RULE = ClassifierFreeGuidanceConfig().identity()
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def saved(teacher, tmp_path):
     with torch.no_grad():
         for layer in adapter.layers:
             layer.up.weight.normal_(generator=torch.Generator().manual_seed(1))
-    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", (1.0, 5.0), "d" * 64)
+    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", RULE, (1.0, 5.0), "d" * 64)
     save_adapter(adapter, card, teacher.network, tmp_path / "mine")
     return adapter, card, tmp_path / "mine"
 
@@ -50,6 +54,20 @@ def test_the_json_names_base_method_range_and_training(saved):
     assert content["adapter"]["kind"] == "agd-modulated-mlp"
     assert content["guidance_range"] == [1.0, 5.0]
     assert len(content["base_fingerprint"]) == len(content["training_digest"]) == 64
+
+
+def test_the_json_says_which_guidance_rule_was_learnt(teacher, saved):
+    adapter, _, folder = saved
+    assert read_card(folder)[1].guidance == json.loads((folder / "adapter.json").read_text())["guidance"] == RULE
+    other = {"kind": "other", "strength": [1.5]}
+    save_adapter(adapter, replace(saved[1], guidance=other), teacher.network, folder)
+    assert read_card(folder)[1].guidance == other
+
+
+def test_an_adapter_of_a_format_without_it_is_refused_in_one_line(saved):
+    change_card(saved, format_version=2)
+    with pytest.raises(agd_core.InputError, match=r"holds an adapter of format 2, we read format 3: train it again$"):
+        read_card(saved[2])
 
 
 def test_saving_twice_gives_equal_bytes(teacher, saved, tmp_path):
@@ -136,6 +154,7 @@ CRAFTED = {
     "format_version": [None, "2", True, 2.0, []],
     "base_source": [None, 3, "x" * 5000],
     "base_fingerprint": [None, "", "0" * 63, "G" * 64, "0" * 64 + "\n"],
+    "guidance": [None, [], {}, {"kind": None}, {"guided_channels": 3}],
     "guidance_range": [None, [1], [1, 2, 3], [5, 1], ["1", "5"], [math.nan, 5], [1, math.inf], [1, 10**400], [True, 5]],
     "training_digest": [None, 64 * [0]],
     "parameters": [None, "3", True, -1, 2.5, 10**30],

@@ -8,12 +8,14 @@ from agd_core.adapter_files import WEIGHTS, AdapterCard, read_card, save_adapter
 from agd_core.adapters import Adapter, ModulatedMlpConfig
 from agd_core.checkpoint import load_tensors
 from agd_core.checksums import LISTS
+from agd_core.guidance import ClassifierFreeGuidanceConfig
 from agd_core.seeding import generator
 from flows.presets import load_config
 from flows.registry import Entry, register
 from flows.stages.distill import collect_stage, train_stage
 from flows.workplace import Workplace
 
+RULE = ClassifierFreeGuidanceConfig().identity()
 TRAINED = (
     "collect.trajectories=40",
     "collect.steps=10",
@@ -42,7 +44,7 @@ def save_untrained(teacher, folder: Path) -> Path:
         teacher.backbone.sites,
         teacher.backbone.embedding_widths,
     )
-    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", (1.0, 5.0), "d" * 64)
+    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", RULE, (1.0, 5.0), "d" * 64)
     save_adapter(adapter, card, teacher.network, folder)
     return folder
 

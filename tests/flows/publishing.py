@@ -18,7 +18,7 @@ def trained(config, teacher, place, value):
         adapter = Adapter(OffsetConfig(), teacher.backbone.sites, teacher.backbone.embedding_widths)
         next(adapter.parameters()).data.fill_(value)
         source = config.base_model.source
-        files = AdapterCard.of(teacher, adapter, source, (1.0, 5.0), "d" * 64)
+        files = AdapterCard.of(teacher, adapter, source, config.guidance.identity(), (1.0, 5.0), "d" * 64)
         save_adapter(adapter, files, teacher.network, artefact.path)
 
     return [(config.adapters[0], place.produce("adapter", {"value": value}, work, title="adapter"))]

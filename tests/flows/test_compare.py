@@ -310,6 +310,16 @@ def test_edited_numbers_are_refused_until_that_is_allowed(a, b, prove):
     assert "note: " + str(b / "metrics.json") + " was edited" in compare(a, b, "--allow", "edited").stdout
 
 
+def test_rows_of_other_guidance_rules_are_compared_with_a_note(a, tmp_path):
+    other = write(tmp_path / "other", row(measured=scores(), guidance={"guided_channels": 3}))
+    found = as_json(a, other)
+    assert found["comparisons"][0]["metrics"]["paired_mse"]["verdict"] == "not comparable"
+    note = "another guidance rule, guidance.guided_channels: none in A, 3 in B"
+    assert note in found["notes"]
+    assert f"note: {note}" in compare(a, other).stdout
+    assert not any("another guidance rule" in note for note in as_json(a, a)["notes"])
+
+
 def test_numbers_that_nothing_proves_are_compared_with_a_note(a, b):
     notes = as_json(sealed(a), b)["notes"]
     assert (

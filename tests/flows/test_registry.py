@@ -70,7 +70,7 @@ def test_relative_paths_hold_from_everywhere(adapter, tmp_path, monkeypatch):
 def test_what_shapes_a_score_shapes_the_protocol(adapter, tmp_path):
     changes = ["sample.images=7", "sample.steps=3", "sample.scheduler=euler", "sample.guidance_scales=[3]"]
     changes += ["sample.seed=2", "evaluate.distance_subsets=3", "evaluate.extractor=none"]
-    changes += ["guidance.guided_channels=3", "base_model.dtype=bfloat16"]
+    changes += ["base_model.dtype=bfloat16"]
     assert register(adapter, tmp_path / "out", name="plain").exit_code == 0
     assert register(adapter, tmp_path / "out", "--set", "sample.batch_size=3", name="batch").exit_code == 0
     for number, change in enumerate(changes):
@@ -109,6 +109,10 @@ def test_a_name_is_taken_once(adapter, tmp_path):
         (["--set", "sample.steps=5000"], "sample.steps: "),
         (["--set", "base_model.source=/no/folder"], "base model folder /no/folder does not exist"),
         (["--set", "sample.guidance_scales=[9.5]"], "guidance scale 9.5 is outside the range 1 to 5 that adapter "),
+        (
+            ["--set", "guidance.guided_channels=3"],
+            "has learnt the guidance rule guided_channels none, kind cfg, the",
+        ),
         (["--set", "sample.guidance_scales=[0.5]"], "guidance scale 0.5 is outside the range 1 to 5 that adapter "),
     ],
 )

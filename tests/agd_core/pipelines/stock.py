@@ -108,15 +108,16 @@ def new_adapter(network, trained, config=CONFIG):
     return adapter
 
 
-def card_of(adapter, network, prediction="epsilon", guidance_range=RANGE):
+def card_of(adapter, network, prediction="epsilon", guidance_range=RANGE, rule="cfg"):
     kind = type(network).__name__
-    return AdapterCard("the miniature", "f" * 64, guidance_range, "d" * 64, adapter.parameter_count(), prediction, kind)
+    said = ("the miniature", "f" * 64, {"kind": rule}, guidance_range, "d" * 64)
+    return AdapterCard(*said, adapter.parameter_count(), prediction, kind)
 
 
-def write_adapter(folder, miniature, trained=True, config=CONFIG, guidance_range=RANGE):
+def write_adapter(folder, miniature, trained=True, config=CONFIG, guidance_range=RANGE, rule="cfg"):
     """An adapter of a miniature; untrained it adds nothing."""
     network = network_of(open_miniature(miniature))
     adapter = new_adapter(network, trained, config)
-    card = card_of(adapter, network, PREDICTIONS.get(miniature, "epsilon"), guidance_range)
+    card = card_of(adapter, network, PREDICTIONS.get(miniature, "epsilon"), guidance_range, rule)
     save_adapter(adapter, card, network, folder)
     return folder

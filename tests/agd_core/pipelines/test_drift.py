@@ -6,7 +6,7 @@ import torch
 import agd_core
 from agd_core.pipelines.drift import measure_drift
 from agd_core.pipelines.network_adapters import NetworkAdapters
-from tests.agd_core.pipelines.stock import arguments, network_of, open_miniature, open_pipeline
+from tests.agd_core.pipelines.stock import arguments, network_of, open_miniature, open_pipeline, write_adapter
 from tests.composition_parts import IP_SUBFOLDER, IP_WEIGHTS, ip_image_embeds, write_ip_adapter
 
 SCALE, STEPS = 7.5, 2
@@ -182,6 +182,13 @@ def test_wrong_use_is_one_clear_line(change, complaint, sd):
         measure_drift(sd, **({"generator": seeded()} | call_of(sd) | change))
     assert "\n" not in str(caught.value)
     assert network_of(sd).config.time_cond_proj_dim is not None, "the adapter is on"
+
+
+def test_an_adapter_of_another_guidance_rule_is_not_compared_with_cfg(tmp_path):
+    pipe = open_miniature("tiny-sd")
+    agd_core.load_adapter(pipe, write_adapter(tmp_path / "other", "tiny-sd", rule="other"))
+    with pytest.raises(agd_core.InputError, match=r"compares with CFG, the active adapter has learnt other$"):
+        measure_drift(pipe, generator=seeded(), **call_of(pipe))
 
 
 def test_without_an_active_adapter_there_is_nothing_to_measure(sd, adapters):

@@ -14,11 +14,13 @@ from typer.main import get_command
 from agd_core.adapter_files import AdapterCard, read_card, save_adapter
 from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
 from agd_core.base_models import DiTConfig, SDConfig
+from agd_core.guidance import ClassifierFreeGuidanceConfig
 from agd_core.report.model_card import FILE, ModelCard, render_card
 from agd_core.safe_files import printable
 from flows.cli import app
 from tests.agd_core.report.made_up import FEW, full_row, row, score
 
+RULE = ClassifierFreeGuidanceConfig().identity()
 ATTACK = "a|b\n# c <script>`code`</script> *d* [e](http://f) ```"
 NO_NETWORK = """
 import socket, sys
@@ -35,7 +37,7 @@ def card(**changes):
         "base_model": DiTConfig(),
         "adapter": ModulatedMlpConfig(),
         "files": AdapterCard(
-            "builtin:fashion-dit", "ab" * 32, (1.0, 5.0), "cd" * 32, 100_152, "epsilon", "DiTTransformer2DModel"
+            "builtin:fashion-dit", "ab" * 32, RULE, (1.0, 5.0), "cd" * 32, 100_152, "epsilon", "DiTTransformer2DModel"
         ),
         "percent": 4.7,
         "training": {"steps": "700", "learning rate": "0.004"},
@@ -70,9 +72,13 @@ def table_lines(text):
 def saved(teacher, tmp_path):
     config = ModulatedMlpConfig(hidden_width=8, bottleneck_width=4)
     adapter = Adapter(config, teacher.backbone.sites, teacher.backbone.embedding_widths)
-    files = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", (1.0, 5.0), "d" * 64)
+    files = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", RULE, (1.0, 5.0), "d" * 64)
     save_adapter(adapter, files, teacher.network, tmp_path)
     return tmp_path
+
+
+def test_it_says_which_guidance_rule_was_learnt():
+    assert "| guidance rule it has learnt | kind cfg, guided\\_channels none |" in render_card(card())
 
 
 def test_the_usage_lines_run_in_the_adapters_folder_without_network(saved):
@@ -98,7 +104,7 @@ def test_the_usage_lines_of_a_model_with_prompts_are_the_stock_pipelines(tmp_pat
     base_model = SDConfig(source="builtin:tiny-sd").build(torch.device("cpu"))
     config = OffsetConfig(hidden_width=8)
     adapter = Adapter(config, base_model.backbone.sites, base_model.backbone.embedding_widths)
-    files = AdapterCard.of(base_model, adapter, "builtin:tiny-sd", (1.0, 5.0), "d" * 64)
+    files = AdapterCard.of(base_model, adapter, "builtin:tiny-sd", RULE, (1.0, 5.0), "d" * 64)
     save_adapter(adapter, files, base_model.network, tmp_path)
     text = render_card(
         card(base_model=SDConfig(source="builtin:tiny-sd"), adapter=config, files=files, scheduler="ddim", steps=2)
