@@ -16,8 +16,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from agd_core.ask import Ask
 from agd_core.base_models.base import BaseModel
-from agd_core.condition import Condition
 from agd_core.denoiser import Denoiser, Latents, PerRow
 from agd_core.errors import InputError
 from agd_core.peak_memory import peak_memory
@@ -38,7 +38,7 @@ _LEVELS = 20
 _LAST_RESORT = 2
 """Rounds that are made even where the whole time is over."""
 
-_Inputs = tuple[Latents, PerRow, Condition, PerRow]
+_Inputs = tuple[Latents, PerRow, Ask]
 _Level = dict[str, list[float]]
 """Seconds of every round at one batch, by method."""
 
@@ -140,7 +140,7 @@ class _Bench:
         middle = self._base_model.scheduler_config.get("num_train_timesteps", 1000) / 2
         condition = self._base_model.null_condition(batch)
         per_row = torch.ones(batch, device=self.device)
-        return noise.to(self.device), per_row * middle, condition, per_row * self._scale
+        return noise.to(self.device), per_row * middle, Ask(condition, condition, per_row * self._scale)
 
     @torch.no_grad()
     def count(self, name: str) -> tuple[float, int]:

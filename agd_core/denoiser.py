@@ -5,12 +5,18 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.condition import Condition
+from agd_core.ask import Ask
 
-Latents = Float[Tensor, "batch channels height width"]
-Prediction = Float[Tensor, "batch predicted_channels height width"]
+Latents = Float[Tensor, "batch channels *space"]
+"""An image's space is (height, width), a video's (frames, height, width)."""
+Prediction = Float[Tensor, "batch predicted_channels *space"]
 """As many channels as the latents, or twice as many where a learned variance is kept."""
 PerRow = Float[Tensor, " batch"]
+
+
+def rowwise(per_row: PerRow, like: Latents) -> Tensor:
+    """One factor per row, shaped `[batch, 1, ...]` so that it multiplies tensors of this rank."""
+    return per_row.view(-1, *[1] * (like.ndim - 1))
 
 
 @runtime_checkable
@@ -26,13 +32,12 @@ class Denoiser(Protocol):
         """Rows that went through the network so far; a difference divided by images is the NFE."""
         ...
 
-    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Prediction:
+    def predict(self, latents: Latents, timestep: PerRow, ask: Ask) -> Prediction:
         """One prediction per row.
 
         Args:
             latents: what the network takes at this timestep, after the scheduler's input scaling.
             timestep: the value handed to the network, one per row.
-            condition: one per row.
-            guidance_scale: one per row; 1.0 means off. A bare model ignores it.
+            ask: one per row; a bare model answers for the condition and ignores the rest.
         """
         ...

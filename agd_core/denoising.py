@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agd_core.condition import Condition
-from agd_core.denoiser import Denoiser, Latents, PerRow, Prediction
+from agd_core.ask import Ask
+from agd_core.denoiser import Denoiser, Latents, Prediction
 from agd_core.schedulers import initial_noise_scale, network_input, scheduler_output
 from agd_core.seeding import generator, stacked_noise
 
@@ -36,10 +36,9 @@ Observer = Callable[[Step], None]
 def denoise(
     denoiser: Denoiser,
     scheduler: Any,
-    condition: Condition,
-    guidance_scale: PerRow,
+    ask: Ask,
     seeds: Sequence[int],
-    latent_shape: tuple[int, int, int],
+    latent_shape: tuple[int, ...],
     *,
     observer: Observer | None = None,
     input_dtype: torch.dtype | None = None,
@@ -49,10 +48,9 @@ def denoise(
     Args:
         denoiser: base model, guided teacher or student.
         scheduler: a diffusers scheduler whose timesteps are set; some keep state, so a fresh one for every call.
-        condition: one per row, on the device to run on.
-        guidance_scale: one per row, on the same device.
+        ask: one per row, on the device to run on.
         seeds: one per row; row i's noise is a function of `seeds[i]` alone.
-        latent_shape: (channels, height, width).
+        latent_shape: (channels, height, width), or whatever the network takes.
         observer: called after every network call.
         input_dtype: round the network's input to this type first, so that what an observer stores in it is
             exactly what was evaluated.
@@ -63,13 +61,13 @@ def denoise(
     Raises:
         InputError: the scheduler samples with a learned variance that the denoiser does not predict.
     """
-    device = guidance_scale.device
+    device = ask.guidance_scale.device
     generators = [generator(seed, "noise") for seed in seeds]
     latents: Tensor = stacked_noise(generators, latent_shape).to(device) * initial_noise_scale(scheduler)
     for index, timestep in enumerate(scheduler.timesteps):
         inputs = _rounded(network_input(scheduler, latents, timestep), input_dtype)
         per_row = timestep.to(device, torch.float32).expand(len(seeds))
-        prediction = denoiser.predict(inputs, per_row, condition, guidance_scale)
+        prediction = denoiser.predict(inputs, per_row, ask)
         if observer is not None:
             observer(Step(index, float(timestep), inputs, prediction))
         taken = scheduler_output(scheduler, prediction, latent_shape[0])

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.condition import Condition
-from agd_core.denoiser import Denoiser, PerRow, Prediction
+from agd_core.denoiser import Denoiser, Prediction
 from agd_core.denoising import Step, denoise
 from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
 from agd_core.sampling import SampleConfig
@@ -114,8 +113,7 @@ class _Walk:
         self.timesteps: list[float] = []
         self._compared, self._base_model, self._config = compared, base_model, config
         self._rows = rows
-        self._condition: Condition = subjects.condition([row % len(subjects) for row in rows])
-        self._scale: PerRow = torch.full((len(rows),), config.guidance_scale, device=base_model.device)
+        self._ask = subjects.ask([row % len(subjects) for row in rows], config.guidance_scale)
         self._on_progress, self._should_stop = on_progress, should_stop
         self._squares: dict[str, list[Tensor]] = {name: [] for name in (_GUIDED, *compared)}
 
@@ -124,8 +122,7 @@ class _Walk:
         denoise(
             teacher,
             build_scheduler(self._config.scheduler, self._base_model.scheduler_config, self._config.steps),
-            self._condition,
-            self._scale,
+            self._ask,
             [derive_seed(self._config.seed, "curve", row) for row in self._rows],
             self._base_model.latent_shape,
             observer=self._observe,
@@ -138,11 +135,11 @@ class _Walk:
     def _observe(self, step: Step) -> None:
         if self._should_stop():
             raise Stopped("stopped while measuring the prediction error; run the same command again")
-        timestep = torch.full_like(self._scale, step.timestep)
+        timestep = torch.full_like(self._ask.guidance_scale, step.timestep)
         self.timesteps.append(step.timestep)
         self._squares[_GUIDED].append(_mean_squares(step.prediction, torch.zeros_like(step.prediction)))
         for name, denoiser in self._compared.items():
-            prediction = denoiser.predict(step.latents, timestep, self._condition, self._scale)
+            prediction = denoiser.predict(step.latents, timestep, self._ask)
             self._squares[name].append(_mean_squares(prediction, step.prediction))
         steps = self._config.steps
         done = self._rows.start * steps + len(self._rows) * min(step.index + 1, steps)
@@ -150,7 +147,7 @@ class _Walk:
 
 
 def _mean_squares(prediction: Prediction, guided: Prediction) -> Float[Tensor, " batch"]:
-    return (prediction.double() - guided.double()).square().mean(dim=(1, 2, 3))
+    return (prediction.double() - guided.double()).square().mean(dim=tuple(range(1, guided.ndim)))
 
 
 def _curve(timesteps: list[float], squares: _StepSquares, unguided: _StepSquares) -> tuple[ErrorPoint, ...]:

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from agd_core.ask import Ask
 from agd_core.base_models.base import BaseModel
-from agd_core.condition import Condition
 from agd_core.config import NOT_IDENTITY, Config, Place
 from agd_core.denoiser import Denoiser
 from agd_core.denoising import denoise
@@ -103,14 +103,13 @@ def sample_images(
     labels = [index % len(subjects) for index in range(config.images)]
     parts, seconds = [], 0.0
     evaluations = denoiser.network_evaluations
-    subjects.base_model.null_condition(1)  # encoded before the clock runs
     for first in range(0, config.images, config.batch_size):
         if should_stop():
             raise Stopped(f"stopped after {first} of {config.images} images; run the same command again")
         rows = range(first, min(first + config.batch_size, config.images))
-        condition = subjects.condition(labels[rows.start : rows.stop])
+        ask = subjects.ask(labels[rows.start : rows.stop], config.guidance_scale)
         started = time.perf_counter()
-        latents = _denoised(denoiser, subjects.base_model, config, rows, condition)
+        latents = _denoised(denoiser, subjects.base_model, config, rows, ask)
         seconds += time.perf_counter() - started
         parts.append((latents, to_bytes(subjects.base_model.decode(latents)).cpu()))
         on_progress(rows.stop, config.images)
@@ -128,14 +127,13 @@ def _denoised(
     base_model: BaseModel,
     config: SampleConfig,
     rows: range,
-    condition: Condition,
+    ask: Ask,
 ) -> Tensor:
     """The latents of these images; on a GPU they are there when this returns."""
     latents = denoise(
         denoiser,
         build_scheduler(config.scheduler, base_model.scheduler_config, config.steps),
-        condition,
-        torch.full((len(rows),), config.guidance_scale, device=base_model.device),
+        ask,
         [derive_seed(config.seed, "sample", row) for row in rows],
         base_model.latent_shape,
     )

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agd_core.adapters import Adapter, AdapterInputs, AttachedAdapter
+from agd_core.ask import Ask
 from agd_core.base_models.base import BaseModel
-from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
 from agd_core.errors import InputError
 
@@ -88,13 +88,13 @@ class Student:
         for name in list(self._attached):
             self.remove(name)
 
-    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Prediction:
+    def predict(self, latents: Latents, timestep: PerRow, ask: Ask) -> Prediction:
         """The prediction at this guidance scale, in one network evaluation per row."""
         if self._active is None:
-            return self.base_model.predict(latents, timestep, condition, guidance_scale)
-        with self._active.active(self._inputs(timestep, condition, guidance_scale)):
-            return self.base_model.predict(latents, timestep, condition, guidance_scale)
+            return self.base_model.predict(latents, timestep, ask)
+        with self._active.active(self._inputs(timestep, ask)):
+            return self.base_model.predict(latents, timestep, ask)
 
-    def _inputs(self, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> AdapterInputs:
+    def _inputs(self, timestep: PerRow, ask: Ask) -> AdapterInputs:
         time_features: Float[Tensor, "batch time_width"] = self.base_model.backbone.embed_timestep(timestep)
-        return AdapterInputs(guidance_scale, time_features, self.base_model.backbone.embed_condition(condition))
+        return AdapterInputs(ask.guidance_scale, time_features, self.base_model.backbone.embed_condition(ask.condition))

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import torch
 
+from agd_core.ask import Ask
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
 from agd_core.digest import digest
@@ -93,6 +94,11 @@ class Subjects:
         if self.prompts:
             return self._encoded.condition([self.prompts[row] for row in rows], self.prompts)
         return self.base_model.class_condition(rows)
+
+    def ask(self, rows: Sequence[int], guidance_scale: float) -> Ask:
+        """These subjects, one row each, at one guidance scale."""
+        scale = torch.full((len(rows),), guidance_scale, device=self.base_model.device)
+        return Ask(self.condition(rows), self.base_model.null_condition(len(rows)), scale)
 
     def texts(self, rows: Sequence[int]) -> list[str]:
         """These subjects as one would write them to a text encoder."""

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from agd_core.adapters import Adapter
+from agd_core.ask import Ask
 from agd_core.base_models.base import BaseModel
 from agd_core.checkpoint import Checkpoint
 from agd_core.condition import Condition
@@ -104,12 +105,9 @@ def _distillation_loss(
     def loss_at(step: int) -> torch.Tensor:
         batch = batches.at(step)
         latents = latents_tensor(batch.latents, plan.dtype, device)
-        prediction = student.predict(
-            latents[:, INPUT],
-            tensor_of(batch.timesteps, device),
-            conditions.take(tensor_of(batch.condition_rows, torch.device("cpu"))).to(device),
-            tensor_of(batch.guidance_scales, device),
-        )
+        condition = conditions.take(tensor_of(batch.condition_rows, torch.device("cpu"))).to(device)
+        ask = Ask(condition, condition, tensor_of(batch.guidance_scales, device))  # a student reads no null condition
+        prediction = student.predict(latents[:, INPUT], tensor_of(batch.timesteps, device), ask)
         return nn.functional.mse_loss(prediction, latents[:, TARGET:].flatten(1, 2))
 
     return loss_at

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from agd_core.ask import Ask
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
 from agd_core.config import NOT_IDENTITY, Config, Place
@@ -199,8 +200,11 @@ def _collect_batch(
     denoise(
         teacher,
         build_scheduler(config.scheduler, base_model.scheduler_config, config.steps),
-        Condition.from_arrays(conditions, base_model.device),
-        torch.tensor([trajectory.guidance_scale for trajectory in planned], device=base_model.device),
+        Ask(
+            Condition.from_arrays(conditions, base_model.device),
+            base_model.null_condition(len(rows)),
+            torch.tensor([trajectory.guidance_scale for trajectory in planned], device=base_model.device),
+        ),
         [trajectory.seed for trajectory in planned],
         base_model.latent_shape,
         observer=keep,

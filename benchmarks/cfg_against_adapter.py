@@ -16,6 +16,7 @@ from agd_core.guidance import GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
 from agd_core.schedulers import build_scheduler
 from agd_core.student import Student
+from agd_core.subjects import Subjects
 from flows.workplace import pick_device
 
 STEPS = 10
@@ -37,10 +38,9 @@ def denoisers(base_model):
 
 def seconds_per_image(denoiser, base_model, batch):
     scheduler = build_scheduler("ddim", base_model.scheduler_config, STEPS)
-    scale = torch.full((batch,), 2.0, device=base_model.device)
-    condition = base_model.class_condition([i % 10 for i in range(batch)])
+    ask = Subjects(base_model).ask([i % 10 for i in range(batch)], 2.0)
     started = time.perf_counter()
-    denoise(denoiser, scheduler, condition, scale, list(range(batch)), base_model.latent_shape)
+    denoise(denoiser, scheduler, ask, list(range(batch)), base_model.latent_shape)
     if base_model.device.type == "cuda":
         torch.cuda.synchronize()
     return (time.perf_counter() - started) / batch

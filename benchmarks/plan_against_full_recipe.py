@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from agd_core.adapter_files import add_adapter
+from agd_core.ask import Ask
 from agd_core.base_models import BaseModel
 from agd_core.condition import Condition
 from agd_core.dataset import latents_tensor, tensor_of
@@ -50,9 +51,9 @@ def held_out_error(base_model: BaseModel, student: Student, store: ZarrTrajector
         latents = latents_tensor(batch.latents, store.plan.dtype, base_model.device)
         timesteps = tensor_of(batch.timesteps, base_model.device)
         condition = conditions[tensor_of(batch.condition_rows, base_model.device)]
-        scale = tensor_of(batch.guidance_scales, base_model.device)
+        ask = Ask(condition, condition, tensor_of(batch.guidance_scales, base_model.device))
         for column, denoiser in enumerate((student, base_model)):
-            error = denoiser.predict(latents[:, INPUT], timesteps, condition, scale) - latents[:, TARGET:].flatten(1, 2)
+            error = denoiser.predict(latents[:, INPUT], timesteps, ask) - latents[:, TARGET:].flatten(1, 2)
             errors[column] += float(error.square().sum())
     return float(errors[0] / errors[1])
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from agd_core.ask import Ask
 from agd_core.backbones import Backbone
 from agd_core.base_models.prompt_length import CutPrompts
 from agd_core.condition import Condition
@@ -54,10 +55,10 @@ class BaseModel(ABC):
         """Rows that went through the network so far."""
         return self._network_evaluations
 
-    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Prediction:
-        """The plain conditional prediction; `guidance_scale` is ignored."""
+    def predict(self, latents: Latents, timestep: PerRow, ask: Ask) -> Prediction:
+        """The plain conditional prediction; the rest of the ask is ignored."""
         self._network_evaluations += latents.shape[0]
-        return self.evaluate_network(latents, timestep, condition)
+        return self.evaluate_network(latents, timestep, ask.condition)
 
     def evaluate_network(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """Call the network once; what is not kept of its answer is cut off."""

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from agd_core.ask import Ask
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
@@ -30,17 +31,15 @@ class GuidedDenoiser:
         return self.base_model.network_evaluations
 
     @torch.no_grad()
-    def predict(self, latents: Latents, timestep: PerRow, condition: Condition, guidance_scale: PerRow) -> Prediction:
+    def predict(self, latents: Latents, timestep: PerRow, ask: Ask) -> Prediction:
         """The guided prediction, one guidance scale per row.
 
         The rule guides as many channels as a latent has; a learned variance behind them is the conditional one, as in
         DiT's `forward_with_cfg` (https://github.com/facebookresearch/DiT, models.py).
         """
-        both = Condition.cat([condition, self.base_model.null_condition(len(condition))])
-        doubled = self.base_model.predict(
-            latents.repeat(2, 1, 1, 1), timestep.repeat(2), both, guidance_scale.repeat(2)
-        )
+        both = Ask.unguided(Condition.cat([ask.condition, ask.null]))
+        doubled = self.base_model.predict(torch.cat([latents, latents]), timestep.repeat(2), both)
         conditional, unconditional = doubled.chunk(2)
         channels = latents.shape[1]
-        guided = self.guidance.combine(conditional[:, :channels], unconditional[:, :channels], guidance_scale)
+        guided = self.guidance.combine(conditional[:, :channels], unconditional[:, :channels], ask.guidance_scale)
         return torch.cat([guided, conditional[:, channels:]], dim=1)

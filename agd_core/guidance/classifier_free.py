@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from agd_core.config import Config
-from agd_core.denoiser import Latents, PerRow
+from agd_core.denoiser import Latents, PerRow, rowwise
 from agd_core.guidance.base import Guidance
 
 
@@ -30,8 +30,7 @@ class ClassifierFreeGuidance(Guidance):
 
     def combine(self, conditional: Latents, unconditional: Latents, guidance_scale: PerRow) -> Latents:
         """`uncond + guidance_scale * (cond - uncond)` on the guided channels."""
-        scale = guidance_scale[:, None, None, None]
-        guided = unconditional + scale * (conditional - unconditional)
+        guided = unconditional + rowwise(guidance_scale, conditional) * (conditional - unconditional)
         if self.guided_channels is not None:
             guided[:, self.guided_channels :] = conditional[:, self.guided_channels :]
         return guided

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from agd_core.ask import Ask
 from agd_core.base_models import BaseModel
 from agd_core.condition import Condition
 from agd_core.guidance import GuidedDenoiser
@@ -88,10 +89,11 @@ def _measured_step(teacher: GuidedDenoiser, plan: CollectionPlan, batch: int) ->
     condition = Condition.from_arrays({name: array[rows] for name, array in plan.conditions.items()}, device)
     latents = torch.randn((batch, *plan.latent_shape), generator=torch.Generator().manual_seed(0)).to(device)
     timestep, scale = (torch.full((batch,), value, device=device) for value in (plan.timesteps[0], 2.0))
+    ask = Ask(condition, teacher.base_model.null_condition(batch), scale)
     before, seconds = teacher.network_evaluations, []
     for _ in range(1 + _TIMED_STEPS):
         started = time.perf_counter()
-        teacher.predict(latents, timestep, condition, scale).sum().item()  # item() waits for a GPU
+        teacher.predict(latents, timestep, ask).sum().item()  # item() waits for a GPU
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:]), (teacher.network_evaluations - before) // (1 + _TIMED_STEPS)
 

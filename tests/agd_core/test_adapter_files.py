@@ -17,6 +17,7 @@ from agd_core.base_sketch import load_sketch
 from agd_core.checksums import as_text, sums_of
 from agd_core.guidance import ClassifierFreeGuidanceConfig
 from agd_core.student import Student
+from agd_core.subjects import Subjects
 from storage.artefacts import ArtefactStore
 
 RULE = ClassifierFreeGuidanceConfig().identity()
@@ -39,7 +40,7 @@ def saved(teacher, tmp_path):
 
 def test_one_line_loads_it(teacher, saved):
     adapter, card, folder = saved
-    call = torch.randn(2, 4, 8, 8), torch.full((2,), 300.0), teacher.class_condition([1, 2]), torch.tensor([2.0, 3.0])
+    call = torch.randn(2, 4, 8, 8), torch.full((2,), 300.0), Subjects(teacher).ask([1, 2], 2.0)
     with Student(teacher) as expected:
         expected.add("x", adapter)
         wanted = expected.predict(*call)

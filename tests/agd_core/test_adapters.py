@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 from agd_core.adapters import Adapter, AnyAdapterConfig, CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
 from agd_core.adapters.base import AdapterSite
 from agd_core.adapters.encoders import FourierFeatures
+from agd_core.ask import Ask
 from agd_core.student import Student
 
 KINDS = [
@@ -25,7 +26,8 @@ def call(teacher):
     rng = torch.Generator().manual_seed(3)
     latents = torch.randn(5, *teacher.latent_shape, generator=rng)
     timestep = torch.tensor([999.0, 700.0, 400.0, 100.0, 0.0])
-    return latents, timestep, teacher.class_condition([0, 3, 5, 9, 2]), torch.tensor([1.0, 1.5, 2.0, 4.0, 7.5])
+    scales = torch.tensor([1.0, 1.5, 2.0, 4.0, 7.5])
+    return latents, timestep, Ask(teacher.class_condition([0, 3, 5, 9, 2]), teacher.null_condition(5), scales)
 
 
 def new_adapter(config, teacher, seed=0):
@@ -68,22 +70,21 @@ def test_a_trained_adapter_acts_and_removing_it_restores_the_base(config, teache
 
 @each_kind
 def test_scaled_output_is_the_base_at_scale_one(config, teacher, call):
-    latents, timestep, condition, _ = call
-    ones = torch.ones(5)
+    latents, timestep, ask = call
     with Student(teacher) as student:
         student.add("trained", randomised(config, teacher))
-        same = torch.equal(student.predict(latents, timestep, condition, ones), teacher.predict(*call))
+        same = torch.equal(student.predict(latents, timestep, Ask.unguided(ask.condition)), teacher.predict(*call))
     assert same == config.scale_output
 
 
 @each_kind
 def test_rows_do_not_influence_each_other(config, teacher, call):
-    latents, timestep, condition, scale = call
+    latents, timestep, ask = call
     with Student(teacher) as student:
         student.add("trained", randomised(config, teacher))
         together = student.predict(*call)
         rows = [slice(i, i + 1) for i in range(5)]
-        alone = torch.cat([student.predict(latents[r], timestep[r], condition[r], scale[r]) for r in rows])
+        alone = torch.cat([student.predict(latents[r], timestep[r], ask[r]) for r in rows])
     assert torch.allclose(together, alone, atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import diffusers
 import pytest
@@ -41,9 +42,9 @@ def models():
     return {name: build(name) for name in KINDS}
 
 
-def condition(model, rows=2):
+def ask(model, scale=1.0, rows=2):
     subjects = Subjects(model, () if model.class_names else PROMPTS)
-    return subjects.condition(list(range(rows)))
+    return subjects.ask(list(range(rows)), scale)
 
 
 def stock_latents(name, sampler, steps, scale):
@@ -58,7 +59,7 @@ def stock_latents(name, sampler, steps, scale):
 def ours(model, sampler, steps, scale):
     teacher, shape = GuidedDenoiser(model, ClassifierFreeGuidance()), model.latent_shape
     scheduler = build_scheduler(sampler, model.scheduler_config, steps)
-    return denoise(teacher, scheduler, condition(model), torch.full((2,), scale), SEEDS, shape)
+    return denoise(teacher, scheduler, ask(model, scale), SEEDS, shape)
 
 
 @pytest.mark.parametrize(
@@ -88,12 +89,12 @@ def test_a_batch_of_four_is_four_batches_of_one(models, name):
     model = models[name]
     teacher = GuidedDenoiser(model, ClassifierFreeGuidance())
     noise = stacked_noise([generator(seed, "noise") for seed in range(4)], model.latent_shape)
-    timesteps, scales = torch.tensor([901.0, 601.0, 301.0, 1.0]), torch.tensor([1.0, 2.5, 7.5, 12.0])
-    conditions = condition(model, 4)
-    together = teacher.predict(noise, timesteps, conditions, scales)
+    timesteps = torch.tensor([901.0, 601.0, 301.0, 1.0])
+    asked = replace(ask(model, rows=4), guidance_scale=torch.tensor([1.0, 2.5, 7.5, 12.0]))
+    together = teacher.predict(noise, timesteps, asked)
     for row in range(4):
         one = slice(row, row + 1)
-        alone = teacher.predict(noise[one], timesteps[one], conditions[one], scales[one])
+        alone = teacher.predict(noise[one], timesteps[one], asked[one])
         assert (alone - together[one]).abs().max() < 1e-5 * together[one].abs().max().clamp(min=1)
 
 
@@ -111,7 +112,7 @@ def test_half_precision_runs_and_stays_near(models, name, dtype):
     half, whole = build(name, dtype=dtype), models[name]
     noise = stacked_noise([generator(seed, "noise") for seed in SEEDS], whole.latent_shape)
     call = noise, torch.tensor([500.0, 20.0])
-    a, b = (model.predict(*call, condition(model), torch.ones(2)) for model in (half, whole))
+    a, b = (model.predict(*call, ask(model)) for model in (half, whole))
     assert a.dtype is torch.float32
     assert (a - b).norm() / b.norm() < 0.05
     assert half.fingerprint == whole.fingerprint
@@ -120,7 +121,7 @@ def test_half_precision_runs_and_stays_near(models, name, dtype):
 
 def test_sdxl_knows_sizes_and_zero_prompts(models):
     model = models["tiny-sdxl"]
-    null, asked = model.null_condition(2), condition(model)
+    null, asked = model.null_condition(2), ask(model).condition
     assert not null["encoder_hidden_states"].any()
     assert not null["pooled"].any()
     side = float(model.pixels)
@@ -189,7 +190,7 @@ def test_an_inpainting_network_is_refused_with_a_way_out(tmp_path):
 def test_a_kept_variance_doubles_the_prediction(models):
     kept, dropped = build("tiny-dit", learned_variance="keep"), models["tiny-dit"]
     channels = dropped.latent_shape[0]
-    call = torch.randn(2, *dropped.latent_shape), torch.tensor([500.0, 20.0]), condition(dropped), torch.ones(2)
+    call = torch.randn(2, *dropped.latent_shape), torch.tensor([500.0, 20.0]), ask(dropped)
     assert kept.predict(*call).shape[1] == 2 * channels
     assert torch.equal(kept.predict(*call)[:, :channels], dropped.predict(*call))
     assert (kept.scheduler_config["variance_type"], dropped.scheduler_config["variance_type"]) == (

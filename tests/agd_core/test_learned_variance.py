@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DiTPipeline, DiTTransformer2DModel
 
 from agd_core.adapters import Adapter, OffsetConfig
+from agd_core.ask import Ask
 from agd_core.base_models import BaseModel, DiTConfig
 from agd_core.checkpoint import Checkpoint
 from agd_core.condition import Condition
@@ -39,8 +40,8 @@ class Predictor:
     def __init__(self, channels=8):
         self.channels = channels
 
-    def predict(self, latents, timestep, condition, guidance_scale):
-        row = (timestep / 1000 + condition["class_labels"]).view(-1, 1, 1, 1)
+    def predict(self, latents, timestep, ask):
+        row = (timestep / 1000 + ask.condition["class_labels"]).view(-1, 1, 1, 1)
         epsilon = torch.sin(latents + row) + 0.2 * latents.flip(1)
         return torch.cat([epsilon, torch.tanh(latents.flip(2) - row)], dim=1)[:, : self.channels]
 
@@ -54,8 +55,8 @@ class Model(BaseModel):
         self.scheduler_config, self.class_names = scheduler_config, ("a", "b", "c")
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
-    def predict(self, latents, timestep, condition, guidance_scale):
-        return Predictor(self.prediction_channels).predict(latents, timestep, condition, guidance_scale)
+    def predict(self, latents, timestep, ask):
+        return Predictor(self.prediction_channels).predict(latents, timestep, ask)
 
     def null_condition(self, batch):
         return Condition(class_labels=torch.full((batch,), 9))
@@ -68,8 +69,13 @@ class Model(BaseModel):
 
 
 def denoised(denoiser, scheduler, observer=None):
-    condition = Condition(class_labels=torch.tensor([0, 2]))
-    return denoise(denoiser, scheduler, condition, torch.tensor([2.0, 4.0]), SEEDS, SHAPE, observer=observer)
+    return denoise(denoiser, scheduler, of_classes(0, 2), SEEDS, SHAPE, observer=observer)
+
+
+def of_classes(*labels):
+    """At scale 2, then 4, and on; class 9 is the null class."""
+    condition, null = (Condition(class_labels=torch.tensor(each)) for each in (labels, [9] * len(labels)))
+    return Ask(condition, null, 2.0 * torch.arange(1, len(labels) + 1))
 
 
 def first_noise(generators):
@@ -79,7 +85,7 @@ def first_noise(generators):
 def arguments(rows=2):
     rng = torch.Generator().manual_seed(1)
     labels = torch.arange(rows) % 3
-    return torch.randn(rows, *SHAPE, generator=rng), torch.full((rows,), 400.0), Condition(class_labels=labels)
+    return torch.randn(rows, *SHAPE, generator=rng), torch.full((rows,), 400.0), of_classes(*labels.tolist())
 
 
 @pytest.mark.parametrize("variance_type", ["learned_range", "learned"])
@@ -90,7 +96,7 @@ def test_ddpm_samples_with_the_whole_prediction(variance_type):
     scheduler.set_timesteps(7)
     latents = first_noise(generators)
     for timestep in scheduler.timesteps:
-        answer = model.predict(latents, timestep.float().expand(2), Condition(class_labels=torch.tensor([0, 2])), None)
+        answer = model.predict(latents, timestep.float().expand(2), of_classes(0, 2))
         assert answer.shape[1] == 8
         latents = scheduler.step(answer, timestep, latents, generator=generators).prev_sample
     assert torch.equal(denoised(model, build_scheduler("ddpm", config, 7)), latents)
@@ -99,8 +105,8 @@ def test_ddpm_samples_with_the_whole_prediction(variance_type):
 class Positive(Predictor):
     """Its variance is one, not a place in a range."""
 
-    def predict(self, latents, timestep, condition, guidance_scale):
-        answer = super().predict(latents, timestep, condition, guidance_scale)
+    def predict(self, latents, timestep, ask):
+        answer = super().predict(latents, timestep, ask)
         return torch.cat([answer[:, :4], 1e-3 * (answer[:, 4:] + 1.5)], dim=1)
 
 
@@ -111,8 +117,7 @@ def test_the_learned_range_lies_between_the_two_fixed_variances():
     latents = first_noise(generators).double()
     steps = [800, 600, 400, 200, 0]
     for now, following in zip(steps, [*steps[1:], -1], strict=True):
-        condition = Condition(class_labels=torch.tensor([0, 2]))
-        answer = Predictor().predict(latents.float(), torch.full((2,), float(now)), condition, None).double()
+        answer = Predictor().predict(latents.float(), torch.full((2,), float(now)), of_classes(0, 2)).double()
         epsilon, place = answer[:, :4], (answer[:, 4:] + 1) / 2
         here, there = alphas[now], alphas[following] if following >= 0 else torch.tensor(1.0).double()
         beta = 1 - here / there
@@ -161,13 +166,12 @@ def test_a_sampler_that_misses_its_variance_is_one_clear_line():
 @pytest.mark.parametrize("guided_channels", [None, 3, 4])
 def test_guidance_leaves_the_variance_conditional(guided_channels):
     """As DiT's `forward_with_cfg` does with three of eight channels."""
-    latents, timestep, condition = arguments()
-    scale = torch.tensor([2.0, 4.0])
+    latents, timestep, ask = arguments()
     teacher = GuidedDenoiser(Model(), ClassifierFreeGuidanceConfig(guided_channels=guided_channels).build())
-    answer = teacher.predict(latents, timestep, condition, scale)
-    conditional = Predictor().predict(latents, timestep, condition, None)
-    unconditional = Predictor().predict(latents, timestep, Condition(class_labels=torch.tensor([9, 9])), None)
-    guided = unconditional + scale.view(-1, 1, 1, 1) * (conditional - unconditional)
+    answer = teacher.predict(latents, timestep, ask)
+    conditional = Predictor().predict(latents, timestep, ask)
+    unconditional = Predictor().predict(latents, timestep, of_classes(9, 9))
+    guided = unconditional + ask.guidance_scale.view(-1, 1, 1, 1) * (conditional - unconditional)
     channels = guided_channels or 4
     assert torch.equal(answer, torch.cat([guided[:, :channels], conditional[:, channels:]], dim=1))
     assert not torch.allclose(guided, conditional, atol=0.1)
@@ -203,7 +207,8 @@ def test_three_guided_channels_and_the_variance_are_stored_and_read_back():
     batch = store.read(np.arange(plan.pairs))
     latents = torch.from_numpy(batch.latents.copy())
     labels = Condition(class_labels=torch.from_numpy(plan.conditions["class_labels"][batch.condition_rows]))
-    rows = torch.from_numpy(batch.timesteps), labels, torch.from_numpy(batch.guidance_scales)
+    null = Condition(class_labels=torch.full((len(labels),), 9))
+    rows = torch.from_numpy(batch.timesteps), Ask(labels, null, torch.from_numpy(batch.guidance_scales))
     stored = latents[:, TARGET:].flatten(1, 2)
     assert torch.allclose(stored, teacher.predict(latents[:, INPUT], *rows), atol=1e-6)
     conditional = Predictor().predict(latents[:, INPUT], *rows)
@@ -223,8 +228,8 @@ class StudentOf(Student):
         super().__init__(model)
         self.weight = torch.ones((), requires_grad=True)
 
-    def predict(self, latents, timestep, condition, guidance_scale):
-        return self.weight * self.base_model.predict(latents, timestep, condition, guidance_scale)
+    def predict(self, latents, timestep, ask):
+        return self.weight * self.base_model.predict(latents, timestep, ask)
 
 
 @pytest.mark.parametrize("channels", [4, 8])
@@ -239,7 +244,7 @@ def test_training_learns_every_channel_of_the_prediction(channels):
     batch = store.read(order.pairs(0))
     latents = torch.from_numpy(batch.latents.copy())
     labels = Condition(class_labels=torch.from_numpy(batch.condition_rows))
-    answer = Predictor(channels).predict(latents[:, 0], torch.from_numpy(batch.timesteps), labels, None)
+    answer = Predictor(channels).predict(latents[:, 0], torch.from_numpy(batch.timesteps), Ask.unguided(labels))
     difference = answer - latents[:, 1:].reshape(4, channels, 5, 5)
     assert loss.item() == pytest.approx(difference.square().mean().item(), rel=1e-6)
     assert loss.item() > 0
@@ -273,8 +278,8 @@ def test_our_loop_equals_that_of_the_original_dit(small_dit):
             answer = torch.cat([mixed, conditional[:, 3:]], dim=1)
             latents = scheduler.step(answer, timestep, latents, generator=generators).prev_sample
     teacher = GuidedDenoiser(small_dit, ClassifierFreeGuidanceConfig(guided_channels=3).build())
-    condition, ours = small_dit.class_condition([0, 2]), build_scheduler("ddpm", small_dit.scheduler_config, 5)
-    found = denoise(teacher, ours, condition, scale.flatten(), SEEDS, (4, 8, 8))
+    ask = Ask(small_dit.class_condition([0, 2]), small_dit.null_condition(2), scale.flatten())
+    found = denoise(teacher, build_scheduler("ddpm", small_dit.scheduler_config, 5), ask, SEEDS, (4, 8, 8))
     assert torch.allclose(found, latents, atol=1e-5)
 
 
@@ -290,7 +295,6 @@ def test_a_dit_that_keeps_its_variance_is_distilled(small_dit, tmp_path):
     with Student(small_dit) as student:
         student.add("trained", adapter)
         before, scheduler = student.network_evaluations, build_scheduler("ddpm", small_dit.scheduler_config, 4)
-        condition = small_dit.class_condition([0, 2])
-        latents = denoise(student, scheduler, condition, torch.tensor([2.0, 4.0]), SEEDS, (4, 8, 8))
+        latents = denoise(student, scheduler, Subjects(small_dit).ask([0, 2], 2.0), SEEDS, (4, 8, 8))
         assert student.network_evaluations - before == 8
     assert torch.isfinite(latents).all()

@@ -52,9 +52,9 @@ class Guided:
         self.off = off
         self.network_evaluations = 0
 
-    def predict(self, latents, timestep, condition, guidance_scale):
-        cond, uncond = CONSTANTS[condition["class_labels"]], CONSTANTS[2]
-        return (uncond + guidance_scale * (cond - uncond))[:, None, None, None] + self.off * latents
+    def predict(self, latents, timestep, ask):
+        cond, uncond = CONSTANTS[ask.condition["class_labels"]], CONSTANTS[2]
+        return (uncond + ask.guidance_scale * (cond - uncond))[:, None, None, None] + self.off * latents
 
 
 def settings(**others):
@@ -101,9 +101,7 @@ def test_the_walk_is_guided_sampling_with_seeds_of_its_own():
     base_model, plain = Constant(), Constant()
     measure(base_model, {}, images=2)
     scheduler, seeds = build_scheduler("ddim", {}, 4), [derive_seed(3, "curve", row) for row in range(2)]
-    denoise(
-        teacher_of(plain), scheduler, plain.class_condition([0, 1]), torch.full((2,), 3.0), seeds, plain.latent_shape
-    )
+    denoise(teacher_of(plain), scheduler, Subjects(plain).ask([0, 1], 3.0), seeds, plain.latent_shape)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(base_model.asked[::2], plain.asked, strict=True))
 
 

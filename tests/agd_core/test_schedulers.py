@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 
+from agd_core.ask import Ask
 from agd_core.condition import Condition
 from agd_core.denoising import denoise
 from agd_core.errors import InputError
@@ -77,27 +78,28 @@ class Velocity:
 
     network_evaluations = 0
 
-    def predict(self, latents, timestep, condition, guidance_scale):
-        row = (timestep / 1000 + guidance_scale + condition["class_labels"]).view(-1, 1, 1, 1)
+    def predict(self, latents, timestep, ask):
+        row = (timestep / 1000 + ask.guidance_scale + ask.condition["class_labels"]).view(-1, 1, 1, 1)
         return torch.sin(latents + row) - 0.3 * latents.flip(2)
 
 
 def walked(config, seeds, steps=6, name="flow-euler"):
-    condition, scales = Condition(class_labels=torch.tensor(seeds)), torch.linspace(1, 4, 9)[torch.tensor(seeds)]
-    return denoise(Velocity(), build_scheduler(name, config, steps), condition, scales, seeds, (2, 4, 4))
+    return denoise(Velocity(), build_scheduler(name, config, steps), ask_of(seeds), seeds, (2, 4, 4))
+
+
+def ask_of(labels):
+    condition, scales = Condition(class_labels=torch.tensor(labels)), torch.linspace(1, 4, 9)[torch.tensor(labels)]
+    return Ask(condition, condition, scales)
 
 
 def test_the_flow_loop_is_eulers_method_on_the_shifted_schedule():
     """dx/dsigma = v, from sigma 1 to 0, evenly spaced before the shift 3 sigma / (1 + 2 sigma) is applied."""
     latents = torch.stack([torch.randn((2, 4, 4), generator=generator(seed, "noise")) for seed in (5, 8)])
-    label = torch.tensor([5, 8])
     lowest = 3 * 0.001 / (1 + 2 * 0.001)
     even = torch.linspace(1, lowest, 6, dtype=torch.float64)
     sigmas = torch.cat([3 * even / (1 + 2 * even), torch.zeros(1, dtype=torch.float64)]).float()
     for sigma, following in pairwise(sigmas):
-        velocity = Velocity().predict(
-            latents, (1000 * sigma).expand(2), Condition(class_labels=label), torch.linspace(1, 4, 9)[label]
-        )
+        velocity = Velocity().predict(latents, (1000 * sigma).expand(2), ask_of([5, 8]))
         latents = latents + (following - sigma) * velocity
     assert torch.allclose(walked(FLOW, [5, 8]), latents, atol=1e-5)
 

@@ -14,6 +14,7 @@ from agd_core.guidance import ClassifierFreeGuidanceConfig, GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
 from agd_core.schedulers import build_scheduler
 from agd_core.seeding import generator
+from agd_core.subjects import Subjects
 
 MAX_SHIPPED_BYTES = 20_000_000
 
@@ -47,8 +48,7 @@ def test_our_loop_equals_the_stock_pipeline(pipeline, teacher, scale):
     ours = denoise(
         GuidedDenoiser(teacher, ClassifierFreeGuidance()),
         build_scheduler("ddim", teacher.scheduler_config, 8),
-        teacher.class_condition(labels),
-        torch.full((2,), scale),
+        Subjects(teacher).ask(labels, scale),
         seeds,
         teacher.latent_shape,
     )
@@ -77,12 +77,7 @@ def test_three_guided_channels_leave_the_fourth_conditional():
 
 def test_evaluations_are_counted(teacher):
     guided = GuidedDenoiser(teacher, ClassifierFreeGuidance())
-    arguments = (
-        torch.randn(3, 4, 8, 8),
-        torch.full((3,), 500.0),
-        teacher.class_condition([0, 1, 2]),
-        torch.full((3,), 2.0),
-    )
+    arguments = torch.randn(3, 4, 8, 8), torch.full((3,), 500.0), Subjects(teacher).ask([0, 1, 2], 2.0)
     before = guided.network_evaluations
     guided.predict(*arguments)
     assert guided.network_evaluations - before == 6
@@ -131,6 +126,6 @@ def test_a_local_dit_with_learned_variance_works(tmp_path):
     model = DiTConfig(source=str(tmp_path)).build(torch.device("cpu"))
     assert len(model.class_names) == 1000
     assert [site.path for site in model.backbone.sites] == ["transformer_blocks.0.attn1", "transformer_blocks.1.attn1"]
-    arguments = torch.randn(2, 4, 8, 8), torch.full((2,), 10.0), model.class_condition([0, 999]), torch.ones(2)
+    arguments = torch.randn(2, 4, 8, 8), torch.full((2,), 10.0), Subjects(model).ask([0, 999], 1.0)
     assert model.predict(*arguments).shape == (2, 4, 8, 8)
     assert model.fingerprint != DiTConfig().build(torch.device("cpu")).fingerprint

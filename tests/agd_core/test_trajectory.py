@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from agd_core.ask import Ask
 from agd_core.errors import NumericError
 from agd_core.guidance import GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
@@ -112,8 +113,11 @@ def test_what_is_stored_is_what_the_teacher_answers(teacher, guided, dtype):
         answer = guided.predict(
             latents[:, slot, INPUT],
             schedule[plan.step_table[:, slot]],
-            teacher.class_condition([row.class_label for row in plan.trajectories]),
-            torch.from_numpy(plan.guidance_scales),
+            Ask(
+                teacher.class_condition([row.class_label for row in plan.trajectories]),
+                teacher.null_condition(len(plan.trajectories)),
+                torch.from_numpy(plan.guidance_scales),
+            ),
         )
         tolerance = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-5}[dtype]
         assert torch.allclose(answer, latents[:, slot, TARGET], rtol=max(tolerance, 1e-3), atol=tolerance)
@@ -163,7 +167,7 @@ class Constant:
     def __init__(self, value):
         self.value = value
 
-    def predict(self, latents, timestep, condition, guidance_scale):
+    def predict(self, latents, timestep, ask):
         return latents * 0 + self.value
 
 

@@ -12,6 +12,7 @@ from agd_core.miniatures import miniature_folder
 from agd_core.progress import Stopped
 from agd_core.schedulers import build_scheduler
 from agd_core.seeding import generator, stacked_noise
+from agd_core.subjects import Subjects
 from flows.presets import load_config
 from flows.prompts import load_prompts
 from flows.stages.collect import collection_plan
@@ -115,7 +116,6 @@ def test_the_stock_pipeline_makes_one_pass_and_our_images(made):
         agd_core.load_student(base_model, folder),
         build_scheduler(SAMPLERS[sampler], base_model.scheduler_config, 3),
         asked(base_model),
-        torch.full((2,), 4.0),
         (1, 2),
         base_model.latent_shape,
         input_dtype=base_model.dtype,
@@ -142,7 +142,8 @@ def count_rows(network):
 
 
 def asked(base_model):
-    return base_model.class_condition([1, 2]) if base_model.class_names else base_model.prompt_condition(WORDS)
+    prompts = () if base_model.class_names else WORDS
+    return Subjects(base_model, prompts).ask([0, 1] if prompts else [1, 2], 4.0)
 
 
 def call_with_prompts(pipe, base_model):
