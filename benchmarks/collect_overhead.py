@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from agd_core.guidance import GuidedDenoiser
-from agd_core.subjects import Subjects
 from agd_core.trajectory import collect_unit
 from benchmarks.store_against_authors import make_plan, peak_megabytes, write_ours
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages.collect import collection_plan
+from flows.workplace import Workplace
 from storage.markers import marker_key
 from storage.objects import LocalObjects
 from storage.zarr_store import ZarrTrajectoryStore
@@ -45,15 +45,14 @@ class Timed:
 def store_share(folder: Path) -> list[float]:
     """For every unit: seconds in the store over all seconds."""
     config = load_config("fashion-dit", SETTINGS)
-    base_model = config.base_model.build(torch.device("cpu"))
-    plan = collection_plan(config.collect, config.guidance, Subjects(base_model))
-    teacher = GuidedDenoiser(base_model, config.guidance.build())
+    run = Run(config, Workplace(folder, torch.device("cpu")))
+    plan = collection_plan(run)
     store, shares = ZarrTrajectoryStore.prepare(LocalObjects(folder), plan), []
     for unit in range(plan.units):
         started = time.perf_counter()
         with store.write_unit(unit) as writer:
             entered, timed = time.perf_counter(), Timed(writer)
-            collect_unit(teacher, base_model, plan, timed, config.collect)
+            collect_unit(run.teacher, run.model, plan, timed, config.collect)
             left = time.perf_counter()
         ended = time.perf_counter()
         shares.append((timed.seconds + (entered - started) + (ended - left)) / (ended - started))

@@ -22,7 +22,9 @@ from agd_core.miniatures import miniature_folder
 from agd_core.pipelines.drift import measure_drift
 from flows.presets import load_config
 from flows.prompts import load_prompts
-from flows.stages.distill import collect_stage, open_base_model, train_stage
+from flows.run import Run
+from flows.stages.collect import collect
+from flows.stages.distill import train_all
 from flows.terminal import Terminal
 from flows.workplace import Workplace, pick_device
 
@@ -56,8 +58,8 @@ def trained(name, output):
     config = load_config(name, TRAINING)
     with Terminal() as terminal:
         place = Workplace(output / name, pick_device("cpu"), terminal.announce, terminal.progress)
-        base_model = open_base_model(config, place)
-        [(_, artefact)] = train_stage(config, collect_stage(config, base_model, place), base_model, place)
+        base_model = Run(config, place).check().model
+        [(_, artefact)] = train_all(Run(config, place, base_model), collect(Run(config, place, base_model)))
     return artefact.path
 
 

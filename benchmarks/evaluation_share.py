@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages.distill import distill
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
@@ -43,7 +44,7 @@ def main() -> None:
     preset, *overrides = sys.argv[1:] or ["fashion-dit"]
     with tempfile.TemporaryDirectory() as folder:
         place = Timed(Path(folder), announce=print)
-        distill(load_config(preset, [*_QUICK, *overrides]), "benchmark", place)
+        distill(Run(load_config(preset, [*_QUICK, *overrides]), place), "benchmark")
     for stage, seconds in place.seconds.items():
         print(f"{stage:>18}: {seconds:7.1f} s")
     measuring = sum(place.seconds[stage] for stage in _MEASURING)

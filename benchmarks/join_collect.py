@@ -22,8 +22,9 @@ from agd_core.base_models import BaseModel, DiTConfig
 from agd_core.trajectory import collect_unit
 from benchmarks.killing import answer, append_line, lines, show, start, wait
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages import collect as stage
-from flows.stages.distill import collect_stage
+from flows.stages.collect import collect
 from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace
 
@@ -40,7 +41,7 @@ def collect_into(url: Path, output: Path, units: int, base_model: BaseModel) -> 
 
     stage.collect_unit = logged
     config = load_config("fashion-dit", [*SETTINGS, f"collect.trajectories={4 * units}", f"store.url={url}"])
-    artefact = collect_stage(config, base_model, Workplace(output))
+    artefact = collect(Run(config, Workplace(output), base_model))
     return open_trajectories(artefact, str(url)).content_digest()
 
 

@@ -21,13 +21,12 @@ from typing import Any
 import torch
 
 from agd_core.base_models import BaseModel
-from agd_core.guidance import GuidedDenoiser
 from agd_core.records import CollectionPlan
-from agd_core.subjects import Subjects
 from agd_core.trajectory import collect_unit
 from benchmarks.killing import KILLED, answer, append_line, command_line, kill, lines, show, start, wait
 from flows.config import PipelineConfig
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages import collect as stage
 from flows.stages.trajectories import new_store
 from flows.workplace import Workplace
@@ -62,17 +61,21 @@ class Collection:
     marked: dict[int, str] = field(default_factory=dict)
     """Every marker that was ever seen, as hex."""
 
+    @property
+    def run(self) -> Run:
+        """The run that collects."""
+        return Run(self.config, Workplace(self.folder), self.base_model)
+
     def run_stage(self) -> None:
         """What `agd collect` does."""
         stage.collect_unit = self.logged_unit
-        stage.collect(self.config.collect, self.config.guidance, Subjects(self.base_model), Workplace(self.folder))
+        stage.collect(self.run)
 
     def run_store(self) -> None:
         """Collect straight into the store, without the artefact and its lock."""
         stage.collect_unit = self.logged_unit
         store = ZarrTrajectoryStore.prepare(LocalObjects(self.store), self.plan)
-        teacher, place = GuidedDenoiser(self.base_model, self.config.guidance.build()), Workplace(self.folder)
-        stage.collect_missing(self.config.collect, teacher, self.base_model, store, store.missing_units(), place)
+        stage.collect_missing(self.run, store, store.missing_units())
 
     def logged_unit(self, teacher: Any, base_model: Any, plan: Any, writer: Any, *rest: Any) -> None:
         """`collect_unit`, noting first what is computed and whether it was finished already."""
@@ -161,7 +164,7 @@ class Fuzz:
 def new_collection(config: PipelineConfig, base_model: BaseModel, folder: Path) -> Collection:
     """An empty place to collect into."""
     folder.mkdir()
-    plan = stage.collection_plan(config.collect, config.guidance, Subjects(base_model))
+    plan = stage.collection_plan(Run(config, Workplace(folder), base_model))
     artefact = ArtefactStore(folder / FOLDER).artefact(stage.STAGE, stage.artefact_identity(plan))
     return Collection(config, base_model, plan, folder, Path(new_store(artefact, None).url))
 

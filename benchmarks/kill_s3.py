@@ -19,12 +19,11 @@ from typing import Any
 
 import torch
 
-from agd_core.guidance import GuidedDenoiser
-from agd_core.subjects import Subjects
 from benchmarks.kill_collect import SETTINGS
 from benchmarks.killing import KILLED, answer, kill, show, start, wait
 from benchmarks.s3_servers import moto_server, radosgw_server, rclone_server
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages.collect import collect_missing, collection_plan
 from flows.workplace import Workplace
 from storage.markers import marker_key
@@ -41,15 +40,13 @@ class Collector:
 
     def __init__(self, trajectories: int) -> None:
         self.config = load_config("fashion-dit", [*SETTINGS, f"collect.trajectories={trajectories}"])
-        self.base_model = self.config.base_model.build(torch.device("cpu"))
-        self.plan = collection_plan(self.config.collect, self.config.guidance, Subjects(self.base_model))
+        self.run = Run(self.config, Workplace(Path(tempfile.gettempdir()), torch.device("cpu")))
+        self.plan = collection_plan(self.run)
 
     def collect(self, objects: ObjectStore) -> None:
         with warnings.catch_warnings(action="ignore"):
             store = ZarrTrajectoryStore.prepare(objects, self.plan)
-        teacher = GuidedDenoiser(self.base_model, self.config.guidance.build())
-        place = Workplace(Path(tempfile.gettempdir()))
-        collect_missing(self.config.collect, teacher, self.base_model, store, store.missing_units(), place)
+        collect_missing(self.run, store, store.missing_units())
 
     def visible(self, objects: ObjectStore) -> list[int]:
         """(units with a marker, torn ones among them)."""

@@ -26,10 +26,10 @@ from agd_core.base_models import BaseModel
 from agd_core.checkpoint import checkpoint_sum, load_tensors, save_tensors
 from agd_core.digest import file_digest
 from agd_core.progress import Progress
-from agd_core.subjects import Subjects
 from benchmarks.killing import KILLED, append_line, command_line, kill, lines, show, start, wait
 from flows.config import PipelineConfig
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages.collect import collect
 from flows.stages.train import train
 from flows.workplace import Workplace
@@ -159,7 +159,7 @@ def silently(work: Callable[[], None]) -> None:
 
 def collected(config: PipelineConfig, base_model: BaseModel, folder: Path) -> Artefact:
     """The trajectories that every training reads."""
-    if wait(start(lambda: collect(config.collect, config.guidance, Subjects(base_model), Workplace(folder)))):
+    if wait(start(lambda: collect(Run(config, Workplace(folder), base_model)))):
         raise RuntimeError("collecting failed")
     return next(artefact for artefact in find_artefacts(folder) if artefact.finished)
 

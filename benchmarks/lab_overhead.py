@@ -27,12 +27,13 @@ IN_PROCESS = """
 import json, sys, time
 from pathlib import Path
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages.distill import distill
 from flows.workplace import Workplace, pick_device
 preset, output, *overrides = sys.argv[1:]
 config = load_config(preset, overrides)
 started = time.perf_counter()
-distill(config, "benchmark", Workplace(Path(output), pick_device("auto")))
+distill(Run(config, Workplace(Path(output), pick_device("auto"))), "benchmark")
 print(json.dumps(time.perf_counter() - started))
 """
 

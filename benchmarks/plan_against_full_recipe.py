@@ -22,10 +22,10 @@ from agd_core.condition import Condition
 from agd_core.dataset import latents_tensor, tensor_of
 from agd_core.records import INPUT, TARGET
 from agd_core.student import Student
-from agd_core.subjects import Subjects
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages.collect import collect
-from flows.stages.distill import collect_stage, open_base_model, train_stage
+from flows.stages.distill import train_all
 from flows.stages.trajectories import open_trajectories
 from flows.terminal import Terminal
 from flows.workplace import Workplace
@@ -68,9 +68,8 @@ def main() -> None:
         place = Workplace(
             arguments.output, announce=terminal.announce, progress=terminal.progress, should_stop=terminal.should_stop
         )
-        base_model = open_base_model(load_config("fashion-dit"), place)
-        held_config = load_config("fashion-dit", HELD_OUT)
-        held_out = open_trajectories(collect(held_config.collect, held_config.guidance, Subjects(base_model), place))
+        base_model = Run(load_config("fashion-dit"), place).check().model
+        held_out = open_trajectories(collect(Run(load_config("fashion-dit", HELD_OUT), place, base_model)))
         print(
             "| plan | NFE | MB | held-out error by seed | mean | against full |\n| --- | --- | --- | --- | --- | --- |"
         )
@@ -80,8 +79,8 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 seeds = (f"collect.seed={seed}", f"train.seed={seed}", f"train.steps={arguments.steps}")
                 config = load_config("fashion-dit", (*COMMON, *overrides, *seeds))
-                trajectories = collect_stage(config, base_model, place)
-                ((_, adapter),) = train_stage(config, trajectories, base_model, place)
+                trajectories = collect(Run(config, place, base_model))
+                ((_, adapter),) = train_all(Run(config, place, base_model), trajectories)
                 with Student(base_model) as student:
                     add_adapter(student, adapter.path)
                     errors.append(held_out_error(base_model, student, held_out))

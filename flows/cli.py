@@ -44,10 +44,11 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Run the whole pipeline: collect, train, sample, evaluate, report. Run it again to resume or to reuse."""
+    from flows.run import Run
     from flows.stages.distill import distill as run
 
     def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
-        return run(config, repeat_command(preset, overrides or (), output), place).metrics
+        return run(Run(config, place), repeat_command(preset, overrides or (), output)).metrics
 
     metrics = in_configured_workplace(work, preset, overrides, output, device)
     _show_metrics(metrics, output / "report.html", as_json)
@@ -62,10 +63,11 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Compare all methods at every guidance scale with every step count and every sampler (sample.sweep_schedulers)."""
+    from flows.run import Run
     from flows.stages.distill import sweep as run
 
     def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
-        return run(config, repeat_command(preset, overrides or (), output, "sweep"), place).metrics
+        return run(Run(config, place), repeat_command(preset, overrides or (), output, "sweep")).metrics
 
     _show_metrics(in_configured_workplace(work, preset, overrides, output, device), output / "sweep.html", as_json)
 
@@ -92,11 +94,12 @@ def collect(
     as_json: Json = False,
 ) -> None:
     """Stage 1: record guided trajectories. Run it again to resume."""
-    from flows.stages.distill import collect_stage, open_base_model
+    from flows.run import Run
+    from flows.stages.collect import collect as run
     from flows.stages.plan import plan_costs, plan_lines
 
     def cost(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
-        return plan_costs(config, open_base_model(config, place), place)
+        return plan_costs(Run(config, place).check())
 
     if dry_run:
         costs = in_configured_workplace(cost, preset, overrides, output, device)
@@ -104,7 +107,7 @@ def collect(
         return
 
     def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
-        artefact = collect_stage(config, open_base_model(config, place), place)
+        artefact = run(Run(config, place).check())
         return {"artefacts": {"trajectories": str(artefact.path)}, "digest": artefact.digest}
 
     _show(in_configured_workplace(work, preset, overrides, output, device), as_json)
@@ -120,15 +123,16 @@ def train(
 ) -> None:
     """Stages 1 and 2: train the preset's adapters, collecting first what is missing. Run it again to resume."""
     from flows.published import refuse_foreign_files
-    from flows.stages.distill import collect_stage, open_base_model, train_stage
+    from flows.run import Run
+    from flows.stages.collect import collect as collect_stage
+    from flows.stages.distill import train_all
     from flows.stages.publish import publish_trained
 
     def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
         refuse_foreign_files(place.output, (), [adapter.label for adapter in config.adapters])
-        base_model = open_base_model(config, place)
-        trained = train_stage(config, collect_stage(config, base_model, place), base_model, place)
-        command = repeat_command(preset, overrides or (), output, "train")
-        folders = publish_trained(config, trained, command, base_model, place.output)
+        run = Run(config, place).check()
+        trained = train_all(run, collect_stage(run))
+        folders = publish_trained(run, trained, repeat_command(preset, overrides or (), output, "train"))
         return {"artefacts": {label: str(folder) for label, folder in folders.items()}}
 
     _show(in_configured_workplace(work, preset, overrides, output, device), as_json)
@@ -143,13 +147,14 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Stages 1 to 3: sample every method at every point, training first what is missing."""
+    from flows.run import Run
+    from flows.stages.collect import collect as collect_stage
     from flows.stages.comparison import sample_all
-    from flows.stages.distill import collect_stage, open_base_model, train_stage
+    from flows.stages.distill import train_all
 
     def work(config: PipelineConfig, place: Workplace) -> dict[str, Any]:
-        base_model = open_base_model(config, place)
-        trained = train_stage(config, collect_stage(config, base_model, place), base_model, place)
-        return {"artefacts": sample_all(config, base_model, trained, place)}
+        run = Run(config, place).check()
+        return {"artefacts": sample_all(run, train_all(run, collect_stage(run)))}
 
     _show(in_configured_workplace(work, preset, overrides, output, device), as_json)
 

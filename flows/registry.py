@@ -23,7 +23,7 @@ from agd_core.sampling import SampleConfig
 from agd_core.student import Student
 from flows.config import PipelineConfig
 from flows.presets import load_config
-from flows.stages.distill import open_base_model
+from flows.run import Run
 from flows.stages.sample import VERSION as SAMPLE_VERSION
 from flows.workplace import Workplace
 
@@ -56,7 +56,7 @@ class Entry(Config):
     @property
     def guidance_scale(self) -> float:
         """Of the student, and of the teacher that it is compared with."""
-        return self.sample.guidance_scales[0]
+        return self.sample.guidance_scale
 
     def protocol(self, instruments: dict[str, Any]) -> dict[str, Any]:
         """Everything that shapes a score beside the adapter and the night, as plain data.
@@ -73,8 +73,8 @@ class Entry(Config):
             "instruments": instruments,
         }
 
-    def load_base_model(self, place: Workplace) -> BaseModel:
-        """The base model, after making sure that the adapter can be evaluated on it.
+    def run(self, place: Workplace) -> Run:
+        """With the base model, after making sure that the adapter can be evaluated on it.
 
         Raises:
             InputError: it is not the registered one, or see `check_adapter`.
@@ -82,11 +82,11 @@ class Entry(Config):
         config = PipelineConfig(
             base_model=self.base_model, guidance=self.guidance, sample=self.sample, evaluate=self.evaluate
         )
-        base_model = open_base_model(config, place)
-        if base_model.pipeline_digest() != self.pipeline_digest:
+        run = Run(config, place).check()
+        if run.model.pipeline_digest() != self.pipeline_digest:
             raise InputError(f"base model {self.base_model.source} is not the one that {self.name!r} was registered on")
-        check_adapter(Path(self.folder), config, base_model)
-        return base_model
+        check_adapter(Path(self.folder), config, run.model)
+        return run
 
 
 def check_adapter(folder: Path, config: PipelineConfig, base_model: BaseModel) -> None:
@@ -122,7 +122,7 @@ def register(folder: Path, name: str, preset: str, overrides: Sequence[str], pla
     if path.exists():
         raise InputError(f"adapter {name!r} is registered already; agd adapters --remove {name} takes it out")
     config = load_config(preset, ["sample.curve_steps=[]", *overrides])
-    base_model = open_base_model(config, place)
+    base_model = Run(config, place).check().model
     check_adapter(folder, config, base_model)
     headline = {"guidance_scales": config.sample.guidance_scales[:1], "curve_steps": ()}
     entry = Entry(

@@ -22,13 +22,12 @@ from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from agd_core.base_models import BaseModel
 from agd_core.errors import InputError, NumericError
-from agd_core.guidance import GuidedDenoiser
 from agd_core.progress import ShouldStop, Stopped
 from agd_core.trajectory import collect_unit
 from flows.config import PipelineConfig
 from flows.lab.parameters import FanOut
+from flows.run import Run
 from flows.stages.comparison import Point, every_cell
 from flows.stages.distill import Trained
 from flows.stages.sample import sample
@@ -48,19 +47,14 @@ _HOPELESS = (InputError, NumericError)
 class Elsewhere:
     """All that another process needs to work on a run; plain data."""
 
-    config: str
-    """The pipeline's configuration as JSON."""
+    config: PipelineConfig
     device: str
     output: str
     """Folder of the artefacts, which every process must see."""
 
-    def settings(self) -> PipelineConfig:
-        """The configuration."""
-        return PipelineConfig.model_validate_json(self.config)
-
-    def base_model(self) -> BaseModel:
-        """The base model, loaded once per process."""
-        return _base_model(self.settings(), self.device)
+    def run(self) -> Run:
+        """The run, whose base model and encoded prompts are made once per process."""
+        return _run(self)
 
 
 def each_unit(
@@ -110,7 +104,7 @@ def sample_elsewhere(
     def there(cell: int) -> None:
         _sample_cell(cell, folders, points, elsewhere)
 
-    cells = range(len(list(every_cell(elsewhere.settings(), trained, points))))
+    cells = range(len(list(every_cell(elsewhere.config, trained, points))))
     for _ in _each(fan_out, "cell", there, cells, should_stop):
         pass
 
@@ -175,28 +169,26 @@ def _worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State) -> bo
 
 def _collect_unit(unit: int, store_url: str, elsewhere: Elsewhere) -> None:
     """One unit, unless somebody has committed it already."""
-    settings, store = elsewhere.settings(), ZarrTrajectoryStore.open(open_objects(store_url))
+    store = ZarrTrajectoryStore.open(open_objects(store_url))
     if store.misses(unit):
-        base_model = elsewhere.base_model()
+        run = elsewhere.run()
         with store.write_unit(unit) as writer:
-            teacher = GuidedDenoiser(base_model, settings.guidance.build())
-            collect_unit(teacher, base_model, store.plan, writer, settings.collect)
+            collect_unit(run.teacher, run.model, store.plan, writer, run.config.collect)
 
 
 def _sample_cell(
     cell: int, adapters: list[tuple[Path, str, str]], points: Sequence[Point], elsewhere: Elsewhere
 ) -> None:
     """One sample set, as the artefact that the stage would make."""
-    settings = elsewhere.settings()
+    settings = elsewhere.config
     trained = [(config, Artefact(*folder)) for config, folder in zip(settings.adapters, adapters, strict=True)]
     method, wanted = list(every_cell(settings, trained, points))[cell]
-    place = Workplace(Path(elsewhere.output), pick_device(elsewhere.device))
-    sample(settings.sample, wanted, method.name, elsewhere.base_model(), place)
+    sample(elsewhere.run(), wanted, method.name)
 
 
 @lru_cache(maxsize=1)
-def _base_model(settings: PipelineConfig, device: str) -> BaseModel:
-    return settings.base_model.build(pick_device(device))
+def _run(elsewhere: Elsewhere) -> Run:
+    return Run(elsewhere.config, Workplace(Path(elsewhere.output), pick_device(elsewhere.device)))
 
 
 def _threads(fan_out: FanOut) -> Any:

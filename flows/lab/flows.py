@@ -10,18 +10,18 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from agd_core.base_models import BaseModel
 from flows.config import PipelineConfig
 from flows.lab.artifacts import show_results
 from flows.lab.parameters import CollectSettings, DistillSettings, SampleSettings, TrainSettings
 from flows.lab.running import run_in_lab, run_name, run_stages
 from flows.lab.workplace import LabWorkplace
 from flows.preset_files import repeat_command
+from flows.run import Run
+from flows.stages.collect import collect
 from flows.stages.comparison import Point, compare, headline_points, sample_all, sweep_points
-from flows.stages.distill import Distilled, Trained, collect_stage, distill, open_base_model, sweep, train_stage
+from flows.stages.distill import Distilled, Trained, distill, sweep, train_all
 from flows.stages.pretrain import pretrain
 from flows.stages.publish import publish_trained
-from flows.workplace import Workplace
 
 
 @flow(name="collect-trajectories", flow_run_name=run_name)
@@ -32,8 +32,8 @@ def collect_flow(settings: CollectSettings = CollectSettings()) -> dict[str, str
         settings: what to collect.
     """
 
-    def work(config: PipelineConfig, place: LabWorkplace) -> dict[str, str]:
-        return {"trajectories": str(collect_stage(config, open_base_model(config, place), place).path)}
+    def work(run: Run, place: LabWorkplace) -> dict[str, str]:
+        return {"trajectories": str(collect(run.check()).path)}
 
     return run_stages(settings, work)
 
@@ -46,11 +46,10 @@ def train_flow(settings: TrainSettings = TrainSettings()) -> dict[str, str] | St
         settings: what to collect and train.
     """
 
-    def work(config: PipelineConfig, place: LabWorkplace) -> dict[str, str]:
-        base_model = open_base_model(config, place)
-        trained = _trained(config, base_model, place)
+    def work(run: Run, place: LabWorkplace) -> dict[str, str]:
+        trained = train_all(run, collect(run.check()))
         command = repeat_command(settings.source, settings.changes(), Path(settings.output), "train")
-        folders = publish_trained(config, trained, command, base_model, place.output)
+        folders = publish_trained(run, trained, command)
         return {label: str(folder) for label, folder in folders.items()}
 
     return run_stages(settings, work)
@@ -64,9 +63,8 @@ def sample_flow(settings: SampleSettings = SampleSettings()) -> dict[str, str] |
         settings: what to collect, train and sample.
     """
 
-    def work(config: PipelineConfig, place: LabWorkplace) -> dict[str, str]:
-        base_model = open_base_model(config, place)
-        return sample_all(config, base_model, _sampled_ahead(config, base_model, headline_points(config), place), place)
+    def work(run: Run, place: LabWorkplace) -> dict[str, str]:
+        return sample_all(run, _sampled_ahead(run, headline_points(run.config), place))
 
     return run_stages(settings, work)
 
@@ -79,10 +77,9 @@ def evaluate_flow(settings: DistillSettings = DistillSettings()) -> list[dict[st
         settings: what to collect, train, sample and measure.
     """
 
-    def work(config: PipelineConfig, place: LabWorkplace) -> list[dict[str, Any]]:
-        base_model = open_base_model(config, place)
-        trained = _sampled_ahead(config, base_model, headline_points(config), place)
-        return [dict(item.row) for item in compare(config, base_model, trained, headline_points(config), place)]
+    def work(run: Run, place: LabWorkplace) -> list[dict[str, Any]]:
+        points = headline_points(run.config)
+        return [dict(item.row) for item in compare(run, _sampled_ahead(run, points, place), points)]
 
     return run_stages(settings, work)
 
@@ -94,7 +91,7 @@ def distill_flow(settings: DistillSettings = DistillSettings()) -> dict[str, Any
     Args:
         settings: everything; a blank is as in the preset.
     """
-    return run_stages(settings, lambda config, place: _reported(distill, headline_points, settings, config, place))
+    return run_stages(settings, lambda run, place: _reported(distill, headline_points, settings, run, place))
 
 
 @flow(name="sweep", flow_run_name=run_name)
@@ -104,7 +101,7 @@ def sweep_flow(settings: DistillSettings = DistillSettings()) -> dict[str, Any] 
     Args:
         settings: everything; a blank is as in the preset.
     """
-    return run_stages(settings, lambda config, place: _reported(sweep, sweep_points, settings, config, place))
+    return run_stages(settings, lambda run, place: _reported(sweep, sweep_points, settings, run, place))
 
 
 @flow(name="pretrain-teacher")
@@ -119,28 +116,21 @@ def pretrain_flow(data: str = "", output: str = "outputs/pretrain") -> dict[str,
 
 
 def _reported(
-    run: Callable[[PipelineConfig, str, Workplace], Distilled],
+    job: Callable[[Run, str], Distilled],
     points: Callable[[PipelineConfig], Sequence[Point]],
     settings: DistillSettings,
-    config: PipelineConfig,
+    run: Run,
     place: LabWorkplace,
 ) -> dict[str, Any]:
     if place.fan_out.elsewhere:
-        _sampled_ahead(config, open_base_model(config, place), points(config), place)
-    command = repeat_command(settings.source, settings.changes(), Path(settings.output), run.__name__)
-    done = run(config, command, place)
+        _sampled_ahead(run, points(run.config), place)
+    done = job(run, repeat_command(settings.source, settings.changes(), Path(settings.output), job.__name__))
     show_results(done.metrics, done.report, place.output)
     return done.metrics
 
 
-def _trained(config: PipelineConfig, base_model: BaseModel, place: LabWorkplace) -> Trained:
-    return train_stage(config, collect_stage(config, base_model, place), base_model, place)
-
-
-def _sampled_ahead(
-    config: PipelineConfig, base_model: BaseModel, points: Sequence[Point], place: LabWorkplace
-) -> Trained:
+def _sampled_ahead(run: Run, points: Sequence[Point], place: LabWorkplace) -> Trained:
     """The adapters, and their sample sets already made where other processes do the sampling."""
-    trained = _trained(config, base_model, place)
+    trained = train_all(run, collect(run.check()))
     place.sample_ahead(trained, points)
     return trained

@@ -24,6 +24,7 @@ from flows.lab.parameters import CollectSettings, FanOut
 from flows.lab.progress import ArtifactProgress
 from flows.lab.workplace import LabWorkplace
 from flows.out_of_memory import memory_line
+from flows.run import Run
 from flows.workplace import output_folder, pick_device
 
 _NAME_LENGTH = 120
@@ -32,13 +33,9 @@ _POLL_SECONDS = 0.5
 R = TypeVar("R")
 
 
-def run_stages(settings: CollectSettings, work: Callable[[PipelineConfig, LabWorkplace], R]) -> R | State:
+def run_stages(settings: CollectSettings, work: Callable[[Run, LabWorkplace], R]) -> R | State:
     """Do a flow's work with its settings, in a workplace of the lab. See `run_in_lab`."""
-
-    def configured(place: LabWorkplace) -> R:
-        return work(settings.config(), place)
-
-    return run_in_lab(settings.output, configured, settings)
+    return run_in_lab(settings.output, lambda place: work(Run(place.config, place), place), settings)
 
 
 def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: CollectSettings | None = None) -> R | State:
@@ -105,10 +102,9 @@ def run_name() -> str:
 
 
 def _workplace(output: str, stop: Event, slot: GpuSlot, settings: CollectSettings | None) -> LabWorkplace:
-    folder = own_folder(output, "output")
-    if settings:
-        check_cluster(settings.fan_out.address)
-        check_places(settings.config())
+    folder, config = own_folder(output, "output"), settings.config() if settings else PipelineConfig()
+    check_places(config)
+    check_cluster(settings.fan_out.address if settings else "")
     return LabWorkplace(
         output_folder(folder),
         pick_device("auto"),
@@ -117,6 +113,6 @@ def _workplace(output: str, stop: Event, slot: GpuSlot, settings: CollectSetting
         stop.is_set,
         slot,
         settings.fan_out if settings else FanOut(),
-        settings.config().model_dump_json() if settings else "",
+        config,
         show_artefact,
     )

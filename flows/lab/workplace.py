@@ -11,6 +11,7 @@ from prefect.states import Cancelled, Failed
 
 from agd_core.errors import InputError
 from agd_core.progress import Stopped
+from flows.config import PipelineConfig
 from flows.lab.fan_out import Elsewhere, each_unit, sample_elsewhere
 from flows.lab.gpu_slot import GpuSlot
 from flows.lab.parameters import FanOut
@@ -27,8 +28,8 @@ class LabWorkplace(Workplace):
 
     slot: GpuSlot = field(default_factory=GpuSlot)
     fan_out: FanOut = field(default_factory=FanOut)
-    config: str = ""
-    """The run's configuration as JSON, for other processes."""
+    config: PipelineConfig = field(default_factory=PipelineConfig)
+    """The run's configuration, for other processes."""
     show: Callable[[Artefact, str], None] = lambda artefact, title: None
     """Told of every artefact that was made, and of its title, to show it on the run's page."""
 

@@ -4,19 +4,17 @@ A longer collection takes over what a shorter one of the same settings has, and 
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from agd_core.atomic import write_json
-from agd_core.base_models import BaseModel
 from agd_core.errors import InputError
-from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.progress import Stopped
 from agd_core.records import CARRIERS, CollectionPlan
-from agd_core.subjects import Subjects
-from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
+from agd_core.trajectory import collect_unit, plan_collection
+from flows.run import Run
 from flows.stages.sharing import bring_over, known_conditions
 from flows.stages.trajectories import STORE_SUMMARY, new_store, remember_location, trajectory_problems
 from flows.workplace import Workplace, describe_device
@@ -29,63 +27,48 @@ from storage.zarr_store import OtherContent, ZarrTrajectoryStore
 STAGE, VERSION = "trajectories", 3
 
 
-def collect(
-    config: CollectConfig,
-    guidance: GuidanceConfig,
-    subjects: Subjects,
-    place: Workplace,
-    store_url: str | None = None,
-) -> Artefact:
+def collect(run: Run) -> Artefact:
     """Record the planned trajectories; units that are committed already, here or in a sibling artefact, are kept.
-
-    Args:
-        config: with its number of trajectories decided.
-        guidance: the rule that makes the teacher.
-        subjects: what the teacher is asked for.
-        place: where the artefact goes.
-        store_url: where the store goes, if not into the artefact.
 
     Raises:
         InputError: not enough disk space, or the store's place holds something else.
-        NotNamed: it is collected already, to a place that `store_url` does not name.
+        NotNamed: it is collected already, to a place that `store.url` does not name.
         Stopped: when asked to; run again to resume.
     """
-    base_model = subjects.base_model
-    if store_url is None:
-        refuse_the_impossible(config, base_model, place)
-    identity = collection_identity(config, guidance, subjects)
-    teacher = GuidedDenoiser(base_model, guidance.build())
+    place, url = run.place, run.config.store.url
+    if url is None:
+        refuse_the_impossible(run)
+    identity = collection_identity(run)
 
     def work(artefact: Artefact) -> None:
-        conditions = known_conditions(artefact, new_store(artefact, store_url), identity, store_url)
-        plan = plan_collection(config, subjects, identity, conditions)
-        store = _prepared(artefact, plan, place, store_url)
-        missing = bring_over(artefact, store, store.missing_units(), place, store_url)
-        collect_missing(config, teacher, base_model, store, missing, place)
+        conditions = known_conditions(artefact, new_store(artefact, url), identity, url)
+        plan = plan_collection(run.collect, run.collected, identity, conditions)
+        store = _prepared(artefact, plan, place, url)
+        collect_missing(run, store, bring_over(artefact, store, store.missing_units(), place, url))
         clear_claims(store.objects)
         write_json(_summary(store), artefact.path / STORE_SUMMARY)
 
     def check(artefact: Artefact) -> list[str]:
-        return trajectory_problems(artefact, store_url)
+        return trajectory_problems(artefact, url)
 
-    title = f"collect {config.trajectories} trajectories"
-    key = {**identity, "trajectories": config.trajectories}
+    key = {**identity, "trajectories": run.collect.trajectories}
+    title = f"collect {run.collect.trajectories} trajectories"
     return place.produce(STAGE, key, work, measured=[LOCATION], check=check, title=title)
 
 
-def collection_plan(config: CollectConfig, guidance: GuidanceConfig, subjects: Subjects) -> CollectionPlan:
+def collection_plan(run: Run) -> CollectionPlan:
     """What `collect` will record where nothing is there yet."""
-    return plan_collection(config, subjects, collection_identity(config, guidance, subjects))
+    return plan_collection(run.collect, run.collected, collection_identity(run))
 
 
-def collection_identity(config: CollectConfig, guidance: GuidanceConfig, subjects: Subjects) -> dict[str, Any]:
+def collection_identity(run: Run) -> dict[str, Any]:
     """What tells one trajectory from another; so it leaves out how many there are."""
     return {
         "version": VERSION,
-        "base_model": subjects.base_model.pipeline_digest(),
-        "prompts": subjects.identity(),
-        "guidance": guidance.identity(),
-        "collect": config.identity(),
+        "base_model": run.model.pipeline_digest(),
+        "prompts": run.collected.identity(),
+        "guidance": run.config.guidance.identity(),
+        "collect": run.collect.identity(),
     }
 
 
@@ -94,10 +77,11 @@ def artefact_identity(plan: CollectionPlan) -> dict[str, Any]:
     return {**plan.identity, "trajectories": len(plan.trajectories)}
 
 
-def refuse_the_impossible(config: CollectConfig, base_model: BaseModel, place: Workplace) -> None:
+def refuse_the_impossible(run: Run) -> None:
     """What exceeds the whole disk is refused before its plan, one row per trajectory, fills the memory."""
-    channels, height, width = base_model.latent_shape
-    pair = (channels + base_model.prediction_channels) * height * width
+    config, place = run.collect, run.place
+    channels, height, width = run.model.latent_shape
+    pair = (channels + run.model.prediction_channels) * height * width
     values = pair * config.stored_steps * (config.trajectories or 0)
     needed = values * np.dtype(CARRIERS[config.dtype]).itemsize
     place.output.mkdir(parents=True, exist_ok=True)
@@ -114,20 +98,14 @@ def _prepared(artefact: Artefact, plan: CollectionPlan, place: Workplace, url: s
     return store
 
 
-def collect_missing(
-    config: CollectConfig,
-    teacher: GuidedDenoiser,
-    base_model: BaseModel,
-    store: ZarrTrajectoryStore,
-    missing: Sequence[int],
-    place: Workplace,
-) -> None:
+def collect_missing(run: Run, store: ZarrTrajectoryStore, missing: Sequence[int]) -> None:
     """Collect these units of a store that other collectors may be working on at the same time.
 
     Raises:
         InputError: not enough disk space.
         Stopped: when asked to; what is committed stays.
     """
+    place = run.place
     _require_room(store, missing, place)
     plan, progress = store.plan, place.progress("collect")
     done, wanted = plan.units - len(missing), len(plan.trajectories)
@@ -135,13 +113,9 @@ def collect_missing(
     if not missing:
         return
 
-    def run(unit: int) -> None:
-        with store.write_unit(unit) as writer:
-            collect_unit(teacher, base_model, plan, writer, config, place.should_stop)
-
     try:
         with place.on_device(f"collect {wanted} trajectories"):
-            for _ in _shared_out(missing, run, store, place):
+            for _ in _shared_out(run, store, missing):
                 done += 1
                 progress(done, plan.units, "units")
     except Stopped as stop:
@@ -155,32 +129,26 @@ def _require_room(store: ZarrTrajectoryStore, missing: Sequence[int], place: Wor
         place.require_space(needed, "collecting these trajectories", store.objects.root)
 
 
-def _shared_out(
-    units: Sequence[int], run: Callable[[int], None], store: ZarrTrajectoryStore, place: Workplace
-) -> Iterator[int]:
+def _shared_out(run: Run, store: ZarrTrajectoryStore, units: Sequence[int]) -> Iterator[int]:
     """Do the units that nobody else has committed; those that somebody is busy with come last.
 
     So two collectors of one store compute at most one unit twice, the last, and none waits for one that died.
     """
-    claimed_by_others: list[int] = []
+    busy: list[int] = []
 
-    def run_unclaimed(unit: int) -> None:
+    def do(unit: int) -> None:
         if store.misses(unit):
             with claimed(store.objects, unit) as free:
-                if free:
-                    run(unit)
+                if free or unit in busy:
+                    with store.write_unit(unit) as writer:
+                        collect_unit(run.teacher, run.model, store.plan, writer, run.collect, run.place.should_stop)
                 else:
-                    claimed_by_others.append(unit)
+                    busy.append(unit)
 
-    def run_missing(unit: int) -> None:
-        if store.misses(unit):
-            run(unit)
-
-    for unit in place.each_unit(units, run_unclaimed, store.objects.url):
-        if unit not in claimed_by_others:
+    for unit in run.place.each_unit(units, do, store.objects.url):
+        if unit not in busy:
             yield unit
-    if claimed_by_others:
-        yield from place.each_unit(claimed_by_others, run_missing, store.objects.url)
+    yield from run.place.each_unit(tuple(busy), do, store.objects.url) if busy else ()
 
 
 def _summary(store: ZarrTrajectoryStore) -> dict[str, object]:

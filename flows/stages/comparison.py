@@ -7,13 +7,12 @@ from typing import Any
 
 from agd_core.adapter_files import read_card
 from agd_core.adapters import AdapterConfig
-from agd_core.base_models import BaseModel
 from agd_core.report.rows import Row
 from agd_core.schedulers import SchedulerName
 from flows.config import PipelineConfig
-from flows.stages.evaluate import Instruments, LookedAt, evaluate, read_evaluation
+from flows.run import Run
+from flows.stages.evaluate import LookedAt, evaluate, read_evaluation
 from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
-from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 Trained = Sequence[tuple[AdapterConfig, Artefact]]
@@ -76,16 +75,13 @@ def sweep_points(config: PipelineConfig) -> list[Point]:
     return [Point(scale, steps, scheduler) for scheduler, steps, scale in grid]
 
 
-def compare(
-    config: PipelineConfig, base_model: BaseModel, adapters: Trained, points: Sequence[Point], place: Workplace
-) -> list[Compared]:
+def compare(run: Run, adapters: Trained, points: Sequence[Point]) -> list[Compared]:
     """Sample and evaluate every method at every point; cells that are there already are reused."""
-    instruments = Instruments.open(config.evaluate, base_model, place)
     compared = []
     for point in points:
-        guided = _look(config, CFG, point, base_model, instruments, place)
+        guided = _look(run, CFG, point)
         for method in methods(adapters):
-            compared.append(_compare_one(config, base_model, method, point, guided, instruments, place))
+            compared.append(_compare_one(run, method, point, guided))
     return compared
 
 
@@ -95,18 +91,10 @@ def make_cell(config: PipelineConfig, method: Method, point: Point) -> Cell:
     return Cell(point.scale, point.steps, point.scheduler, guidance, method.adapter)
 
 
-def _compare_one(
-    config: PipelineConfig,
-    base_model: BaseModel,
-    method: Method,
-    point: Point,
-    guided: LookedAt,
-    instruments: Instruments,
-    place: Workplace,
-) -> Compared:
-    cell = make_cell(config, method, point)
-    looked = guided if cell.guidance else _look(config, method, point, base_model, instruments, place)
-    evaluation = evaluate(config, cell, looked, guided, base_model, instruments, place, method.name)
+def _compare_one(run: Run, method: Method, point: Point, guided: LookedAt) -> Compared:
+    cell = make_cell(run.config, method, point)
+    looked = guided if cell.guidance else _look(run, method, point)
+    evaluation = evaluate(run, cell, looked, guided, method.name)
     samples = looked.samples
     cost = read_sampling_cost(samples)
     measured = read_evaluation(evaluation)
@@ -126,7 +114,7 @@ def _compare_one(
         "paired_mse": _part(scores, "paired_mse", "value"),
         "images_per_second": cost["images"] / cost["denoising_seconds"],
         "adapter_parameters": method.parameters,
-        "adapter_percent": 100 * method.parameters / base_model.parameters,
+        "adapter_percent": 100 * method.parameters / run.model.parameters,
         "scores": scores,
         "protocol": measured["protocol"],
     }
@@ -138,17 +126,10 @@ def _part(scores: Mapping[str, Mapping[str, object]], metric: str, part: str) ->
     return scores.get(metric, {}).get(part)
 
 
-def _look(
-    config: PipelineConfig,
-    method: Method,
-    point: Point,
-    base_model: BaseModel,
-    instruments: Instruments,
-    place: Workplace,
-) -> LookedAt:
-    cell = make_cell(config, method, point)
-    samples = sample(config.sample, cell, method.name, base_model, place)
-    return LookedAt.by(instruments, samples, place, f"{method.name}, {cell.point}")
+def _look(run: Run, method: Method, point: Point) -> LookedAt:
+    cell = make_cell(run.config, method, point)
+    samples = sample(run, cell, method.name)
+    return LookedAt.by(run.instruments, samples, run.place, f"{method.name}, {cell.point}")
 
 
 def _parameters(adapter: Artefact) -> int:
@@ -161,9 +142,9 @@ def every_cell(config: PipelineConfig, adapters: Trained, points: Sequence[Point
         yield method, make_cell(config, method, point)
 
 
-def sample_all(config: PipelineConfig, base_model: BaseModel, adapters: Trained, place: Workplace) -> dict[str, str]:
+def sample_all(run: Run, adapters: Trained) -> dict[str, str]:
     """Sample every cell without evaluating; folders by method and point."""
     return {
-        f"{method.name}, {cell.point}": str(sample(config.sample, cell, method.name, base_model, place).path)
-        for method, cell in every_cell(config, adapters, headline_points(config))
+        f"{method.name}, {cell.point}": str(sample(run, cell, method.name).path)
+        for method, cell in every_cell(run.config, adapters, headline_points(run.config))
     }

@@ -14,8 +14,8 @@ from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
 from agd_core.cost import measure_costs
 from agd_core.denoiser import Denoiser
-from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.student import Student
+from flows.run import Run
 from flows.stages.comparison import CFG, Method
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
@@ -26,36 +26,27 @@ SECONDS = 15.0
 """About how long it takes."""
 
 
-def cost(
-    base_model: BaseModel,
-    methods: Sequence[Method],
-    guidance: GuidanceConfig,
-    guidance_scale: float,
-    place: Workplace,
-    seconds: float = SECONDS,
-) -> Artefact:
-    """Measure every method side by side in this process, holding the device.
+def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artefact:
+    """Measure every method side by side in this process at the headline's scale, holding the device.
 
     All times are those of one run: another method, name, device or version of PyTorch measures all of them anew.
 
     Args:
-        base_model: the one below all of them.
+        run: with the base model below all of them.
         methods: the first without guidance.
-        guidance: CFG's rule.
-        guidance_scale: of every call.
-        place: where to work.
         seconds: about how long; no part of the identity.
 
     Raises:
         InputError: the device cannot hold a single image.
         Stopped: when asked to; run again to measure all of it.
     """
+    place, scale = run.place, run.config.sample.guidance_scale
     identity = {
         "version": VERSION,
-        "base_model": base_model.network_digest(),
+        "base_model": run.model.network_digest(),
         "methods": [[method.name, method.kind, method.adapter and method.adapter.digest] for method in methods],
-        "guidance": guidance.identity(),
-        "guidance_scale": guidance_scale,
+        "guidance": run.config.guidance.identity(),
+        "guidance_scale": scale,
         "device": describe_device(place.device),
         "versions": {name: version(name) for name in ("torch", "diffusers")},
     }
@@ -64,12 +55,12 @@ def cost(
         place.announce(f"{STAGE}: time, memory and FLOPs of {len(methods)} methods, about {seconds:g} s")
         progress = place.progress("measure cost")
         with place.on_device("measure cost"):
-            opened = {method.name: _opener(method, guidance, base_model) for method in methods}
+            opened = {method.name: _opener(run, method) for method in methods}
             costs = measure_costs(
-                opened, base_model, guidance_scale, seconds, on_progress=progress, should_stop=place.should_stop
+                opened, run.model, scale, seconds, on_progress=progress, should_stop=place.should_stop
             )
         rows = [_described(method) | costs[method.name].as_dict() for method in methods]
-        write_json({"methods": rows, **_surroundings(base_model, place)}, artefact.path / COSTS)
+        write_json({"methods": rows, **_surroundings(run.model, place)}, artefact.path / COSTS)
 
     return place.produce(STAGE, identity, work, measured=[COSTS], title="measure cost per step")
 
@@ -102,16 +93,13 @@ def _surroundings(base_model: BaseModel, place: Workplace) -> dict[str, Any]:
     }
 
 
-def _opener(
-    method: Method, guidance: GuidanceConfig, base_model: BaseModel
-) -> Callable[[], AbstractContextManager[Denoiser]]:
+def _opener(run: Run, method: Method) -> Callable[[], AbstractContextManager[Denoiser]]:
     """Opens the method again and again; its adapter is read once and hangs on the network while it is open."""
     if method.adapter:
-        adapter = _read_adapter(method.adapter, base_model)
-        return lambda: _student(base_model, adapter)
-    if method.kind == CFG.kind:
-        return lambda: nullcontext(GuidedDenoiser(base_model, guidance.build()))
-    return lambda: nullcontext(base_model)
+        adapter = _read_adapter(method.adapter, run.model)
+        return lambda: _student(run.model, adapter)
+    denoiser = run.teacher if method.kind == CFG.kind else run.model
+    return lambda: nullcontext(denoiser)
 
 
 def _read_adapter(artefact: Artefact, base_model: BaseModel) -> Adapter:

@@ -1,6 +1,5 @@
 """Stage 4: every metric of one sample set, with its errors and its protocol, as a small JSON artefact."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,55 +7,22 @@ import torch
 from typing_extensions import TypedDict
 
 from agd_core.atomic import write_json
-from agd_core.base_models import BaseModel
 from agd_core.digest import file_digest
-from agd_core.errors import InputError
 from agd_core.evaluator import evaluate_samples
-from agd_core.extractors import FeatureExtractor, open_extractor
 from agd_core.home import expand
 from agd_core.metrics import EvaluateConfig, Measured, Reference, Seen
 from agd_core.metrics.base import Better
 from agd_core.protocol import Protocol, library_versions
 from agd_core.subjects import Subjects
-from flows.config import PipelineConfig
+from flows.instruments import Instruments
+from flows.run import Run
 from flows.stages.features import features, read_features
-from flows.stages.reference import check_sources, reference
 from flows.stages.sample import Cell, read_samples, read_sampling_cost
-from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 STAGE, VERSION = "evaluation", 3
 EVALUATION = "evaluation.json"
-
-
-@dataclass(frozen=True)
-class Instruments:
-    """The networks and real images with which sample sets are measured."""
-
-    extractor: FeatureExtractor | None
-    judge: FeatureExtractor | None
-    """The extractor itself, unless another one was asked for."""
-    reference: Reference | None
-
-    @classmethod
-    def open(cls, config: EvaluateConfig, base_model: BaseModel, place: Workplace) -> "Instruments":
-        """Load them; statistics of the real images are computed where they are not there yet.
-
-        Raises:
-            InputError: see `check_evaluation`.
-            Stopped: while looking at real images.
-        """
-        extractor, judge = _networks(config, base_model, place.device)
-        return cls(extractor, judge, reference(config, extractor, place) if extractor else None)
-
-    def identity(self) -> dict[str, Any]:
-        """What they are, as plain data."""
-        return {
-            "extractor": self.extractor.identity() if self.extractor else None,
-            "judge": self.judge.identity() if self.judge else None,
-            "reference": self.reference.identity() if self.reference else None,
-        }
 
 
 @dataclass(frozen=True)
@@ -81,46 +47,33 @@ class LookedAt:
         return cls(samples, seen, judged)
 
 
-def evaluate(
-    config: PipelineConfig,
-    cell: Cell,
-    samples: LookedAt,
-    guided: LookedAt,
-    base_model: BaseModel,
-    instruments: Instruments,
-    place: Workplace,
-    label: str,
-) -> Artefact:
+def evaluate(run: Run, cell: Cell, samples: LookedAt, guided: LookedAt, label: str) -> Artefact:
     """Measure one sample set against real images and against the guided teacher's samples of the same noise.
 
     Args:
-        config: what is measured, and how the samples were made.
+        run: with what it is measured with.
         cell: where the sample set lies.
         samples: the sample set.
         guided: the guided teacher's.
-        base_model: names the classes.
-        instruments: what it is measured with.
-        place: where to work.
         label: the method in words.
     """
+    config, instruments = run.config.evaluate, run.instruments
     identity = {
         "version": VERSION,
         "samples": samples.samples.digest,
         "guided": guided.samples.digest,
-        "evaluate": _settings(config.evaluate),
+        "evaluate": _settings(config),
         "instruments": instruments.identity(),
     }
 
-    subjects = sample_subjects(config.sample, base_model)
-
     def work(artefact: Artefact) -> None:
-        seen, paired_with = (see(looked, instruments, subjects) for looked in (samples, guided))
-        scores = evaluate_samples(Measured(seen, paired_with, instruments.reference), config.evaluate)
-        protocol = make_protocol(config, cell, samples.samples, base_model, instruments)
+        seen, paired_with = (see(looked, instruments, run.sampled) for looked in (samples, guided))
+        scores = evaluate_samples(Measured(seen, paired_with, instruments.reference), config)
+        protocol = make_protocol(run, cell, samples.samples)
         values = {"scores": {name: score.as_dict() for name, score in scores.items()}, "protocol": protocol.as_dict()}
         write_json(values, artefact.path / EVALUATION)
 
-    return place.produce(STAGE, identity, work, title=f"evaluate {label}, {cell.point}")
+    return run.place.produce(STAGE, identity, work, title=f"evaluate {label}, {cell.point}")
 
 
 class StoredScore(TypedDict):
@@ -144,37 +97,6 @@ class Evaluation(TypedDict):
 def read_evaluation(artefact: Artefact) -> Evaluation:
     """Scores and protocol of a finished evaluation."""
     return artefact.json(EVALUATION, Evaluation)
-
-
-def check_evaluation(config: EvaluateConfig, base_model: BaseModel) -> None:
-    """Refuse what cannot be measured, before any long work.
-
-    Raises:
-        InputError: an extractor cannot be loaded or knows other classes than the base model, or real images are not
-            where they should be.
-    """
-    extractor, _ = _networks(config, base_model, torch.device("cpu"))
-    check_sources(config, extractor)
-
-
-def _networks(
-    config: EvaluateConfig, base_model: BaseModel, device: torch.device
-) -> tuple[FeatureExtractor | None, FeatureExtractor | None]:
-    extractor = open_extractor(config.extractor, config.extractor_weights, config.extractor_sha256, device)
-    judge = extractor
-    if config.judge is not None and (config.judge != config.extractor or config.judge_weights is not None):
-        judge = open_extractor(config.judge, config.judge_weights, None, device)
-    for name, network in (("extractor", extractor), ("judge", judge)):
-        _check_classes(name, network, base_model.class_names)
-    return extractor, judge
-
-
-def _check_classes(setting: str, network: FeatureExtractor | None, class_names: Sequence[str]) -> None:
-    if network and network.class_names and tuple(network.class_names) != tuple(class_names):
-        raise InputError(
-            f"evaluate.{setting} {network.name!r} knows {', '.join(network.class_names[:3])}, ... only; this base "
-            f"model has {len(class_names)} other classes; set evaluate.{setting}=none or another one"
-        )
 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:
@@ -204,15 +126,14 @@ def see(looked: LookedAt, instruments: Instruments, subjects: Subjects) -> Seen:
     )
 
 
-def make_protocol(
-    config: PipelineConfig, cell: Cell, samples: Artefact, base_model: BaseModel, instruments: Instruments
-) -> Protocol:
+def make_protocol(run: Run, cell: Cell, samples: Artefact) -> Protocol:
     """How the numbers of one cell are made."""
+    config, instruments = run.config, run.instruments
     extractor, judge, real = instruments.extractor, instruments.judge, instruments.reference
     resizes = dict.fromkeys(network.resize for network in (extractor, judge) if network)
     return Protocol(
         base_model=config.base_model.source,
-        base_digest=base_model.pipeline_digest(),
+        base_digest=run.model.pipeline_digest(),
         guidance=config.guidance.identity(),
         extractor=extractor.name if extractor else "none",
         extractor_sha256=extractor.identity() if extractor else None,
@@ -221,7 +142,7 @@ def make_protocol(
         judge_sha256=judge.identity() if judge else None,
         resize="; judge: ".join(resizes) or "none",
         reference=_real_images(real) if real else None,
-        prompts=sample_subjects(config.sample, base_model).identity(),
+        prompts=run.sampled.identity(),
         images=config.sample.images,
         seed=config.sample.seed,
         scheduler=cell.scheduler,

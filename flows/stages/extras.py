@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agd_core.base_models import BaseModel
 from agd_core.report.costs import Costs
-from flows.config import PipelineConfig
+from flows.run import Run
 from flows.stages.comparison import Trained, methods
 from flows.stages.cost import cost, read_cost
 from flows.stages.prediction_error import prediction_error, read_curves
-from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 
@@ -44,19 +42,16 @@ class Extras:
         return {"cost": read_cost(self.cost) if self.cost else None, "prediction_error": self.prediction_errors()}
 
 
-def measure_extras(config: PipelineConfig, base_model: BaseModel, adapters: Trained, place: Workplace) -> Extras:
+def measure_extras(run: Run, adapters: Trained) -> Extras:
     """Measure both at the headline's scale, unless they are there.
 
     Raises:
         Stopped: when asked to; run again to go on.
     """
-    wanted, scale = config.evaluate, config.sample.guidance_scales[0]
+    wanted = run.config.evaluate
     curves = {
-        adapter.label: prediction_error(
-            config.sample, wanted, adapter.label, artefact, config.guidance, scale, base_model, place
-        )
+        adapter.label: prediction_error(run, adapter.label, artefact)
         for adapter, artefact in adapters
         if wanted.curve_images
     }
-    costs = cost(base_model, methods(adapters), config.guidance, scale, place) if wanted.measure_cost else None
-    return Extras(costs, curves)
+    return Extras(cost(run, methods(adapters)) if wanted.measure_cost else None, curves)

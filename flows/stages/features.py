@@ -3,9 +3,9 @@
 import torch
 
 from agd_core.checkpoint import save_tensors
-from agd_core.errors import NumericError
 from agd_core.extractors import Extracted, FeatureExtractor
 from agd_core.progress import Stopped
+from flows.stages.reference import finite_features
 from flows.stages.sample import read_samples
 from flows.stages.tensors import Form, read_tensors
 from flows.workplace import Workplace
@@ -46,17 +46,6 @@ def read_features(artefact: Artefact) -> Extracted:
     """The stored features."""
     tensors = read_tensors(artefact, FEATURES, _FORMS)
     return Extracted(tensors["features"], tensors.get("logits"))
-
-
-def finite_features(extracted: Extracted, extractor: FeatureExtractor, what: str) -> Extracted:
-    """The same, proved to be numbers.
-
-    Raises:
-        NumericError: they are not.
-    """
-    if torch.isfinite(extracted.features).all():
-        return extracted
-    raise NumericError(f"{extractor.name} gives features of {what} that are no numbers; its weights may be damaged")
 
 
 def _extract(extractor: FeatureExtractor, samples: Artefact, place: Workplace, what: str) -> Extracted:

@@ -1,7 +1,7 @@
 """What a night measures: the student and the guided teacher from the same noise, every score with a standard error."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,16 @@ from typing import Any
 from agd_core.adapter_files import CONFIG, WEIGHTS
 from agd_core.adapter_weights import MOST_BYTES
 from agd_core.atomic import write_bytes
-from agd_core.base_models import BaseModel
 from agd_core.checksums import require_intact
 from agd_core.evaluator import evaluate_samples
 from agd_core.metrics import Measured
 from agd_core.safe_files import read_bytes
+from flows.instruments import Instruments
 from flows.registry import Entry
+from flows.run import Run
 from flows.stages.comparison import CFG
-from flows.stages.evaluate import Instruments, LookedAt, see
+from flows.stages.evaluate import LookedAt, see
 from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
-from flows.subjects import sample_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -40,28 +40,30 @@ class Sampled:
     """The guided teacher, from the same noise and classes."""
 
 
-def sample_tonight(entry: Entry, seed: int, base_model: BaseModel, place: Workplace) -> Sampled:
+def of_night(run: Run, seed: int, folder: Path) -> Run:
+    """The same with the seed of a night, in a folder of its own."""
+    sample = run.config.sample.model_copy(update={"seed": seed})
+    config, place = run.config.model_copy(update={"sample": sample}), replace(run.place, output=folder)
+    return Run(config, place, run.model)
+
+
+def sample_tonight(entry: Entry, tonight: Run) -> Sampled:
     """Sample student and teacher; what this night's folder holds already is reused.
 
     Raises:
         Stopped: when asked to; run again to go on.
     """
-    config = entry.sample.model_copy(update={"seed": seed})
-    point = (entry.guidance_scale, config.steps, config.scheduler)
-    adapter = _as_it_is_now(Path(entry.folder), place)
-    guided = sample(config, Cell(*point, guidance=entry.guidance), CFG.name, base_model, place)
-    student = sample(config, Cell(*point, adapter=adapter), entry.name, base_model, place)
-    return Sampled(adapter, student, guided)
+    point = (entry.guidance_scale, entry.sample.steps, entry.sample.scheduler)
+    adapter = _as_it_is_now(Path(entry.folder), tonight.place)
+    guided = sample(tonight, Cell(*point, guidance=entry.guidance), CFG.name)
+    return Sampled(adapter, sample(tonight, Cell(*point, adapter=adapter), entry.name), guided)
 
 
-def scores(
-    entry: Entry, sampled: Sampled, base_model: BaseModel, instruments: Instruments, place: Workplace
-) -> Iterator[dict[str, Any]]:
+def scores(entry: Entry, tonight: Run, sampled: Sampled, instruments: Instruments) -> Iterator[dict[str, Any]]:
     """Every metric of student and teacher, as the part of a `MetricRecord` that differs between them."""
     config = entry.evaluate.model_copy(update={"metrics": _METRICS})
-    subjects = sample_subjects(entry.sample, base_model)
     student, guided = (
-        see(LookedAt.by(instruments, samples, place, entry.name), instruments, subjects)
+        see(LookedAt.by(instruments, samples, tonight.place, entry.name), instruments, tonight.sampled)
         for samples in (sampled.student, sampled.guided)
     )
     rows = ((sampled.student, student, _OF_STUDENT, ""), (sampled.guided, guided, _OF_TEACHER, "teacher_"))

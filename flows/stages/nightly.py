@@ -9,7 +9,6 @@ A night that was interrupted goes on with what it finished; one that is in the h
 """
 
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import version
@@ -20,7 +19,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from agd_core.adapter_files import WEIGHTS
 from agd_core.atomic import write_bytes, write_json
-from agd_core.base_models import BaseModel
 from agd_core.digest import canonical_json, digest, file_digest
 from agd_core.errors import InputError, first_line
 from agd_core.metrics import Verdict
@@ -28,8 +26,8 @@ from agd_core.report.images import grid_png
 from agd_core.safe_files import confined
 from agd_core.seeding import derive_seed
 from flows.registry import Entry
-from flows.stages.evaluate import Instruments
-from flows.stages.night_scores import Sampled, sample_tonight, scores
+from flows.run import Run
+from flows.stages.night_scores import Sampled, of_night, sample_tonight, scores
 from flows.stages.sample import read_samples
 from flows.stages.verdicts import open_history, verdicts_of_night, write_trend
 from flows.workplace import Workplace
@@ -152,16 +150,18 @@ def _judged(name: str, night: str, output: Path) -> Night:
 
 def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[MetricRecord]:
     """The scores of a night, which is an artefact itself: a second run waits for the first and then reads it."""
-    base_model = entry.load_base_model(place)
-    instruments = Instruments.open(entry.evaluate, base_model, place)
-    seed = derive_seed(entry.sample.seed, "night", night)
-    protocol = entry.protocol(instruments.identity())
+    run, seed = entry.run(place), derive_seed(entry.sample.seed, "night", night)
+    protocol = entry.protocol(run.instruments.identity())
     identity = {"version": VERSION, "name": entry.name, "night": night, "seed": seed, "protocol": protocol}
 
     def work(artefact: Artefact) -> None:
-        sampled = sample_tonight(entry, seed, base_model, replace(place, output=folder / WORK))
-        rows = scores(entry, sampled, base_model, instruments, replace(place, output=folder / WORK))
-        _write(entry, night, seed, base_model, protocol, sampled, rows, artefact)
+        tonight = of_night(run, seed, folder / WORK)
+        sampled = sample_tonight(entry, tonight)
+        write_bytes(grid_png(read_samples(sampled.student).images[:_GRID_IMAGES], _GRID_COLUMNS), artefact.path / GRID)
+        common = {"night": night, **_of_all_metrics(entry, tonight, sampled), "protocol_digest": _digest(protocol)}
+        rows = [common | row for row in scores(entry, tonight, sampled, run.instruments)]
+        finished = {"finished_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_json([row | finished for row in rows], artefact.path / EVALUATION)
 
     artefact = replace(place, output=folder).produce(STAGE, identity, work, [EVALUATION])
     for name in (EVALUATION, GRID):
@@ -177,28 +177,17 @@ def _records(artefact: Artefact) -> list[MetricRecord]:
         raise InputError(f"{artefact.path / EVALUATION} is not what a night writes: {first_line(error)}") from error
 
 
-def _write(
-    entry: Entry,
-    night: str,
-    seed: int,
-    base_model: BaseModel,
-    protocol: dict[str, Any],
-    sampled: Sampled,
-    rows: Iterable[dict[str, Any]],
-    artefact: Artefact,
-) -> None:
-    grid = grid_png(read_samples(sampled.student).images[:_GRID_IMAGES], _GRID_COLUMNS)
-    write_bytes(grid, artefact.path / GRID)
-    common = {
-        "night": night,
+def _digest(protocol: dict[str, Any]) -> str:
+    return digest({"night": VERSION, "protocol": protocol})
+
+
+def _of_all_metrics(entry: Entry, tonight: Run, sampled: Sampled) -> dict[str, Any]:
+    """What all records of a night have in common."""
+    return {
         "name": entry.name,
         "adapter_digest": file_digest(sampled.adapter.path / WEIGHTS),
-        "base_fingerprint": base_model.fingerprint,
-        "protocol_digest": digest({"night": VERSION, "protocol": protocol}),
-        "seed": seed,
+        "base_fingerprint": tonight.model.fingerprint,
+        "seed": tonight.config.sample.seed,
         "images": entry.sample.images,
         "versions": canonical_json({library: version(library) for library in _LIBRARIES}),
     }
-    scored = [common | row for row in rows]
-    finished = {"finished_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_json([row | finished for row in scored], artefact.path / EVALUATION)

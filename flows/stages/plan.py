@@ -7,17 +7,14 @@ from typing import Any
 import torch
 
 from agd_core.ask import Ask
-from agd_core.base_models import BaseModel
 from agd_core.condition import Condition
 from agd_core.guidance import GuidedDenoiser
 from agd_core.records import CollectionPlan
-from flows.config import PipelineConfig
+from flows.run import Run
 from flows.stages.collect import STAGE, artefact_identity, collection_plan, refuse_the_impossible
-from flows.stages.distill import sized_collect
 from flows.stages.sharing import units_elsewhere
 from flows.stages.trajectories import new_store
-from flows.subjects import collect_subjects
-from flows.workplace import Workplace, describe_device
+from flows.workplace import describe_device
 from storage.artefacts import FOLDER, ArtefactStore
 from storage.zarr_store import ZarrTrajectoryStore
 
@@ -26,7 +23,7 @@ _GIGABYTE = 1e9
 _HOUR = 3600.0
 
 
-def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) -> dict[str, Any]:
+def plan_costs(run: Run) -> dict[str, Any]:
     """The plan in numbers: trajectories, network evaluations, gigabytes, and hours from a step measured here.
 
     `gigabytes` counts latents and predictions with their checksums and index; `hours` is for the units that are
@@ -34,14 +31,13 @@ def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) 
     folder. `reads_per_pair` is how often training reads each stored pair: below 1, pairs would be collected and never
     read.
     """
-    subjects = collect_subjects(config.collect, base_model)
-    collect = sized_collect(config, subjects)
+    config, collect = run.config, run.collect
     if config.store.url is None:
-        refuse_the_impossible(collect, base_model, place)
-    plan = collection_plan(collect, config.guidance, subjects)
+        refuse_the_impossible(run)
+    plan = collection_plan(run)
     batch = min(collect.batch_size, plan.unit_trajectories)
-    seconds, evaluations = _measured_step(GuidedDenoiser(base_model, config.guidance.build()), plan, batch)
-    missing, elsewhere = _missing_units(config, plan, place)
+    seconds, evaluations = _measured_step(run.teacher, plan, batch)
+    missing, elsewhere = _missing_units(run, plan)
     left = sum(len(plan.unit(unit)) for unit in missing)
     return {
         "trajectories": len(plan.trajectories),
@@ -58,7 +54,7 @@ def plan_costs(config: PipelineConfig, base_model: BaseModel, place: Workplace) 
         "seconds_per_step": seconds,
         "batch_size": batch,
         "hours": left / batch * collect.steps * seconds / _HOUR,
-        "device": describe_device(place.device),
+        "device": describe_device(run.place.device),
     }
 
 
@@ -98,12 +94,13 @@ def _measured_step(teacher: GuidedDenoiser, plan: CollectionPlan, batch: int) ->
     return statistics.median(seconds[1:]), (teacher.network_evaluations - before) // (1 + _TIMED_STEPS)
 
 
-def _missing_units(config: PipelineConfig, plan: CollectionPlan, place: Workplace) -> tuple[list[int], set[int]]:
+def _missing_units(run: Run, plan: CollectionPlan) -> tuple[list[int], set[int]]:
     """Units that must be computed, and units that can be taken over."""
-    artefact = ArtefactStore(place.output / FOLDER).artefact(STAGE, artefact_identity(plan))
-    store = ZarrTrajectoryStore(new_store(artefact, config.store.url), plan)
+    url = run.config.store.url
+    artefact = ArtefactStore(run.place.output / FOLDER).artefact(STAGE, artefact_identity(plan))
+    store = ZarrTrajectoryStore(new_store(artefact, url), plan)
     missing = [unit for unit in range(plan.units) if store.unit_problems(unit, deep=False)]
-    elsewhere = units_elsewhere(artefact, plan, missing, config.store.url)
+    elsewhere = units_elsewhere(artefact, plan, missing, url)
     return [unit for unit in missing if unit not in elsewhere], elsewhere
 
 

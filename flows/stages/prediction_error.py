@@ -11,13 +11,8 @@ from typing_extensions import TypedDict
 
 from agd_core.adapter_files import load_student
 from agd_core.atomic import write_json
-from agd_core.base_models import BaseModel
-from agd_core.guidance import GuidanceConfig, GuidedDenoiser
-from agd_core.metrics import EvaluateConfig
 from agd_core.prediction_error import UNGUIDED, measure_prediction_errors
-from agd_core.sampling import SampleConfig
-from flows.subjects import sample_subjects
-from flows.workplace import Workplace
+from flows.run import Run
 from storage.artefacts import Artefact
 
 STAGE, VERSION = "prediction-error", 2
@@ -26,54 +21,40 @@ ADAPTER = "adapter"
 """What the file calls the adapter, whatever its name is today."""
 
 
-def prediction_error(
-    sample_config: SampleConfig,
-    evaluate_config: EvaluateConfig,
-    name: str,
-    adapter: Artefact,
-    guidance: GuidanceConfig,
-    guidance_scale: float,
-    base_model: BaseModel,
-    place: Workplace,
-) -> Artefact:
-    """Measure one adapter against the guided teacher at every step.
+def prediction_error(run: Run, name: str, adapter: Artefact) -> Artefact:
+    """Measure one adapter against the guided teacher at every step, at the headline's scale, sampler and steps.
 
     Args:
-        sample_config: sampler, steps and seed.
-        evaluate_config: `curve_images`, one or more.
+        run: `evaluate.curve_images` says how many images, one or more.
         name: of the adapter, for those who watch.
         adapter: finished.
-        guidance: the teacher's rule.
-        guidance_scale: of both.
-        base_model: of both.
-        place: where to work.
 
     Raises:
         Stopped: between two steps, when asked to; run again to redo this curve.
     """
-    subjects = sample_subjects(sample_config, base_model)
-    alone = sample_config.at(guidance_scale, sample_config.steps, sample_config.scheduler)
-    alone = alone.model_copy(update={"images": evaluate_config.curve_images})
+    config, place = run.config.sample, run.place
+    alone = config.at(config.guidance_scale, config.steps, config.scheduler)
+    alone = alone.model_copy(update={"images": run.config.evaluate.curve_images})
     identity = {
         "version": VERSION,
-        "base_model": base_model.pipeline_digest(),
+        "base_model": run.model.pipeline_digest(),
         "sample": alone.identity(),
-        "prompts": subjects.identity(),
-        "guidance": guidance.identity(),
+        "prompts": run.sampled.identity(),
+        "guidance": run.config.guidance.identity(),
         "adapter": adapter.digest,
     }
     what = f"prediction error of {name}"
 
     def work(artefact: Artefact) -> None:
-        place.announce(f"{STAGE}: {name} at every step of {alone.images} images, scale {guidance_scale:g}")
-        teacher, progress = GuidedDenoiser(base_model, guidance.build()), place.progress(what)
-        with place.on_device(what), load_student(base_model, adapter.path) as student:
+        place.announce(f"{STAGE}: {name} at every step of {alone.images} images, scale {alone.guidance_scale:g}")
+        progress = place.progress(what)
+        with place.on_device(what), load_student(run.model, adapter.path) as student:
             errors = measure_prediction_errors(
-                teacher, {ADAPTER: student}, subjects, alone, progress, place.should_stop
+                run.teacher, {ADAPTER: student}, run.sampled, alone, progress, place.should_stop
             )
         write_json(errors.as_dict(), artefact.path / CURVE)
 
-    return place.produce(STAGE, identity, work, title=f"{what}, scale {guidance_scale:g}")
+    return place.produce(STAGE, identity, work, title=f"{what}, scale {alone.guidance_scale:g}")
 
 
 class StoredCurve(TypedDict):

@@ -10,7 +10,6 @@ from pathlib import Path
 from agd_core.adapter_files import FILES, WEIGHTS, read_card
 from agd_core.adapters import AdapterConfig
 from agd_core.atomic import json_bytes
-from agd_core.base_models import BaseModel
 from agd_core.checksums import FILE as CHECKSUMS
 from agd_core.checksums import problems, seal
 from agd_core.digest import file_digest
@@ -19,7 +18,6 @@ from agd_core.protocol import Protocol
 from agd_core.report.model_card import FILE, ModelCard, render_card
 from agd_core.report.rows import Row, plain
 from agd_core.safe_files import read_json
-from flows.config import PipelineConfig
 from flows.published import (
     ADAPTER_FILES,
     ADAPTERS,
@@ -29,44 +27,38 @@ from flows.published import (
     publish_file,
     seal_adapter,
 )
+from flows.run import Run
 from flows.stages.comparison import CFG, UNGUIDED, Compared, Trained
 from storage.artefacts import Artefact
 
 
-def publish_trained(
-    config: PipelineConfig, trained: Trained, command: str, base_model: BaseModel, output: Path
-) -> dict[str, Path]:
+def publish_trained(run: Run, trained: Trained, command: str) -> dict[str, Path]:
     """Write every adapter's folder; one that holds these weights with their numbers already is left alone."""
+    output = run.place.output
     folders = {adapter.label: adapter_folder(output, adapter.label) for adapter, _ in trained}
     for adapter, artefact in trained:
         folder = folders[adapter.label]
         if not _holds(folder, artefact):
             (folder / METRICS).unlink(missing_ok=True)
-            _publish(config, adapter, artefact, (), command, base_model, folder)
+            _publish(run, adapter, artefact, (), command)
         seal_adapter(folder)
     _note(output, trained)
     return folders
 
 
-def publish_evaluated(
-    config: PipelineConfig,
-    trained: Trained,
-    compared: Sequence[Compared],
-    command: str,
-    base_model: BaseModel,
-    output: Path,
-) -> None:
+def publish_evaluated(run: Run, trained: Trained, compared: Sequence[Compared], command: str) -> None:
     """Write every adapter's folder with its measured rows, and those of CFG and no guidance beside them.
 
     Where it is interrupted, a folder has no numbers, and the next run writes them.
     """
+    output = run.place.output
     for adapter, artefact in trained:
         shown = (adapter.label, CFG.name, UNGUIDED.name)
         rows = [plain(item.row) for item in compared if item.row["name"] in shown]
         folder = adapter_folder(output, adapter.label)
         if not _holds(folder, artefact):
             (folder / METRICS).unlink(missing_ok=True)
-        _publish(config, adapter, artefact, rows, command, base_model, folder)
+        _publish(run, adapter, artefact, rows, command)
         measured = seal({"rows": rows, "weights_sha256": file_digest(artefact.path / WEIGHTS)})
         publish_file(json_bytes(measured), folder / METRICS)
         seal_adapter(folder)
@@ -100,37 +92,23 @@ def _measured_weights(metrics: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _publish(
-    config: PipelineConfig,
-    adapter: AdapterConfig,
-    artefact: Artefact,
-    rows: Sequence[Row],
-    command: str,
-    base_model: BaseModel,
-    folder: Path,
-) -> None:
+def _publish(run: Run, adapter: AdapterConfig, artefact: Artefact, rows: Sequence[Row], command: str) -> None:
+    folder = adapter_folder(run.place.output, adapter.label)
     for name in FILES:
         publish_file(artefact.read(name), folder / name)
-    card = _card(config, adapter, artefact, rows, command, base_model)
+    card = _card(run, adapter, artefact, rows, command)
     publish_file(render_card(card).encode(), folder / FILE)
 
 
-def _card(
-    config: PipelineConfig,
-    adapter: AdapterConfig,
-    artefact: Artefact,
-    rows: Sequence[Row],
-    command: str,
-    base_model: BaseModel,
-) -> ModelCard:
+def _card(run: Run, adapter: AdapterConfig, artefact: Artefact, rows: Sequence[Row], command: str) -> ModelCard:
     files = read_card(artefact.path)[1]
-    sampled = config.sample
+    config, sampled = run.config, run.config.sample
     return ModelCard(
         name=adapter.label,
         base_model=config.base_model,
         adapter=adapter,
         files=files,
-        percent=100 * files.parameters / base_model.parameters,
+        percent=100 * files.parameters / run.model.parameters,
         training={name.replace("_", " "): f"{value}" for name, value in config.train.identity().items()},
         digests={"adapter": artefact.digest},
         command=command,

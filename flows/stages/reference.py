@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agd_core.errors import InputError
-from agd_core.extractors import FeatureExtractor
+from agd_core.errors import InputError, NumericError
+from agd_core.extractors import Extracted, FeatureExtractor
 from agd_core.home import expand
 from agd_core.metrics.reference import KEPT_FEATURES, Reference
 from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.statistics import RunningStatistics
 from agd_core.progress import Stopped
 from agd_core.safe_files import printable
-from flows.stages.features import finite_features
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.images import DigestMemory, ImageSource, batches, open_images, stamp
@@ -135,6 +134,17 @@ def _try(source: ImageSource, config: EvaluateConfig, extractor: FeatureExtracto
         raise InputError(f"evaluate.reference: {printable(source.place)} holds one image; two or more are needed")
     if extractor:
         extractor.extract(torch.from_numpy(first))
+
+
+def finite_features(extracted: Extracted, extractor: FeatureExtractor, what: str) -> Extracted:
+    """The same, proved to be numbers.
+
+    Raises:
+        NumericError: they are not.
+    """
+    if torch.isfinite(extracted.features).all():
+        return extracted
+    raise NumericError(f"{extractor.name} gives features of {what} that are no numbers; its weights may be damaged")
 
 
 def describe(images: str, extractor: FeatureExtractor) -> str:

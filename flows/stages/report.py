@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from agd_core.atomic import write_bytes, write_json
-from agd_core.base_models import BaseModel
 from agd_core.checksums import seal
 from agd_core.protocol import Protocol
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
 from agd_core.report.rows import Row, plain
 from agd_core.subjects import Subjects
-from flows.config import PipelineConfig
 from flows.published import METRICS, note_published, publish_file
+from flows.run import Run
 from flows.stages.comparison import Compared, Trained
 from flows.stages.extras import Extras
 from flows.stages.pictures import plots
 from flows.stages.sample import read_samples
 from flows.stages.summary import summary
-from flows.subjects import sample_subjects
-from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 STAGE, VERSION = "report", 4
@@ -45,10 +42,9 @@ REPORT, SWEEP = ReportFiles("report.html", METRICS), ReportFiles("sweep.html", "
 class Made:
     """Everything that a report tells of."""
 
-    config: PipelineConfig
+    run: Run
     command: str
     """What a person types to repeat it."""
-    base_model: BaseModel
     trajectories: Artefact
     adapters: Trained
     compared: Sequence[Compared]
@@ -58,7 +54,7 @@ class Made:
     @property
     def headline(self) -> list[Compared]:
         """Every method and scale with the headline's sampler and steps."""
-        sampled = self.config.sample
+        sampled = self.run.config.sample
         return [
             item
             for item in self.compared
@@ -68,7 +64,7 @@ class Made:
     @property
     def at_first_scale(self) -> list[Compared]:
         """The headline's first scale: what the grids show."""
-        return [item for item in self.headline if item.row["teacher_scale"] == self.config.sample.guidance_scales[0]]
+        return [item for item in self.headline if item.row["teacher_scale"] == self.run.config.sample.guidance_scale]
 
     @property
     def artefacts(self) -> dict[str, Artefact]:
@@ -85,18 +81,19 @@ class Made:
         """What shapes the report, as plain data."""
         return {
             "version": VERSION,
-            "config": self.config.model_dump(mode="json"),
+            "config": self.run.config.model_dump(mode="json"),
             "command": self.command,
             "artefacts": {name: artefact.digest for name, artefact in self.artefacts.items()},
         }
 
 
-def report(made: Made, files: ReportFiles, place: Workplace) -> Artefact:
+def report(made: Made, files: ReportFiles) -> Artefact:
     """Write the report of a finished comparison and copy page and numbers to the output folder."""
+    place = made.run.place
     artefact = place.produce(
         STAGE,
         {**made.identity(), "files": vars(files)},
-        lambda artefact: _write(made, files, artefact, place),
+        lambda artefact: _write(made, files, artefact),
         measured=[files.page, files.metrics],
         title=f"write {files.page}",
     )
@@ -111,12 +108,11 @@ def read_metrics(artefact: Artefact, files: ReportFiles = REPORT) -> dict[str, A
     return artefact.json(files.metrics, dict[str, Any])
 
 
-def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace) -> None:
-    place.announce(f"{STAGE}: writing {artefact.path / files.page}")
+def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
+    made.run.place.announce(f"{STAGE}: writing {artefact.path / files.page}")
     rows, everything = _rows(made.headline), _rows(made.compared)
-    curve = [row for row in everything if row["teacher_scale"] == made.config.sample.guidance_scales[0]]
-    subjects = sample_subjects(made.config.sample, made.base_model)
-    grids = [_grid(item, subjects) for item in made.at_first_scale]
+    curve = [row for row in everything if row["teacher_scale"] == made.run.config.sample.guidance_scale]
+    grids = [_grid(item, made.run.sampled) for item in made.at_first_scale]
     drawn = plots(rows, curve, made.adapters, made.extras)
     for number, picture in enumerate((*grids, *drawn), start=1):
         write_bytes(picture.png, artefact.path / f"{number:02}-{_file_name(picture.title)}.png")
@@ -133,7 +129,7 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
     }
     write_json(seal(plain(metrics)), artefact.path / files.metrics)
     page = Page(
-        title=f"Adapter Guidance Distillation of {Path(made.config.base_model.source).name}",
+        title=f"Adapter Guidance Distillation of {Path(made.run.config.base_model.source).name}",
         summary=summary(_rows(made.at_first_scale)),
         rows=rows,
         grids=grids,
@@ -142,7 +138,7 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact, place: Workplace)
         artefacts=digests,
         command=made.command,
         all_rows=everything,
-        costs=made.extras.costs(made.config.sample.steps),
+        costs=made.extras.costs(made.run.config.sample.steps),
         notes=_notes(rows[0]["protocol"]),
     )
     write_bytes(render_page(page).encode(), artefact.path / files.page)
@@ -167,7 +163,7 @@ def _grid(item: Compared, subjects: Subjects) -> Picture:
 
 def _protocol(made: Made) -> dict[str, str]:
     """How the headline's numbers were made, in words."""
-    collected = made.config.collect
+    collected = made.run.config.collect
     return {
         **Protocol.from_dict(made.at_first_scale[0].row["protocol"]).lines(),
         "trained guidance scales": f"{collected.guidance_scale_min:g} to {collected.guidance_scale_max:g}",

@@ -19,11 +19,11 @@ from agd_core.errors import InputError, first_line
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.protocol import library_versions
 from agd_core.safe_files import confined, printable, require_regular
-from agd_core.sampling import SampleConfig, SampleSet, sample_images
+from agd_core.sampling import SampleSet, sample_images
 from agd_core.schedulers import SchedulerName
 from agd_core.student import Student
+from flows.run import Run
 from flows.stages.tensors import Form, read_tensors
-from flows.subjects import sample_subjects
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 
@@ -77,17 +77,18 @@ class SamplingCost(TypedDict):
     libraries: dict[str, str]
 
 
-def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, place: Workplace) -> Artefact:
+def sample(run: Run, cell: Cell, label: str) -> Artefact:
     """Sample the images of one cell.
 
     Raises:
         Stopped: between batches, when asked to; run again to redo this cell.
     """
-    subjects, alone = sample_subjects(config, base_model), config.at(cell.used_scale, cell.steps, cell.scheduler)
+    place = run.place
+    alone = run.config.sample.at(cell.used_scale, cell.steps, cell.scheduler)
     identity = {
         "version": VERSION,
-        "base_model": base_model.pipeline_digest(),
-        "prompts": subjects.identity(),
+        "base_model": run.model.pipeline_digest(),
+        "prompts": run.sampled.identity(),
         "sample": alone.identity(),
         "guidance": cell.guidance.identity() if cell.guidance else None,
         "adapter": cell.adapter.digest if cell.adapter else None,
@@ -95,10 +96,10 @@ def sample(config: SampleConfig, cell: Cell, label: str, base_model: BaseModel, 
     what = f"{label}, {cell.point}"
 
     def work(artefact: Artefact) -> None:
-        place.announce(f"{STAGE}: {config.images} images, {what}")
+        place.announce(f"{STAGE}: {alone.images} images, {what}")
         progress = place.progress(f"sample {label}")
-        with place.on_device(f"sample {label}"), cell.denoiser(base_model) as denoiser:
-            samples = sample_images(denoiser, subjects, alone, progress, place.should_stop)
+        with place.on_device(f"sample {label}"), cell.denoiser(run.model) as denoiser:
+            samples = sample_images(denoiser, run.sampled, alone, progress, place.should_stop)
         _write(samples, place, artefact)
 
     return place.produce(STAGE, identity, work, measured=[COST], title=f"sample {what}")

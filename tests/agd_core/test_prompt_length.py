@@ -6,7 +6,7 @@ import torch
 from agd_core.base_models.prompt_length import CutPrompts, cut_prompts
 from agd_core.miniatures import miniature_folder
 from flows.presets import load_config
-from flows.stages.distill import open_base_model
+from flows.run import Run
 from flows.workplace import Workplace
 
 LONG = "a red bus " * 60
@@ -29,9 +29,8 @@ def test_it_is_said_once_and_the_encoders_say_nothing(tmp_path, capfd):
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
     overrides = [f"collect.prompts={tmp_path / 'prompts.txt'}", "collect.prompt_count=4"]
     said: list[str] = []
-    base_model = open_base_model(
-        load_config("tiny-sd", overrides), Workplace(tmp_path / "out", torch.device("cpu"), said.append)
-    )
+    place = Workplace(tmp_path / "out", torch.device("cpu"), said.append)
+    base_model = Run(load_config("tiny-sd", overrides), place).check().model
     base_model.prompt_condition(PROMPTS)
     assert [line for line in said if "cut" in line] == [
         "collect.prompts: 2 of 4 prompts are cut, for a text encoder reads 77 tokens; 1 became equal to another one"

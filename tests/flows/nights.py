@@ -12,7 +12,9 @@ from agd_core.guidance import ClassifierFreeGuidanceConfig
 from agd_core.seeding import generator
 from flows.presets import load_config
 from flows.registry import Entry, register
-from flows.stages.distill import collect_stage, train_stage
+from flows.run import Run
+from flows.stages.collect import collect
+from flows.stages.distill import train_all
 from flows.workplace import Workplace
 
 RULE = ClassifierFreeGuidanceConfig().identity()
@@ -33,7 +35,7 @@ def train_small(teacher, folder: Path) -> Path:
     config = load_config("fashion-dit", TRAINED)
     config = config.model_copy(update={"adapters": config.adapters[:1]})
     place = Workplace(folder)
-    ((_, adapter),) = train_stage(config, collect_stage(config, teacher, place), teacher, place)
+    ((_, adapter),) = train_all(Run(config, place, teacher), collect(Run(config, place, teacher)))
     return adapter.path
 
 

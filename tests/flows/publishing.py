@@ -3,6 +3,7 @@
 from agd_core.adapter_files import AdapterCard, save_adapter
 from agd_core.adapters import Adapter, OffsetConfig
 from agd_core.report.page import Picture
+from flows.run import Run
 from flows.stages import report
 from flows.stages.comparison import CFG, UNGUIDED, Compared, Method
 from flows.stages.extras import Extras
@@ -39,6 +40,6 @@ def publish_reports(config, teacher, adapters, rows, place, patch, files=(report
         ends = {"fd_low": item.row["scores"]["fd"]["low"], "fd_high": item.row["scores"]["fd"]["high"]}
         sampled = {"images_per_second": 1.0, "adapter_percent": 4.7, "steps": config.sample.steps, "paired_mse": None}
         item.row.update(scores | ends | sampled)
-    made = report.Made(config, "agd test", teacher, adapters[0][1], adapters, rows, Extras())
+    made = report.Made(Run(config, place, teacher), "agd test", adapters[0][1], adapters, rows, Extras())
     for kind in files:
-        report.report(made, kind, place)
+        report.report(made, kind)

@@ -6,6 +6,7 @@ import torch
 from agd_core.errors import InputError
 from agd_core.progress import Stopped
 from flows.device_lease import acquisitions
+from flows.run import Run
 from flows.stages import cost as stage
 from flows.stages.comparison import CFG, UNGUIDED, Method
 from flows.stages.cost import COSTS, cost, read_cost
@@ -29,7 +30,9 @@ def methods(teacher, output):
 def measure(small_config, teacher, methods, output):
     def run(chosen=methods, scale=2.0, lines=None, folder=output, **others):
         place = Workplace(folder, announce=(lines if lines is not None else []).append, **others)
-        return cost(teacher, chosen, small_config.guidance, scale, place, seconds=0.0)
+        sampled = small_config.sample.model_copy(update={"guidance_scales": (scale,)})
+        config = small_config.model_copy(update={"sample": sampled})
+        return cost(Run(config, place, teacher), chosen, seconds=0.0)
 
     return run
 

@@ -9,10 +9,11 @@ from PIL import Image
 
 from agd_core.errors import InputError, NumericError
 from agd_core.extractors import FashionFeatures
+from flows.instruments import check_evaluation
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages import evaluate as stage
 from flows.stages.distill import distill
-from flows.stages.evaluate import check_evaluation
 from flows.stages.features import features
 from flows.stages.sample import COST, Cell, sample
 from flows.workplace import Workplace
@@ -74,7 +75,7 @@ def test_features_that_are_no_numbers_are_named(teacher, small_config, tmp_path)
             return type(found)(found.features * float("nan"), found.logits)
 
     place = Workplace(tmp_path)
-    samples = sample(small_config.sample, Cell(1.0, 2, "ddim"), "bare", teacher, place)
+    samples = sample(Run(small_config, place, teacher), Cell(1.0, 2, "ddim"), "bare")
     with pytest.raises(NumericError, match=r"features of bare that are no numbers; its weights may be damaged"):
         features(Damaged(None, CPU), samples, place, "bare")
 
@@ -82,12 +83,12 @@ def test_features_that_are_no_numbers_are_named(teacher, small_config, tmp_path)
 def test_a_protocol_names_the_versions_that_sampled(tmp_path, monkeypatch):
     config = load_config("fashion-dit", [*SMALL, "adapters=[{kind: agd-offset}]", "sample.curve_steps=[]"])
     place = Workplace(tmp_path)
-    before = distill(config, "test", place).metrics["rows"][0]["protocol"]["libraries"]
+    before = distill(Run(config, place), "test").metrics["rows"][0]["protocol"]["libraries"]
     assert all("(sampling)" not in name for name in before)
     upgraded = {**stage.library_versions(), "torch": "99.0"}
     monkeypatch.setattr(stage, "library_versions", lambda: upgraded)
     changed = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"neighbours": 5})})
-    after = distill(changed, "test", place).metrics["rows"][0]["protocol"]["libraries"]
+    after = distill(Run(changed, place), "test").metrics["rows"][0]["protocol"]["libraries"]
     assert after["torch"] == "99.0"
     assert after["torch (sampling)"] == before["torch"]
     cost = next(tmp_path.glob(f"artefacts/samples-*/{COST}"))

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from agd_core.progress import Stopped
-from agd_core.subjects import Subjects
 from flows.cli import app
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages.collect import collect
 from flows.stages.export import export_archive, export_webdataset, import_archive, import_webdataset, open_source
 from flows.workplace import Workplace
@@ -26,8 +26,7 @@ TAR_BYTES = 500_000
 def output(teacher, tmp_path_factory):
     """16 whole DDIM trajectories of the built-in teacher."""
     folder = tmp_path_factory.mktemp("collected")
-    config = load_config("fashion-dit", SETTINGS)
-    collect(config.collect, config.guidance, Subjects(teacher), Workplace(folder))
+    collect(Run(load_config("fashion-dit", SETTINGS), Workplace(folder), teacher))
     return folder
 
 

@@ -15,10 +15,10 @@ from agd_core.seeding import generator, stacked_noise
 from agd_core.subjects import Subjects
 from flows.presets import load_config
 from flows.prompts import load_prompts
-from flows.stages.collect import collection_plan
-from flows.stages.distill import collect_stage, distill, open_base_model
+from flows.run import Run
+from flows.stages.collect import collect, collection_plan
+from flows.stages.distill import distill
 from flows.stages.trajectories import open_trajectories
-from flows.subjects import collect_subjects
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from tests.agd_core.extractors.tiny_clip import write_tiny_clip
@@ -53,7 +53,7 @@ def config_of(name, *changes):
 def made(request, tmp_path_factory):
     output = tmp_path_factory.mktemp(request.param)
     config = config_of(request.param)
-    return request.param, config, output, distill(config, "agd distill", Workplace(output))
+    return request.param, config, output, distill(Run(config, Workplace(output)), "agd distill")
 
 
 def test_every_method_is_sampled_and_counted(made):
@@ -95,7 +95,7 @@ def open_trajectories_of(output):
 def test_a_second_run_computes_nothing(made):
     _, config, output, _ = made
     said = []
-    distill(config, "agd distill", Workplace(output, announce=said.append))
+    distill(Run(config, Workplace(output, announce=said.append)), "agd distill")
     assert said
     assert all("cached" in line for line in said)
 
@@ -103,7 +103,7 @@ def test_a_second_run_computes_nothing(made):
 def test_the_stock_pipeline_makes_one_pass_and_our_images(made):
     """The user's own call, and our own loop with the same adapter, from the same noise."""
     name, config, output, _ = made
-    base_model, folder = open_base_model(config, Workplace(output)), output / "adapters" / "agd-cross-attention"
+    base_model, folder = Run(config, Workplace(output)).check().model, output / "adapters" / "agd-cross-attention"
     pipe = diffusers.DiffusionPipeline.from_pretrained(miniature_folder(name), dtype=base_model.dtype)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = build_scheduler(SAMPLERS[type(pipe.scheduler).__name__], base_model.scheduler_config, 3)
@@ -177,7 +177,7 @@ CALLS = {"tiny-dit": call_with_classes}
 )
 def test_a_mistake_is_one_line_before_any_work(name, change, message, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
-        open_base_model(config_of(name, change), Workplace(tmp_path))
+        Run(config_of(name, change), Workplace(tmp_path)).check()
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -185,11 +185,10 @@ def test_a_mistake_is_one_line_before_any_work(name, change, message, tmp_path):
 def test_other_prompts_are_other_trajectories_and_the_same_prompts_elsewhere_are_not(tmp_path):
     listed = tmp_path / "prompts.txt"
     listed.write_text("\n".join(WORDS), encoding="utf-8")
-    base_model = open_base_model(config_of("tiny-sd"), Workplace(tmp_path))
+    base_model = Run(config_of("tiny-sd"), Workplace(tmp_path)).check().model
 
     def plan(*changes):
-        config = config_of("tiny-sd", *changes)
-        return collection_plan(config.collect, config.guidance, collect_subjects(config.collect, base_model))
+        return collection_plan(Run(config_of("tiny-sd", *changes), Workplace(tmp_path), base_model))
 
     given = plan(f"collect.prompts={listed}", "collect.prompt_count=null")
     moved = listed.rename(tmp_path / "moved.txt")
@@ -201,18 +200,18 @@ def test_other_prompts_are_other_trajectories_and_the_same_prompts_elsewhere_are
 def test_a_collection_keeps_the_prompts_that_it_began_with(tmp_path, monkeypatch):
     """Another device encodes a prompt to other last bits; a stopped collection goes on all the same, and grows."""
     config, stop = config_of("tiny-sd", "collect.trajectories=8"), iter([False] * 5)
-    base_model = open_base_model(config, Workplace(tmp_path))
+    base_model = Run(config, Workplace(tmp_path)).check().model
     with pytest.raises(Stopped):
-        collect_stage(config, base_model, Workplace(tmp_path, should_stop=lambda: next(stop, True)))
+        collect(Run(config, Workplace(tmp_path, should_stop=lambda: next(stop, True)), base_model))
     begun = open_trajectories_of(tmp_path).plan.conditions["encoder_hidden_states"]
 
     encode = type(base_model.encoder).encode
     elsewhere = lambda self, prompts: [tensor + 1e-4 for tensor in encode(self, prompts)]  # noqa: E731
     monkeypatch.setattr(type(base_model.encoder), "encode", elsewhere)
-    finished = open_trajectories(collect_stage(config, base_model, Workplace(tmp_path)))
+    finished = open_trajectories(collect(Run(config, Workplace(tmp_path), base_model)))
     assert (finished.plan.conditions["encoder_hidden_states"] == begun).all()
     longer = open_trajectories(
-        collect_stage(config_of("tiny-sd", "collect.trajectories=12"), base_model, Workplace(tmp_path))
+        collect(Run(config_of("tiny-sd", "collect.trajectories=12"), Workplace(tmp_path), base_model))
     )
     assert longer.plan.unit_ids[:2] == finished.plan.unit_ids
 
@@ -224,6 +223,6 @@ def test_the_clip_score_is_that_of_the_prompts(tmp_path, monkeypatch):
     monkeypatch.setattr(ClipFeatures, "embed", lambda self, texts: asked.append(tuple(texts)) or embed(self, texts))
     changes = ("evaluate.extractor=clip", f"evaluate.extractor_weights={clip}", "evaluate.metrics=[agreement]")
     config = config_of("tiny-sd", *changes, "sample.prompt_count=3")
-    rows = distill(config, "agd distill", Workplace(tmp_path)).metrics["rows"]
+    rows = distill(Run(config, Workplace(tmp_path)), "agd distill").metrics["rows"]
     assert all(-100 <= row["scores"]["clip_score"]["value"] <= 100 for row in rows)
     assert set(asked) == {load_prompts("builtin:everyday-1000", 3, "sample.prompts")}

@@ -7,7 +7,8 @@ import pytest
 
 from agd_core.progress import Stopped
 from flows.presets import load_config
-from flows.stages.distill import collect_stage
+from flows.run import Run
+from flows.stages.collect import collect
 from flows.stages.plan import plan_costs, plan_lines
 from flows.stages.trajectories import open_trajectories
 from flows.stages.verify import verify
@@ -35,7 +36,7 @@ class Bench:
         before = self.teacher.network_evaluations
         workplace = Workplace(self.output, announce=self.lines.append, **place)
         settings = config(trajectories, *overrides)
-        artefact = collect_stage(settings, self.teacher, workplace)
+        artefact = collect(Run(settings, workplace, self.teacher))
         taken = (self.teacher.network_evaluations - before) / UNIT_EVALUATIONS
         return open_trajectories(artefact, settings.store.url), taken
 
@@ -70,7 +71,7 @@ def test_twelve_units_shrink_to_eight_without_any_work_on_the_device(bench, fres
 
     bench.collect(24)
     before = bench.teacher.network_evaluations
-    artefact = collect_stage(config(16), bench.teacher, NoDevice(bench.output))
+    artefact = collect(Run(config(16), NoDevice(bench.output), bench.teacher))
     assert bench.teacher.network_evaluations == before
     assert open_trajectories(artefact).content_digest() == fresh[16]
     assert verify(bench.output)["ok"]
@@ -173,7 +174,7 @@ def test_stopped_while_taking_over_it_goes_on_from_there(bench, fresh):
 def test_a_plan_counts_what_will_be_taken_over_and_takes_nothing(bench):
     bench.collect(16)
     before = sorted(bench.output.rglob("*"))
-    costs = plan_costs(config(24), bench.teacher, Workplace(bench.output))
+    costs = plan_costs(Run(config(24), Workplace(bench.output), bench.teacher))
     assert (costs["units"], costs["units_missing"], costs["units_elsewhere"]) == (12, 4, 8)
     assert costs["hours"] * 3600 == pytest.approx(4 * 4 * costs["seconds_per_step"])
     assert "4 units still missing, 8 more are taken over, about" in plan_lines(costs)[2]

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from agd_core.config import NOT_IDENTITY
 from agd_core.sampling import SampleConfig
+from flows.run import Run
 from flows.stages.prediction_error import prediction_error
 from flows.stages.sample import Cell, sample
 from flows.workplace import Workplace
@@ -30,13 +31,12 @@ class Asking(Workplace):
         raise Asked(identity)
 
 
-def samples(config, small_config, teacher, place):
-    sample(config, Cell(2.0, 4, "ddim"), "bare", teacher, place)
+def samples(run):
+    sample(run, Cell(2.0, 4, "ddim"), "bare")
 
 
-def errors(config, small_config, teacher, place):
-    adapter = Artefact(place.output, "adapter", "k")
-    prediction_error(config, small_config.evaluate, "one", adapter, small_config.guidance, 2.0, teacher, place)
+def errors(run):
+    prediction_error(run, "one", Artefact(run.place.output, "adapter", "k"))
 
 
 @pytest.mark.parametrize("stage", [samples, errors])
@@ -47,7 +47,7 @@ def test_a_new_setting_of_sampling_is_in_the_key_unless_it_says_otherwise(
 
     def identity(**settings):
         with pytest.raises(Asked) as asked:
-            stage(Churned(**settings), small_config, teacher, Asking(tmp_path))
+            stage(Run(small_config.model_copy(update={"sample": Churned(**settings)}), Asking(tmp_path), teacher))
         return asked.value.args[0]
 
     assert identity() == identity(workers=3) != identity(churn=0.5)

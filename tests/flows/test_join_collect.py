@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from agd_core.guidance import GuidedDenoiser
-from agd_core.subjects import Subjects
 from agd_core.trajectory import collect_unit
 from flows.presets import load_config
-from flows.stages.collect import collect_missing, collection_plan
-from flows.stages.distill import collect_stage
+from flows.run import Run
+from flows.stages.collect import collect, collect_missing, collection_plan
 from flows.workplace import Workplace
 from storage.objects import MemoryObjects
 from storage.zarr_store import ZarrTrajectoryStore
@@ -40,7 +39,7 @@ class Shared:
 
     def __init__(self, teacher):
         self.config, self.base_model = load_config("fashion-dit", SETTINGS), teacher
-        self.plan = collection_plan(self.config.collect, self.config.guidance, Subjects(teacher))
+        self.plan = collection_plan(Run(self.config, Workplace(Path()), teacher))
         self.store = ZarrTrajectoryStore.prepare(MemoryObjects(), self.plan)
         self.teacher = GuidedDenoiser(teacher, self.config.guidance.build())
 
@@ -53,7 +52,7 @@ class Shared:
         told, before = [], self.base_model.network_evaluations
         place = place(progress=lambda job: lambda done, total, unit: told.append(done))
         missing = self.store.missing_units()
-        collect_missing(self.config.collect, self.teacher, self.base_model, self.store, missing, place)
+        collect_missing(Run(self.config, place, self.base_model), self.store, missing)
         return (self.base_model.network_evaluations - before) / UNIT_EVALUATIONS, told
 
 
@@ -129,7 +128,7 @@ def test_a_finished_store_holds_no_claims(teacher, tmp_path):
                 (folder / "u-000009").write_text("another-host 1")
                 yield unit
 
-    artefact = collect_stage(config, teacher, Left(tmp_path))
+    artefact = collect(Run(config, Left(tmp_path), teacher))
     assert claims
     assert max(claims) > 0
     assert list((artefact.path / "store" / "claims").iterdir()) == []

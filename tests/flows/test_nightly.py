@@ -18,9 +18,10 @@ from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from flows.cli import app
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages import nightly
-from flows.stages.evaluate import Instruments, LookedAt, evaluate, read_evaluation
-from flows.stages.night_scores import sample_tonight, scores
+from flows.stages.evaluate import LookedAt, evaluate, read_evaluation
+from flows.stages.night_scores import of_night, sample_tonight, scores
 from flows.stages.nightly import again, check_night, evaluate_registered
 from flows.stages.sample import Cell
 from flows.stages.verdicts import open_history
@@ -153,13 +154,13 @@ def test_an_adapter_whose_weights_are_no_numbers_is_refused_in_one_line(adapter,
 def test_the_scores_are_those_of_the_evaluation_stage(adapter, teacher, tmp_path):
     place = Workplace(tmp_path / "out")
     entry = add(adapter, place.output)
-    made = sample_tonight(entry, 7, teacher, place)
-    instruments = Instruments.open(entry.evaluate, teacher, place)
-    found = {score["metric"]: score["value"] for score in scores(entry, made, teacher, instruments, place)}
-    config, cell = load_config(entry.preset, entry.overrides), Cell(entry.guidance_scale, entry.sample.steps, "ddim")
+    run = Run(load_config(entry.preset, entry.overrides), place, teacher)
+    made = sample_tonight(entry, of_night(run, 7, place.output))
+    found = {score["metric"]: score["value"] for score in scores(entry, run, made, run.instruments)}
+    cell = Cell(entry.guidance_scale, entry.sample.steps, "ddim")
     for prefix, samples in (("", made.student), ("teacher_", made.guided)):
-        looked, guided = (LookedAt.by(instruments, each, place, "mine") for each in (samples, made.guided))
-        evaluation = evaluate(config, cell, looked, guided, teacher, instruments, place, "mine")
+        looked, guided = (LookedAt.by(run.instruments, each, place, "mine") for each in (samples, made.guided))
+        evaluation = evaluate(run, cell, looked, guided, "mine")
         expected = {name: score["value"] for name, score in read_evaluation(evaluation)["scores"].items()}
         assert found[f"{prefix}fd"] == pytest.approx(expected["fd"])
         assert found[f"{prefix}accuracy"] == pytest.approx(expected["accuracy"])

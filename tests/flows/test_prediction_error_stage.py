@@ -7,6 +7,7 @@ from agd_core.adapter_files import AdapterCard, save_adapter
 from agd_core.adapters import Adapter, OffsetConfig
 from agd_core.guidance import ClassifierFreeGuidanceConfig
 from agd_core.progress import Stopped
+from flows.run import Run
 from flows.stages.prediction_error import ADAPTER, CURVE, prediction_error, read_curve, read_curves
 from flows.workplace import Workplace
 from storage.artefacts import FOLDER, ArtefactStore
@@ -47,8 +48,9 @@ def measure(small_config, teacher, adapters, output):
     def run(name, scale=SCALE, lines=None, sample=None, curve_images=4, folder=output, **others):
         place = Workplace(folder, announce=(lines if lines is not None else []).append, **others)
         wanted = small_config.evaluate.model_copy(update={"curve_images": curve_images})
-        settings = small_config.sample.model_copy(update=sample or {})
-        return prediction_error(settings, wanted, name, adapters[name], small_config.guidance, scale, teacher, place)
+        settings = small_config.sample.model_copy(update={"guidance_scales": (scale,), **(sample or {})})
+        config = small_config.model_copy(update={"sample": settings, "evaluate": wanted})
+        return prediction_error(Run(config, place, teacher), name, adapters[name])
 
     return run
 
@@ -100,7 +102,9 @@ def test_what_shapes_the_curve_is_in_its_key(measure, changed):
 
 
 def test_batches_and_the_images_to_sample_are_not_in_its_key(measure):
-    changed = measure("idle", sample={"batch_size": 3, "images": 40, "guidance_scales": (5.0,), "curve_steps": ()})
+    changed = measure(
+        "idle", sample={"batch_size": 3, "images": 40, "guidance_scales": (SCALE, 5.0), "curve_steps": ()}
+    )
     assert changed.key == measure("idle").key
 
 

@@ -11,6 +11,7 @@ from agd_core.errors import InputError
 from flows.presets import load_config
 from flows.published import ADAPTER_FILES, ADAPTERS, publish_file
 from flows.results import read_results
+from flows.run import Run
 from flows.stages import publish
 from flows.stages import report as stage
 from flows.workplace import Workplace
@@ -30,11 +31,11 @@ def published(config, teacher, tmp_path):
 
     def evaluate(value, fd):
         adapters = trained(config, teacher, place, value)
-        publish.publish_evaluated(config, adapters, compared(adapters[0][1], fd), "agd test", teacher, tmp_path)
+        publish.publish_evaluated(Run(config, place, teacher), adapters, compared(adapters[0][1], fd), "agd test")
 
     def train(value):
         adapters = trained(config, teacher, place, value)
-        return publish.publish_trained(config, adapters, "agd test", teacher, tmp_path)[NAME]
+        return publish.publish_trained(Run(config, place, teacher), adapters, "agd test")[NAME]
 
     evaluate(1.0, 0.7)
     return tmp_path / ADAPTERS / NAME, evaluate, train

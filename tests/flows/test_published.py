@@ -22,6 +22,7 @@ from flows.published import (
     refuse_foreign_files,
     seal_adapter,
 )
+from flows.run import Run
 from flows.stages.publish import publish_evaluated, publish_trained
 from flows.stages.verify import verify
 from flows.workplace import Workplace
@@ -43,7 +44,7 @@ def run(teacher, tmp_path_factory):
     rows = compared(adapters[0][1], 0.7)
     with pytest.MonkeyPatch.context() as patch:
         publish_reports(config, teacher, adapters, rows, place, patch)
-    publish_evaluated(config, adapters, rows, "agd test", teacher, output)
+    publish_evaluated(Run(config, Workplace(output), teacher), adapters, rows, "agd test")
     return output
 
 
@@ -126,7 +127,8 @@ def test_an_older_folder_is_named_and_gets_checksums_when_it_is_published_again(
     assert all("has no checksums (published by an older version" in problem for problem in found)
     require_intact(output / ADAPTERS / NAME, READ_BY_LOADING, MOST)
     config = load_config("fashion-dit", [*SMALL, "adapters=[{kind: agd-offset}]"])
-    publish_trained(config, trained(config, teacher, Workplace(output), 1.0), "agd test", teacher, output)
+    place = Workplace(output)
+    publish_trained(Run(config, place, teacher), trained(config, teacher, place, 1.0), "agd test")
     assert problems(output / ADAPTERS / NAME) == []
     assert (output / ADAPTERS / NAME / METRICS).is_file()
 

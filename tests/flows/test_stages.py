@@ -11,10 +11,11 @@ from agd_core.adapters import CrossAttentionConfig, OffsetConfig
 from agd_core.base_models import DiTConfig
 from agd_core.errors import InputError
 from agd_core.progress import Stopped
-from agd_core.subjects import Subjects
+from flows.instruments import check_evaluation
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages.collect import collect
-from flows.stages.distill import collect_stage, distill, train_stage
+from flows.stages.distill import distill, train_all
 from flows.stages.sample import SAMPLES, Cell, read_samples, sample
 from flows.stages.verify import verify
 from flows.workplace import Workplace
@@ -31,7 +32,7 @@ class Recorded(list):
 @pytest.fixture(scope="module")
 def first_run(small_config, tmp_path_factory):
     output = tmp_path_factory.mktemp("distilled")
-    return output, distill(small_config, "agd distill test", Workplace(output))
+    return output, distill(Run(small_config, Workplace(output)), "agd distill test")
 
 
 def recording(output):
@@ -66,7 +67,7 @@ def test_the_report_lies_beside_its_metrics(first_run):
 
 def test_running_again_does_nothing(first_run, small_config):
     place, lines = recording(first_run[0])
-    again = distill(small_config, "agd distill test", place)
+    again = distill(Run(small_config, place), "agd distill test")
     assert again.metrics == first_run[1].metrics
     assert lines.work() == []
     assert lines
@@ -76,7 +77,7 @@ def test_a_finished_folder_that_cannot_be_written_to_is_read(first_run, small_co
     output = first_run[0]
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert distill(small_config, "agd distill test", Workplace(output)).metrics == first_run[1].metrics
+    assert distill(Run(small_config, Workplace(output)), "agd distill test").metrics == first_run[1].metrics
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 
 
@@ -85,7 +86,7 @@ def test_somebody_elses_file_is_not_replaced_but_named_before_work(small_config,
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine")
     with pytest.raises(InputError, match=f"{name} was written by no run"):
-        distill(small_config, "agd distill test", Workplace(tmp_path))
+        distill(Run(small_config, Workplace(tmp_path)), "agd distill test")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
     assert (tmp_path / name).read_text() == "mine"
 
@@ -93,7 +94,7 @@ def test_somebody_elses_file_is_not_replaced_but_named_before_work(small_config,
 def test_changing_only_the_evaluation_evaluates_only(first_run, small_config):
     place, lines = recording(first_run[0])
     changed = small_config.evaluate.model_copy(update={"distance_subsets": 7})
-    distill(small_config.model_copy(update={"evaluate": changed}), "agd distill test", place)
+    distill(Run(small_config.model_copy(update={"evaluate": changed}), place), "agd distill test")
     assert [line.partition(":")[0] for line in lines.work()] == ["report"]
 
 
@@ -107,69 +108,66 @@ def test_everything_verifies_and_damage_is_named(first_run, small_config, tmp_pa
     assert not result["ok"]
     assert any("adapter.safetensors: checksum differs" in problem for problem in result["problems"])
     place, lines = recording(output)
-    distill(small_config, "agd distill test", place)
+    distill(Run(small_config, place), "agd distill test")
     assert victim.read_bytes() == whole
     assert any("damaged" in line for line in lines)
     assert verify(output)["ok"]
 
 
 def test_damaged_metadata_of_a_store_is_written_anew(teacher, small_config, tmp_path):
-    trajectories = collect_stage(small_config, teacher, Workplace(tmp_path))
+    trajectories = collect(Run(small_config, Workplace(tmp_path), teacher))
     for name, old, new in (("latents/zarr.json", b"crc32c", b"crc32d"), ("plan.parquet", b"PAR1", b"PAR2")):
         path = trajectories.path / "store" / name
         whole = path.read_bytes()
         path.write_bytes(whole.replace(old, new))
         assert path.read_bytes() != whole
         place, lines = recording(tmp_path)
-        assert collect_stage(small_config, teacher, place).digest == trajectories.digest
+        assert collect(Run(small_config, place, teacher)).digest == trajectories.digest
         assert path.read_bytes() == whole
         assert f"{path}: " in lines[0]
 
 
 def test_an_unreadable_manifest_means_not_finished(teacher, small_config, tmp_path):
-    trajectories = collect_stage(small_config, teacher, Workplace(tmp_path))
+    trajectories = collect(Run(small_config, Workplace(tmp_path), teacher))
     for content in ("{}", "[]", "not json"):
         (trajectories.path / "manifest.json").write_text(content)
         assert not verify(tmp_path)["ok"]
-        assert collect_stage(small_config, teacher, Workplace(tmp_path)).digest == trajectories.digest
+        assert collect(Run(small_config, Workplace(tmp_path), teacher)).digest == trajectories.digest
 
 
 def test_the_precision_of_the_base_is_part_of_every_key_but_not_of_its_fingerprint(teacher, small_config, tmp_path):
     halved = DiTConfig(dtype="bfloat16").build(torch.device("cpu"))
     assert halved.fingerprint == teacher.fingerprint
     place = Workplace(tmp_path)
-    assert collect_stage(small_config, halved, place).key != collect_stage(small_config, teacher, place).key
-    config = small_config.sample
-    cell = Cell(1.0, 2, "ddim")
-    assert sample(config, cell, "x", halved, place).key != sample(config, cell, "x", teacher, place).key
+    assert collect(Run(small_config, place, halved)).key != collect(Run(small_config, place, teacher)).key
+    keys = {sample(Run(small_config, place, model), Cell(1.0, 2, "ddim"), "x").key for model in (halved, teacher)}
+    assert len(keys) == 2
 
 
 def test_a_second_run_waits_for_the_first_and_can_be_stopped(teacher, small_config, tmp_path):
-    trajectories = collect_stage(small_config, teacher, Workplace(tmp_path))
+    trajectories = collect(Run(small_config, Workplace(tmp_path), teacher))
     lock = (tmp_path / "artefacts" / f".{trajectories.path.name}.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     lines = []
     with pytest.raises(Stopped, match="while waiting"):
-        collect_stage(
-            small_config, teacher, Workplace(tmp_path, announce=lines.append, should_stop=lambda: bool(lines))
-        )
+        collect(Run(small_config, Workplace(tmp_path, announce=lines.append, should_stop=lambda: bool(lines)), teacher))
     assert "waiting for another run" in lines[0]
     lock.close()
-    assert collect_stage(small_config, teacher, Workplace(tmp_path)).digest == trajectories.digest
+    assert collect(Run(small_config, Workplace(tmp_path), teacher)).digest == trajectories.digest
 
 
 def test_training_leaves_the_base_weights_alone(small_config, tmp_path):
     base_model = DiTConfig().build(torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in base_model.network.state_dict().items()}
     place = Workplace(tmp_path)
-    train_stage(small_config, collect_stage(small_config, base_model, place), base_model, place)
+    train_all(Run(small_config, place, base_model), collect(Run(small_config, place, base_model)))
     after = base_model.network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_the_same_seed_gives_the_same_bytes(first_run, small_config, tmp_path):
-    distill(small_config, "agd distill test", Workplace(tmp_path))
+    distill(Run(small_config, Workplace(tmp_path)), "agd distill test")
     for pattern in ("**/adapter.safetensors", "**/latents/c.*", "**/samples.safetensors", "**/evaluation.json"):
         second = tree_digest(tmp_path, pattern)
         assert second
@@ -179,8 +177,9 @@ def test_the_same_seed_gives_the_same_bytes(first_run, small_config, tmp_path):
 
 def test_another_seed_gives_other_trajectories(first_run, teacher, small_config):
     config = small_config.collect.model_copy(update={"seed": 1})
-    first = collect_stage(small_config, teacher, Workplace(first_run[0]))
-    other = collect(config, small_config.guidance, Subjects(teacher), Workplace(first_run[0]))
+    first = collect(Run(small_config, Workplace(first_run[0]), teacher))
+    changed = small_config.model_copy(update={"collect": config})
+    other = collect(Run(changed, Workplace(first_run[0]), teacher))
     assert other.digest != first.digest
 
 
@@ -200,25 +199,25 @@ def test_an_interrupted_collection_resumes_to_the_same_content(
     """It is asked before every unit and at each of its six steps."""
     answers = iter([False] * polls + [True])
     with pytest.raises(Stopped, match=message):
-        collect_stage(small_config, teacher, Workplace(tmp_path, should_stop=lambda: next(answers)))
+        collect(Run(small_config, Workplace(tmp_path, should_stop=lambda: next(answers)), teacher))
     assert not verify(tmp_path)["ok"]
     committed = tree_digest(tmp_path, "**/index/*.parquet")
     place, lines = recording(tmp_path)
-    resumed = collect_stage(small_config, teacher, place)
+    resumed = collect(Run(small_config, place, teacher))
     assert len(committed) == stop_after
     assert f"{stop_after} of 3 units there already" in lines[0]
     assert committed.items() <= tree_digest(tmp_path, "**/index/*.parquet").items()
-    assert resumed.digest == collect_stage(small_config, teacher, Workplace(first_run[0])).digest
+    assert resumed.digest == collect(Run(small_config, Workplace(first_run[0]), teacher)).digest
 
 
 def test_an_interrupted_training_resumes_to_the_same_weights(first_run, teacher, small_config, tmp_path):
-    trajectories = collect_stage(small_config, teacher, Workplace(first_run[0]))
+    trajectories = collect(Run(small_config, Workplace(first_run[0]), teacher))
     polls = iter([False, False, True])
     one = small_config.model_copy(update={"adapters": small_config.adapters[:1]})
     with pytest.raises(Stopped, match="after step 3 of 6"):
-        train_stage(one, trajectories, teacher, Workplace(tmp_path, should_stop=lambda: next(polls)))
-    ((_, resumed),) = train_stage(one, trajectories, teacher, Workplace(tmp_path))
-    ((_, straight),) = train_stage(one, trajectories, teacher, Workplace(first_run[0]))
+        train_all(Run(one, Workplace(tmp_path, should_stop=lambda: next(polls)), teacher), trajectories)
+    ((_, resumed),) = train_all(Run(one, Workplace(tmp_path), teacher), trajectories)
+    ((_, straight),) = train_all(Run(one, Workplace(first_run[0]), teacher), trajectories)
     assert resumed.digest == straight.digest
     assert not list(resumed.path.glob("checkpoint*"))
 
@@ -226,24 +225,23 @@ def test_an_interrupted_training_resumes_to_the_same_weights(first_run, teacher,
 def test_a_sample_does_not_depend_on_its_batch(first_run, teacher, small_config, tmp_path):
     config = small_config.sample.model_copy(update={"batch_size": 3})
     cell = Cell(3.0, 4, "ddim", guidance=small_config.guidance)
-    in_threes = read_samples(sample(config, cell, "CFG", teacher, Workplace(tmp_path)))
-    at_once = read_samples(sample(small_config.sample, cell, "CFG", teacher, Workplace(first_run[0])))
+    changed = small_config.model_copy(update={"sample": config})
+    in_threes = read_samples(sample(Run(changed, Workplace(tmp_path), teacher), cell, "CFG"))
+    at_once = read_samples(sample(Run(small_config, Workplace(first_run[0]), teacher), cell, "CFG"))
     assert torch.allclose(in_threes.latents, at_once.latents, atol=1e-5)
     assert in_threes.nfe == at_once.nfe == 8
 
 
 def test_a_deleted_output_is_made_again(first_run, teacher, small_config):
-    bare = sample(small_config.sample, Cell(2.0, 4, "ddim"), "no guidance", teacher, Workplace(first_run[0]))
+    bare = sample(Run(small_config, Workplace(first_run[0]), teacher), Cell(2.0, 4, "ddim"), "no guidance")
     victim = bare.path / SAMPLES
     whole = victim.read_bytes()
     victim.unlink()
-    distill(small_config, "agd distill test", Workplace(first_run[0]))
+    distill(Run(small_config, Workplace(first_run[0])), "agd distill test")
     assert victim.read_bytes() == whole
 
 
 def test_an_extractor_that_does_not_know_the_classes_is_refused(small_config):
-    from flows.stages.evaluate import check_evaluation
-
     class Stranger:
         class_names = ("cat", "dog")
 
@@ -254,7 +252,7 @@ def test_an_extractor_that_does_not_know_the_classes_is_refused(small_config):
 
 def test_without_extractor_the_report_still_comes(small_config, tmp_path):
     config = load_config("fashion-dit", [*SMALL, "evaluate.extractor=none", "sample.guidance_scales=[2,4]"])
-    metrics = distill(config, "agd distill test", Workplace(tmp_path)).metrics
+    metrics = distill(Run(config, Workplace(tmp_path)), "agd distill test").metrics
     assert len(metrics["rows"]) == 10
     assert all(row["fd"] is None and row["paired_mse"] is not None for row in metrics["rows"])
 
@@ -262,7 +260,7 @@ def test_without_extractor_the_report_still_comes(small_config, tmp_path):
 def test_a_full_disk_is_named_before_work(small_config, teacher, tmp_path):
     huge = small_config.collect.model_copy(update={"trajectories": 10**12, "kept_steps": None})
     with pytest.raises(InputError, match=r"needs .* MB in .* MB are free"):
-        collect(huge, small_config.guidance, Subjects(teacher), Workplace(tmp_path))
+        collect(Run(small_config.model_copy(update={"collect": huge}), Workplace(tmp_path), teacher))
 
 
 def test_names_are_no_part_of_an_adapters_identity():

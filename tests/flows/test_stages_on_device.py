@@ -15,9 +15,11 @@ from agd_core.progress import Stopped
 from flows.cli import app
 from flows.device_lease import acquisitions, hold_device
 from flows.presets import load_config
+from flows.run import Run
 from flows.stages import evaluate as evaluation
-from flows.stages.distill import collect_stage, distill, train_stage
-from flows.stages.evaluate import EVALUATION, Instruments, LookedAt, evaluate
+from flows.stages.collect import collect
+from flows.stages.distill import distill, train_all
+from flows.stages.evaluate import EVALUATION, LookedAt, evaluate
 from flows.stages.sample import Cell, sample
 from flows.workplace import Workplace
 from tests.conftest import SMALL
@@ -61,7 +63,7 @@ def config():
 @pytest.fixture(scope="module")
 def distilled(config, tmp_path_factory):
     place = Watched(tmp_path_factory.mktemp("distilled"))
-    distill(config, "agd distill test", place)
+    distill(Run(config, place), "agd distill test")
     return place
 
 
@@ -70,14 +72,13 @@ def sample_sets(config, teacher, distilled):
     cell = Cell(2.0, 4, "ddim")
     guided = replace(cell, guidance=config.guidance)
     place = Workplace(distilled.output, should_stop=lambda: pytest.fail("was not there"))
-    return [sample(config.sample, one, "test", teacher, place) for one in (cell, guided)]
+    return [sample(Run(config, place, teacher), one, "test") for one in (cell, guided)]
 
 
 def evaluated(config, changed, teacher, sample_sets, place):
-    changed_config = config.model_copy(update={"evaluate": changed})
-    instruments = Instruments.open(changed, teacher, place)
-    looked = [LookedAt.by(instruments, samples, place, "test") for samples in sample_sets]
-    return evaluate(changed_config, Cell(2.0, 4, "ddim"), *looked, teacher, instruments, place, "test")
+    run = Run(config.model_copy(update={"evaluate": changed}), place, teacher)
+    looked = [LookedAt.by(run.instruments, samples, place, "test") for samples in sample_sets]
+    return evaluate(run, Cell(2.0, 4, "ddim"), *looked, "test")
 
 
 def test_each_stage_holds_the_device_for_its_computing_after_its_artefact(distilled):
@@ -117,17 +118,17 @@ def test_without_features_an_evaluation_needs_no_device(config, teacher, distill
 def test_finished_work_needs_no_device(config, distilled):
     place = Workplace(distilled.output, should_stop=lambda: pytest.fail("waited"))
     with held_by_another_process():
-        distill(config, "agd distill test", place)
+        distill(Run(config, place), "agd distill test")
 
 
 def test_a_stopped_training_drops_the_device(config, teacher, distilled, tmp_path):
     settings = config.train.model_copy(update={"steps": 1000, "loader_workers": 1})
     long = config.model_copy(update={"train": settings})
     asked = []
-    trajectories = collect_stage(config, teacher, distilled)
+    trajectories = collect(Run(config, distilled, teacher))
     place = Workplace(tmp_path, should_stop=lambda: asked.append(True) or len(asked) == 3)
     with pytest.raises(Stopped, match="after step 3 of 1000"):
-        train_stage(long, trajectories, teacher, place)
+        train_all(Run(long, place, teacher), trajectories)
     last = acquisitions(CPU)[-1]
     assert (last["event"], last["what"]) == ("released", "train agd-offset")
     assert multiprocessing.active_children() == []

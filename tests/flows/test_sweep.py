@@ -13,8 +13,10 @@ from agd_core.progress import Stopped
 from flows.cli import app
 from flows.presets import load_config
 from flows.published import ADAPTERS
+from flows.run import Run
+from flows.stages.collect import collect
 from flows.stages.comparison import sweep_points
-from flows.stages.distill import collect_stage, distill, sweep, train_stage
+from flows.stages.distill import distill, sweep, train_all
 from flows.stages.publish import publish_trained
 from flows.stages.verify import verify
 from flows.workplace import Workplace
@@ -49,14 +51,14 @@ def config():
 def headline(config, tmp_path_factory):
     """A distillation, so that a sweep finds a part of its cells."""
     place = Counted(tmp_path_factory.mktemp("swept"))
-    distill(config, "agd distill test", place)
+    distill(Run(config, place), "agd distill test")
     return place
 
 
 @pytest.fixture(scope="module")
 def swept(config, headline):
     place = Counted(headline.output)
-    return place, sweep(config, "agd sweep test", place).metrics
+    return place, sweep(Run(config, place), "agd sweep test").metrics
 
 
 def test_the_grid_holds_every_combination_once(config):
@@ -97,16 +99,16 @@ def test_the_report_of_a_sweep_leaves_the_headlines_alone(headline, swept):
 
 def test_again_nothing_is_made(config, swept):
     place = Counted(swept[0].output)
-    assert sweep(config, "agd sweep test", place).metrics == swept[1]
+    assert sweep(Run(config, place), "agd sweep test").metrics == swept[1]
     assert place.made == Counter()
 
 
 def test_a_sweep_that_was_stopped_goes_on_with_the_missing_cells(config, swept, tmp_path):
     stopping = Counted(tmp_path, should_stop=lambda: stopping.made["samples"] == 5)
     with pytest.raises(Stopped):
-        sweep(config, "agd sweep test", stopping)
+        sweep(Run(config, stopping), "agd sweep test")
     going_on = Counted(tmp_path)
-    assert len(sweep(config, "agd sweep test", going_on).metrics["all_rows"]) == 3 * CELLS
+    assert len(sweep(Run(config, going_on), "agd sweep test").metrics["all_rows"]) == 3 * CELLS
     assert stopping.made["samples"] + going_on.made["samples"] == 4 + 2 * CELLS
     assert going_on.made["trajectories"] == going_on.made["adapter"] == 0
 
@@ -131,11 +133,11 @@ def test_an_evaluated_adapter_is_published_with_its_numbers(headline, swept):
 
 
 def test_a_trained_adapter_is_published_at_once_and_its_numbers_stay(config, headline, teacher, tmp_path):
-    trained = train_stage(config, collect_stage(config, teacher, headline), teacher, headline)
-    folders = publish_trained(config, trained, "agd train test", teacher, tmp_path)
+    trained = train_all(Run(config, headline, teacher), collect(Run(config, headline, teacher)))
+    folders = publish_trained(Run(config, Workplace(tmp_path), teacher), trained, "agd train test")
     card = folders["agd-offset"] / "README.md"
     assert "Not evaluated yet" in card.read_text()
     assert not (folders["agd-offset"] / "metrics.json").exists()
     before = (headline.output / ADAPTERS / "agd-offset" / "README.md").read_text()
-    publish_trained(config, trained, "agd train test", teacher, headline.output)
+    publish_trained(Run(config, Workplace(headline.output), teacher), trained, "agd train test")
     assert (headline.output / ADAPTERS / "agd-offset" / "README.md").read_text() == before

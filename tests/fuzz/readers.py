@@ -200,11 +200,11 @@ def _base_of(preset: str) -> Callable[[Path], None]:
         import torch
 
         from flows.presets import load_config
-        from flows.stages.distill import open_base_model
+        from flows.run import Run
         from flows.workplace import Workplace
 
         config = load_config(preset, [f"base_model.source={folder / 'base'}"])
-        open_base_model(config, Workplace(folder.parent / "made", torch.device("cpu")))
+        Run(config, Workplace(folder.parent / "made", torch.device("cpu"))).check()
 
     return read
 

@@ -1,0 +1,118 @@
+"""One run: a configuration at a workplace, with what its stages share; each is opened once, when it is first asked."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from agd_core.base_models import BaseModel
+from agd_core.errors import InputError
+from agd_core.guidance import GuidedDenoiser
+from agd_core.schedulers import allowed_samplers, build_scheduler
+from agd_core.subjects import EncodedPrompts, Subjects
+from agd_core.trajectory import CollectConfig
+from flows.config import PipelineConfig
+from flows.instruments import Instruments, check_evaluation
+from flows.prompts import load_prompts
+from flows.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage gets: its settings, where it works, and what it shares with the others."""
+
+    config: PipelineConfig
+    place: Workplace
+    loaded: BaseModel | None = None
+    """The base model, where it is open already."""
+
+    @cached_property
+    def model(self) -> BaseModel:
+        """The base model."""
+        return self.loaded or self.config.base_model.build(self.place.device)
+
+    @cached_property
+    def teacher(self) -> GuidedDenoiser:
+        """The base model, guided."""
+        return GuidedDenoiser(self.model, self.config.guidance.build())
+
+    @cached_property
+    def collected(self) -> Subjects:
+        """What trajectories are collected of.
+
+        Raises:
+            InputError: prompts are missing, cannot be read, or are given to a model with classes.
+        """
+        return Subjects.of(self.model, self._prompts[0], "collect.prompts", self._encoded)
+
+    @cached_property
+    def sampled(self) -> Subjects:
+        """What images are sampled of; errors as in `collected`."""
+        return Subjects.of(self.model, self._prompts[1], "sample.prompts", self._encoded)
+
+    @cached_property
+    def collect(self) -> CollectConfig:
+        """Settings of stage 1, the number of trajectories decided from what training will read."""
+        return self.config.collect.sized(self.config.train.pairs_read, len(self.collected))
+
+    @cached_property
+    def instruments(self) -> Instruments:
+        """What sample sets are measured with; errors as `Instruments.open`."""
+        return Instruments.open(self.config.evaluate, self.model, self.place)
+
+    @cached_property
+    def _prompts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The prompts to collect and those to sample, read once."""
+        collect, sample = (
+            load_prompts(section.prompts, section.prompt_count, f"{name}.prompts") if section.prompts else ()
+            for name, section in (("collect", self.config.collect), ("sample", self.config.sample))
+        )
+        return collect, sample
+
+    @cached_property
+    def _encoded(self) -> EncodedPrompts:
+        return EncodedPrompts(self.model, [prompt for prompts in self._prompts for prompt in prompts])
+
+    def check(self) -> Self:
+        """Refuse what cannot work with the base model, before any long work.
+
+        Raises:
+            InputError: the model cannot be loaded, the extractor does not know its classes, or a setting exceeds it.
+        """
+        check_evaluation(self.config.evaluate, self.model)
+        for setting, subjects in (("collect.prompts", self.collected), ("sample.prompts", self.sampled)):
+            if cut := self.model.cut_prompts(subjects.prompts):
+                same = f"; {cut.equal} became equal to another one" if cut.equal else ""
+                self.place.announce(
+                    f"{setting}: {cut.cut} of {len(subjects)} prompts are cut, for a text encoder reads "
+                    f"{cut.most_tokens} tokens{same}"
+                )
+        channels, guided = self.model.latent_shape[0], self.config.guidance.guided_channels
+        if guided is not None and guided > channels:
+            raise InputError(f"guidance.guided_channels {guided} exceeds the {channels} channels of this base model")
+        self._check_samplers()
+        return self
+
+    def _check_samplers(self) -> None:
+        """Every sampler can walk what the base model predicts, in so many steps."""
+        config, scheduler = self.config, self.model.scheduler_config
+        allowed = allowed_samplers(scheduler)
+        for setting, name in _samplers(config):
+            if name not in allowed:
+                raise InputError(
+                    f"{setting} {name!r} cannot walk a model that predicts {self.model.prediction_type}; allowed: "
+                    f"{', '.join(allowed)}"
+                )
+            build_scheduler(name, scheduler, 2)
+        limit = scheduler.get("num_train_timesteps", 1000)
+        steps = max(config.collect.steps, config.sample.steps, *config.sample.curve_steps)
+        if steps > limit:
+            raise InputError(f"{steps} sampler steps exceed the {limit} timesteps that the base model was trained with")
+
+
+def _samplers(config: PipelineConfig) -> Iterator[tuple[str, str]]:
+    """Every sampler that is named, after its setting."""
+    yield "collect.scheduler", config.collect.scheduler
+    yield "sample.scheduler", config.sample.scheduler
+    for number, name in enumerate(config.sample.sweep_schedulers):
+        yield f"sample.sweep_schedulers.{number}", name
