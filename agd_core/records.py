@@ -60,7 +60,7 @@ class CollectionPlan:
     """The value handed to the network at every sampler step."""
     conditions: Mapping[str, np.ndarray]
     """Condition tensors by name, one row per distinct condition (a class, a prompt)."""
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
     dtype: StoredType
     shard_trajectories: int
     unit_trajectories: int
@@ -92,8 +92,8 @@ class CollectionPlan:
         return len(self.trajectories) * self.stored_steps
 
     @property
-    def pair_shape(self) -> tuple[int, int, int, int]:
-        """Shape of one stored pair: `(K, channels, height, width)`, K = 1 + `prediction_slots`."""
+    def pair_shape(self) -> tuple[int, ...]:
+        """Shape of one stored pair: `(K, *latent_shape)`, K = 1 + `prediction_slots`."""
         return 1 + self.prediction_slots, *self.latent_shape
 
     @property

@@ -15,7 +15,7 @@ from agd_core.errors import InputError, first_line
 SchedulerName = Literal["ddim", "ddpm", "dpm-solver++", "euler", "flow-euler"]
 
 IMAGE_TOKENS = "image_tokens"
-"""Key that a flow-matching family adds to its scheduler configuration: how many tokens its transformer makes of one
+"""Key that a flow-matching model adds to its scheduler configuration: how many tokens its transformer makes of one
 latent. A schedule with `use_dynamic_shifting` is shifted by it."""
 
 _LEARNED = ("learned", "learned_range")
@@ -156,7 +156,7 @@ def _shift_by_size(config: Any, base_config: dict[str, Any]) -> dict[str, float]
         return {}
     if IMAGE_TOKENS not in base_config:
         raise InputError(
-            "the base model's scheduler has use_dynamic_shifting, but its family does not say how large an image is; "
+            "the base model's scheduler has use_dynamic_shifting, but its network does not say how large an image is; "
             "allowed: use_dynamic_shifting false with a fixed shift in scheduler_config.json"
         )
     slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)

@@ -10,7 +10,7 @@ import time
 import torch
 
 from agd_core.adapters import Adapter, CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
-from agd_core.base_models import DiTConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.denoising import denoise
 from agd_core.guidance import GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
@@ -51,7 +51,7 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    base_model = DiTConfig().build(pick_device(arguments.device))
+    base_model = BaseModelConfig().build(pick_device(arguments.device))
     print(
         f"device {base_model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {STEPS} DDIM steps"
     )

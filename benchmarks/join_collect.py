@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from agd_core.base_models import BaseModel, DiTConfig
+from agd_core.base_models import BaseModel, BaseModelConfig
 from agd_core.trajectory import collect_unit
 from benchmarks.killing import answer, append_line, lines, show, start, wait
 from flows.presets import load_config
@@ -62,7 +62,7 @@ def computed_together(collectors: int, units: int, folder: Path, base_model: Bas
 
 def measure(collectors: int, units: int, rounds: int, folder: Path) -> dict[str, Any]:
     """Rounds of collectors that start at once; the numbers of units that they computed."""
-    base_model = DiTConfig().build(torch.device("cpu"))
+    base_model = BaseModelConfig().build(torch.device("cpu"))
     expected = answer(lambda: collect_into(folder / "alone", folder / "one", units, base_model))
     counts, wrong = [], 0
     for number in range(rounds):

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from agd_core.adapters import AnyAdapterConfig, ModulatedMlpConfig
-from agd_core.base_models import BaseModelConfig, DiTConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.config import Config
 from agd_core.guidance import ClassifierFreeGuidanceConfig, GuidanceConfig
 from agd_core.home import expand
@@ -36,7 +36,7 @@ class StoreConfig(Config):
 class PipelineConfig(Config):
     """Everything that one distillation needs; presets are files of this shape."""
 
-    base_model: BaseModelConfig = DiTConfig()
+    base_model: BaseModelConfig = BaseModelConfig()
     """The model to distil."""
     guidance: GuidanceConfig = ClassifierFreeGuidanceConfig()
     """The rule that makes it a teacher."""

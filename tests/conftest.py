@@ -8,7 +8,7 @@ import tempfile
 import pytest
 import torch
 
-from agd_core.base_models import BaseModel, DiTConfig
+from agd_core.base_models import BaseModel, BaseModelConfig
 from flows.config import PipelineConfig
 from flows.presets import load_config
 
@@ -56,7 +56,7 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def teacher() -> BaseModel:
     """The real built-in model."""
-    return DiTConfig().build(torch.device("cpu"))
+    return BaseModelConfig().build(torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from agd_core.backbones.base import AdapterSite, Backbone, NetworkCall
+from agd_core.backbones.base import NULL, AdapterSite, Backbone, NetworkCall
 from agd_core.backbones.dit import DiTBackbone
 from agd_core.backbones.sd3 import SD3Backbone
 from agd_core.backbones.unet import UNetBackbone
@@ -13,25 +13,24 @@ from agd_core.errors import InputError
 BACKBONES: dict[str, type[Backbone]] = {kind.class_name: kind for kind in (DiTBackbone, UNetBackbone, SD3Backbone)}
 
 
+def backbone_class(name: str) -> type[Backbone]:
+    """What is known of a class of diffusers' networks.
+
+    Raises:
+        InputError: nothing.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"no adapters for networks of class {name}; known: {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
 def backbone_of(network: nn.Module | Any) -> Backbone:
     """The backbone of one of diffusers' networks.
 
     Raises:
         InputError: no adapter is known for this class of networks.
     """
-    name = type(network).__name__
-    if name not in BACKBONES:
-        raise InputError(f"no adapters for networks of class {name}; known: {', '.join(BACKBONES)}")
-    return BACKBONES[name](network)
+    return backbone_class(type(network).__name__)(network)
 
 
-__all__ = [
-    "BACKBONES",
-    "AdapterSite",
-    "Backbone",
-    "DiTBackbone",
-    "NetworkCall",
-    "SD3Backbone",
-    "UNetBackbone",
-    "backbone_of",
-]
+__all__ = ["BACKBONES", "NULL", "AdapterSite", "Backbone", "NetworkCall", "backbone_class", "backbone_of"]

@@ -1,13 +1,14 @@
-"""What must be known about a class of denoising networks: how it is called, what it embeds, where adapters sit.
+"""What must be known about a class of denoising networks, one file per class.
 
-A backbone looks at one of diffusers' networks and changes nothing of it. Base models, students and stock pipelines all
-reach their network through it.
+How it is called, what it embeds, where adapters sit; what it is conditioned on and what stands for "no condition"; the
+shapes of its inputs; its door into stock pipelines. A backbone looks at one of diffusers' networks and changes nothing
+of it: models, students and stock pipelines all reach their network through it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,10 @@ from torch import Tensor
 
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
+from agd_core.pipelines.doors import Door
+
+NULL = "null_"
+"""Begins the names of tensors that stand for "no prompt", see `Backbone.encoded`."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class AdapterSite:
     """Dotted path inside the network."""
     width: int
     """Channels of the hidden states that enter and leave it."""
+    layout: Literal["tokens", "map"] = "tokens"
+    """Of the hidden states: `[batch, tokens, width]`, or a feature map `[batch, width, *sides]`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class NetworkCall:
     """What a network was called with, in our words."""
 
     latents: Tensor
-    """`[batch, channels, height, width]`."""
+    """`[batch, channels, *sides]`."""
     timestep: PerRow
     condition: Condition
 
@@ -44,8 +51,19 @@ class Backbone(ABC):
     """Its class in diffusers."""
     component: ClassVar[str]
     """What pipelines call it: "unet" or "transformer"."""
+    pipelines: ClassVar[tuple[str, ...]]
+    """Pipelines of diffusers whose folders hold a model that can be distilled."""
     leading_arguments: ClassVar[tuple[str, ...]]
     """Names of the arguments of its `forward` that callers may give by position."""
+    door: ClassVar[Door]
+    """How stock pipelines let an adapter guide in one pass."""
+    encoded: ClassVar[tuple[str, ...]] = ()
+    """What `encode_prompt` of its pipelines answers, in this order; empty: it takes classes. What begins with `NULL`
+    is for no prompt; where nothing does, that is an encoded empty prompt."""
+    classes: int = 0
+    """Rows of its label table; the row after them is the null class. 0: it takes prompts."""
+    any_size: ClassVar[bool] = True
+    """Whether it takes latents of other sides than it was trained on."""
 
     def __init__(self, network: Any) -> None:
         self.network = network
@@ -76,6 +94,39 @@ class Backbone(ABC):
     def embed_condition(self, condition: Condition) -> Float[Tensor, "batch tokens condition_width"]:
         """The network's own view of the condition, one or more tokens per row, float32."""
 
+    @classmethod
+    @abstractmethod
+    def empty_condition(cls, config: Mapping[str, Any], rows: int, tokens: int) -> Condition:
+        """A condition of this shape, its values left open.
+
+        Args:
+            config: the network's, as diffusers writes it.
+            rows: the batch.
+            tokens: of an encoded prompt, see `prompt_tokens`.
+        """
+
+    @classmethod
+    def prompt_tokens(cls, encoders: Sequence[Mapping[str, Any]]) -> int:
+        """Tokens of one encoded prompt.
+
+        Args:
+            encoders: the text encoders' configurations, as transformers writes them.
+        """
+        return max((int(config.get("max_position_embeddings", 0)) for config in encoders), default=0)
+
+    @classmethod
+    def latent_shape(cls, config: Mapping[str, Any]) -> tuple[int, ...]:
+        """(channels, *sides) of the latents that a network of this configuration was trained on."""
+        return int(config["in_channels"]), int(config["sample_size"]), int(config["sample_size"])
+
+    def prompt_condition(self, encoded: Mapping[str, Tensor], pixels: int) -> Condition:
+        """The condition of prompts for images of so many pixels per side, from what the text encoders answered."""
+        return Condition(**encoded)
+
+    def image_tokens(self, latent_shape: Sequence[int]) -> int | None:
+        """Tokens that it makes of a latent, by which a flow-matching schedule may be shifted; None: it makes none."""
+        return None
+
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of a call by name."""
         return dict(zip(self.leading_arguments, args, strict=False)) | dict(kwargs)
@@ -97,3 +148,7 @@ class Backbone(ABC):
     def parameters(self) -> int:
         """All parameters of the network."""
         return sum(p.numel() for p in self.network.parameters())
+
+    def reachable_parameters(self, classes: int) -> int:
+        """Those that its inputs can reach where so many classes are asked for."""
+        return self.parameters

@@ -10,6 +10,7 @@ from torch import Tensor
 from agd_core.backbones.base import AdapterSite, Backbone
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
+from agd_core.pipelines.doors import DoubledBatch
 
 
 class DiTBackbone(Backbone):
@@ -17,7 +18,14 @@ class DiTBackbone(Backbone):
 
     class_name = "DiTTransformer2DModel"
     component = "transformer"
+    pipelines = ("DiTPipeline",)
     leading_arguments = ("hidden_states", "timestep", "class_labels")
+    door = DoubledBatch(("DiTPipeline",), conditional_half=0)
+    any_size = False
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        self.classes = int(network.config.num_embeds_ada_norm)
 
     @property
     def width(self) -> int:
@@ -45,6 +53,11 @@ class DiTBackbone(Backbone):
         """The class labels."""
         return Condition(class_labels=arguments["class_labels"])
 
+    @classmethod
+    def empty_condition(cls, config: Mapping[str, Any], rows: int, tokens: int) -> Condition:
+        """int64 `[rows]`."""
+        return Condition(class_labels=torch.empty(rows, dtype=torch.int64))
+
     def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
         """The first block's timestep embedder."""
         projected = self._embedder.time_proj(timestep).to(self.dtype)
@@ -55,6 +68,10 @@ class DiTBackbone(Backbone):
         """The first block's label table, one token per row."""
         features: Tensor = self._embedder.class_embedder(condition["class_labels"])
         return features.float().unsqueeze(1)
+
+    def reachable_parameters(self, classes: int) -> int:
+        """All but the rows of unused classes, of which every block has its own."""
+        return self.parameters - (self.classes - classes) * self.width * len(self.sites)
 
     @property
     def _embedder(self) -> Any:

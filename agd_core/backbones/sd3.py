@@ -1,14 +1,20 @@
 """Joint-attention transformers with flow matching (Stable Diffusion 3, https://arxiv.org/abs/2403.03206)."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from agd_core.backbones.base import AdapterSite, Backbone
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
+from agd_core.pipelines.doors import DoubledBatch
+
+_T5_TOKENS = 256
+"""What diffusers' pipeline asks of T5, whatever T5 could take."""
 
 
 class SD3Backbone(Backbone):
@@ -16,7 +22,13 @@ class SD3Backbone(Backbone):
 
     class_name = "SD3Transformer2DModel"
     component = "transformer"
+    pipelines = ("StableDiffusion3Pipeline",)
     leading_arguments = ("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep")
+    door = DoubledBatch(
+        ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"),
+        conditional_half=1,
+    )
+    encoded = ("encoder_hidden_states", "null_encoder_hidden_states", "pooled", "null_pooled")
 
     @property
     def sites(self) -> tuple[AdapterSite, ...]:
@@ -42,6 +54,21 @@ class SD3Backbone(Backbone):
         return Condition(
             encoder_hidden_states=arguments["encoder_hidden_states"], pooled=arguments["pooled_projections"]
         )
+
+    @classmethod
+    def empty_condition(cls, config: Mapping[str, Any], rows: int, tokens: int) -> Condition:
+        """`[rows, tokens, width]` and `[rows, pooled width]`."""
+        prompt = torch.empty(rows, tokens, config["joint_attention_dim"])
+        return Condition(encoder_hidden_states=prompt, pooled=torch.empty(rows, config["pooled_projection_dim"]))
+
+    @classmethod
+    def prompt_tokens(cls, encoders: Sequence[Mapping[str, Any]]) -> int:
+        """CLIP's tokens and behind them T5's, or as many zeros where T5 is missing."""
+        return super().prompt_tokens(encoders) + _T5_TOKENS
+
+    def image_tokens(self, latent_shape: Sequence[int]) -> int:
+        """One for every patch."""
+        return math.prod(latent_shape[1:]) // int(self.network.config.patch_size) ** 2
 
     def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
         """The transformer's timestep embedder."""

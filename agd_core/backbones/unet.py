@@ -1,14 +1,21 @@
-"""UNets with cross-attention to a prompt: Stable Diffusion 1.x, 2.x and XL, and what is derived from them."""
+"""UNets with cross-attention to a prompt: Stable Diffusion 1.x, 2.x (https://arxiv.org/abs/2112.10752), predicting
+epsilon or v, and XL (https://arxiv.org/abs/2307.01952), which takes the pooled prompt and image sizes beside it.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from agd_core.backbones.base import AdapterSite, Backbone
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
+from agd_core.pipelines.doors import GuidanceEmbedding
+
+_SIZES = 6
+"""(height, width, top, left, target height, target width)."""
 
 
 class UNetBackbone(Backbone):
@@ -16,7 +23,10 @@ class UNetBackbone(Backbone):
 
     class_name = "UNet2DConditionModel"
     component = "unet"
+    pipelines = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
     leading_arguments = ("sample", "timestep", "encoder_hidden_states")
+    door = GuidanceEmbedding()
+    encoded = ("encoder_hidden_states", "null_encoder_hidden_states", "pooled", "null_pooled")
 
     @property
     def sites(self) -> tuple[AdapterSite, ...]:
@@ -32,11 +42,9 @@ class UNetBackbone(Backbone):
     def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """Epsilon or v."""
         prompt, added = condition["encoder_hidden_states"], {}
-        if self.network.config.addition_embed_type == "text_time":
-            added = {
-                "text_embeds": condition["pooled"].to(self.dtype),
-                "time_ids": condition["time_ids"].to(self.dtype),
-            }
+        if _takes_sizes(self.network.config):
+            pooled, time_ids = condition["pooled"], condition["time_ids"]
+            added = {"text_embeds": pooled.to(self.dtype), "time_ids": time_ids.to(self.dtype)}
         output: Tensor = self.network(
             latents.to(self.dtype), timestep, prompt.to(self.dtype), added_cond_kwargs=added, return_dict=False
         )[0]
@@ -51,6 +59,24 @@ class UNetBackbone(Backbone):
             time_ids=added.get("time_ids"),
         )
 
+    def prompt_condition(self, encoded: Mapping[str, Tensor], pixels: int) -> Condition:
+        """The prompt's tokens; for SDXL its pooled form and the sizes: original and target as sampled, not cropped."""
+        if not _takes_sizes(self.network.config):
+            return Condition(**encoded)
+        prompt = encoded["encoder_hidden_states"]
+        sizes = torch.tensor([[pixels, pixels, 0, 0, pixels, pixels]], dtype=torch.float32).to(prompt.device)
+        return Condition(**encoded, time_ids=sizes.repeat(len(prompt), 1))
+
+    @classmethod
+    def empty_condition(cls, config: Mapping[str, Any], rows: int, tokens: int) -> Condition:
+        """`[rows, tokens, width]`; for SDXL also `[rows, pooled width]` and `[rows, 6]`."""
+        prompt = torch.empty(rows, tokens, config["cross_attention_dim"])
+        if not _takes_sizes(config):
+            return Condition(encoder_hidden_states=prompt)
+        pooled = config["projection_class_embeddings_input_dim"] - _SIZES * config["addition_time_embed_dim"]
+        sizes = torch.empty(rows, _SIZES)
+        return Condition(encoder_hidden_states=prompt, pooled=torch.empty(rows, pooled), time_ids=sizes)
+
     def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
         """The UNet's timestep embedder."""
         features: Tensor = self.network.time_embedding(self.network.time_proj(timestep).to(self.dtype))
@@ -59,3 +85,7 @@ class UNetBackbone(Backbone):
     def embed_condition(self, condition: Condition) -> Float[Tensor, "batch tokens condition_width"]:
         """The prompt's tokens as the cross-attention receives them."""
         return condition["encoder_hidden_states"].float()
+
+
+def _takes_sizes(config: Mapping[str, Any]) -> bool:
+    return config.get("addition_embed_type") == "text_time"

@@ -1,5 +1,6 @@
 """The VAE's decoder: loaded when it is first needed, and on the device only while it works."""
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from agd_core.base_models.sources import load_component, read_json, stored_fingerprint
 from agd_core.denoiser import Latents
 
-_PIXELS_TOGETHER = 1 << 20
+PIXELS_TOGETHER = 1 << 20
 """Images are decoded together up to so many pixels, which bounds memory: one image of 1024 x 1024."""
 
 
@@ -38,9 +39,9 @@ class Decoder:
         return load_component(AutoencoderKL, self._folder, torch.float32, torch.device("cpu"))
 
     @torch.no_grad()
-    def decode(self, latents: Latents) -> Float[Tensor, "batch image_channels image_height image_width"]:
+    def decode(self, latents: Latents) -> Float[Tensor, "batch image_channels *sides"]:
         """Latents as samplers leave them to images in [-1, 1]."""
-        rows = max(1, _PIXELS_TOGETHER // (latents.shape[2] * latents.shape[3] * self.factor**2))
+        rows = max(1, PIXELS_TOGETHER // (math.prod(latents.shape[2:]) * self.factor**2))
         scale, shift = self._statistics(latents)
         self.vae.to(self._device)
         try:
@@ -58,4 +59,5 @@ class Decoder:
         mean, std = config.get("latents_mean"), config.get("latents_std")
         scale = torch.tensor(std if mean and std else [1.0]) / config.scaling_factor
         shift = torch.tensor(mean if mean and std else [config.get("shift_factor") or 0.0])
-        return scale[:, None, None].to(latents.device), shift[:, None, None].to(latents.device)
+        sides = (1,) * (latents.ndim - 2)
+        return scale.view(-1, *sides).to(latents.device), shift.view(-1, *sides).to(latents.device)

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agd_core.backbones import NULL
 from agd_core.base_models.folder import CONFIG, MODEL_INDEX, require_possible_size
 from agd_core.base_models.sources import pipeline_class, read_json, weights_variant
 from agd_core.errors import InputError, first_line
 from agd_core.safe_files import printable
 
 _NOT_NEEDED = {"unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder"}
+_COLLECTING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _ROWS = 32
 
 
@@ -24,40 +26,44 @@ class PromptEncoder:
 
     Args:
         folder: of the pipeline.
+        names: of what its `encode_prompt` answers, see `Backbone.encoded`.
         dtype: precision of the encoders.
         device: where they work; they rest on the CPU.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-        self._folder, self._dtype, self._device = folder, dtype, device
+    def __init__(self, folder: Path, names: Sequence[str], dtype: torch.dtype, device: torch.device) -> None:
+        self._folder, self._names, self._dtype, self._device = folder, names, dtype, device
 
-    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
-        """The encoded prompts, and their pooled form where the pipeline has one; row-aligned, on the device."""
-        parts = [self._answers(prompts[i : i + _ROWS], False)[::2] for i in range(0, len(prompts), _ROWS)]
-        return [torch.cat(column) for column in zip(*parts, strict=True)]
+    def encode(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """The encoded prompts by name in parts of some rows, on the device."""
+        parts = [self._answers(prompts[i : i + _ROWS], False) for i in range(0, len(prompts), _ROWS)]
+        return [{name: part[name] for name in part if not name.startswith(NULL)} for part in parts]
 
-    def encode_null(self) -> list[Tensor]:
+    def encode_null(self) -> dict[str, Tensor]:
         """What the pipeline takes for "no prompt" where nobody gives a negative one; one row."""
-        return self._answers([""], True)[1::2]
+        answers = self._answers([""], True)
+        null = {name.removeprefix(NULL): tensor for name, tensor in answers.items() if name.startswith(NULL)}
+        return null or answers
 
     @torch.no_grad()
-    def _answers(self, prompts: Sequence[str], with_null: bool) -> list[Any]:
-        """`encode_prompt` answers (prompt, null), or (prompt, null, pooled prompt, pooled null)."""
+    def _answers(self, prompts: Sequence[str], with_null: bool) -> dict[str, Tensor]:
         encode = self._pipe.encode_prompt
-        required = {name for name, it in signature(encode).parameters.items() if it.default is Parameter.empty}
-        settings = dict.fromkeys(required) | {  # SD3 wants a second and a third prompt named, if only as None
+        takes = {name: it for name, it in signature(encode).parameters.items() if it.kind not in _COLLECTING}
+        settings = {
             "prompt": list(prompts),
             "device": self._device,
             "num_images_per_prompt": 1,
             "do_classifier_free_guidance": with_null,
         }
+        required = {name for name, it in takes.items() if it.default is Parameter.empty}
+        known = {name: value for name, value in settings.items() if name in takes}
         self._pipe.to(self._device)
         try:
             with _no_warnings():
-                answers = encode(**settings)
+                answers = encode(**dict.fromkeys(required) | known)  # SD3 wants prompts 2 and 3 named, if only as None
         finally:
             self._pipe.to("cpu", silence_dtype_warnings=True)
-        return list(answers)
+        return {name: answer for name, answer in zip(self._names, answers, strict=False) if answer is not None}
 
     @cached_property
     def _pipe(self) -> Any:

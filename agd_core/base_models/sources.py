@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from agd_core import safe_files
+from agd_core.backbones import BACKBONES, Backbone
 from agd_core.base_models.folder import CONFIG, MODEL_INDEX, MOST_SETTINGS_BYTES, require_possible_size
 from agd_core.errors import InputError, first_line
 from agd_core.home import expand
@@ -47,6 +48,22 @@ def pipeline_class(folder: Path) -> str:
         return str(read_json(folder / MODEL_INDEX)["_class_name"])
     except KeyError as error:
         raise InputError(f"{folder / MODEL_INDEX} names no pipeline class") from error
+
+
+def network_class(folder: Path, source: str) -> type[Backbone]:
+    """The class of networks that a diffusers folder holds a model of.
+
+    Its pipeline tells: folders of earlier diffusers have other names for the network's class.
+
+    Raises:
+        InputError: the pipeline is not known.
+    """
+    pipeline = pipeline_class(folder)
+    for kind in BACKBONES.values():
+        if pipeline in kind.pipelines:
+            return kind
+    known = ", ".join(name for kind in BACKBONES.values() for name in kind.pipelines)
+    raise InputError(f"base model {source} is a {printable(pipeline)}; known are {known}")
 
 
 def read_json(path: Path, form: str = "diffusers") -> dict[str, Any]:

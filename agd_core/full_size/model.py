@@ -1,6 +1,6 @@
 """Networks of published models on the meta device: shapes without memory.
 
-The JSON files beside this one hold what the models' own config.json files say; agd_core.memory_estimate runs them.
+The JSON files beside this one hold what the models' own config.json files say; agd_core.memory runs them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from agd_core.backbones import Backbone, backbone_class
 from agd_core.base_models.folder import MODEL_INDEX, MOST_SIDE, no_larger, require_safe_folder
-from agd_core.base_models.sources import pipeline_class, read_json
+from agd_core.base_models.sources import network_class, pipeline_class, read_json
 from agd_core.errors import InputError, first_line
 from agd_core.safe_files import printable
 
 _HERE = Path(__file__).resolve().parent
 _CLASS = "_class_name"
-_LARGEST_POSITIONS = "max_position_embeddings"
-_T5_TOKENS = 256
-"""What diffusers' SD3 pipeline asks of T5, whatever T5 could take."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +51,27 @@ class FullSizeModel:
             InputError: a configuration is missing or unreadable.
         """
         require_safe_folder(folder)
-        part = "unet" if (folder / "unet").is_dir() else "transformer"
-        index = read_json(folder / MODEL_INDEX)
+        kind, index = network_class(folder, name), read_json(folder / MODEL_INDEX)
         encoders = [
             {**read_json(folder / key / "config.json"), _CLASS: index[key][1]}
             for key in ("text_encoder", "text_encoder_2", "text_encoder_3")
             if (folder / key).is_dir() and isinstance(index.get(key), list)
         ]
-        network, vae = read_json(folder / part / "config.json"), read_json(folder / "vae" / "config.json")
+        network = {**read_json(folder / kind.component / "config.json"), _CLASS: kind.class_name}
+        vae = read_json(folder / "vae" / "config.json")
         try:
-            found = cls(name, pipeline_class(folder), network, vae, encoders, _tokens(network, encoders))
+            found = cls(name, pipeline_class(folder), network, vae, encoders, kind.prompt_tokens(encoders))
             possible = 0 < int(network["sample_size"]) <= MOST_SIDE and found.latent_factor > 0
         except (TypeError, ValueError, LookupError, OverflowError) as error:
             raise InputError(f"{name}: its config.json files do not hold the sizes of a model: {error!r}") from error
         if not possible:
             raise InputError(f"{name}: sample_size is {network['sample_size']}; allowed are 1 to {MOST_SIDE}")
         return found
+
+    @property
+    def kind(self) -> type[Backbone]:
+        """The network's class."""
+        return backbone_class(str(self.network_config[_CLASS]))
 
     @property
     def latent_factor(self) -> int:
@@ -145,11 +148,3 @@ def known_as(hub_id: str) -> FullSizeModel | None:
 
 def _with_config(kind: Any, settings: Mapping[str, Any]) -> Any:
     return kind(kind.config_class(**settings))
-
-
-def _tokens(network: Mapping[str, Any], encoders: Sequence[Mapping[str, Any]]) -> int:
-    """CLIP's tokens; SD3 appends those of T5, or as many zeros where T5 is missing."""
-    if not encoders:
-        return 0
-    clip = max(int(config.get(_LARGEST_POSITIONS, 0)) for config in encoders)
-    return clip + (_T5_TOKENS if "joint_attention_dim" in network else 0)

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from agd_core.adapters import Adapter, AdapterConfig, AdapterInputs, AttachedAdapter
 from agd_core.backbones import Backbone, backbone_of
+from agd_core.base_models.decoder import PIXELS_TOGETHER
 from agd_core.condition import Condition
 from agd_core.guidance import GuidanceConfig
 from agd_core.memory.sized import Sized
@@ -29,9 +30,6 @@ NOTE = (
 GIB = 1 << 30
 BASE, ADAPTER, CONDITIONS = "base weights", "adapter weights", "conditions"
 GRADIENTS, OPTIMIZER, VAE, ENCODERS = "gradients", "optimizer state", "VAE weights", "text encoder weights"
-
-_CUDA_GRANULARITY = 512
-_PIXELS_TOGETHER = 1 << 20  # as agd_core.base_models.decoder
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def sampling_memory(
 def decoding_memory(sized: Sized, batch: int) -> MemoryEstimate:
     """Peak of decoding in float32, in pieces of a bounded size, while the network stays on the device."""
     pixels = (sized.latent_side * sized.model.latent_factor) ** 2
-    rows = min(batch, max(1, _PIXELS_TOGETHER // pixels))
+    rows = min(batch, max(1, PIXELS_TOGETHER // pixels))
     network, vae = sized.network(), sized.model.vae()
     with _fakes(), sized.living() as living, torch.no_grad():
         living.name(_weights(network.to_empty(device="cpu")), BASE)
@@ -175,7 +173,7 @@ def _guided(sized: Sized, backbone: Backbone, guidance: GuidanceConfig, conditio
     """As agd_core.guidance does it: both predictions in one batch of twice the rows."""
     rows = len(condition)
     both = Condition.cat([condition, sized.conditions(rows)])
-    doubled = sized.kept(backbone.call(sized.latents(rows).repeat(2, 1, 1, 1), _scalars(2 * rows), both))
+    doubled = sized.kept(backbone.call(sized.latents(2 * rows), _scalars(2 * rows), both))
     conditional, unconditional = doubled.chunk(2)
     guidance.build().combine(conditional, unconditional, _scalars(rows))
 

@@ -1,6 +1,5 @@
 """A model at a size and in a precision: what goes into its network, in shapes."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ from agd_core.full_size import FullSizeModel
 from agd_core.peak_memory import LivingTensors
 
 _CUDA_GRANULARITY = 512
-_TIME_IDS = 6
 
 
 @dataclass(frozen=True)
@@ -37,45 +35,22 @@ class Sized:
         """The denoising network in its precision, on the meta device."""
         return nn.Module.to(self.model.network(), self.dtype)
 
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(channels, *sides) of one latent."""
+        return *self.model.kind.latent_shape(self.model.network_config)[:-2], self.latent_side, self.latent_side
+
     def latents(self, rows: int, *axes: int) -> Tensor:
-        """float32 `[rows, *axes, channels, side, side]`."""
-        channels = self.model.network_config["in_channels"]
-        return torch.empty(rows, *axes, channels, self.latent_side, self.latent_side)
+        """float32 `[rows, *axes, *latent_shape]`."""
+        return torch.empty(rows, *axes, *self.latent_shape)
 
     def conditions(self, rows: int) -> Condition:
         """What the model is conditioned on, in the type in which a plan holds it."""
         dtype = torch.float16 if self.dtype is torch.float16 else torch.float32
-        make = _CONDITIONS[str(self.model.network_config["_class_name"])]
-        tensors = make(self.model.network_config, rows, self.model.prompt_tokens)
-        return Condition(**{k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()})
+        condition = self.model.kind.empty_condition(self.model.network_config, rows, self.model.prompt_tokens)
+        tensors = condition.tensors().items()
+        return Condition(**{name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors})
 
     def kept(self, prediction: Tensor) -> Tensor:
         """What is kept of the network's answer."""
-        return prediction[:, : self.slots * self.model.network_config["in_channels"]]
-
-
-def _labels(config: Mapping[str, Any], rows: int, tokens: int) -> dict[str, Tensor]:
-    return {"class_labels": torch.empty(rows, dtype=torch.int64)}
-
-
-def _unet_conditions(config: Mapping[str, Any], rows: int, tokens: int) -> dict[str, Tensor]:
-    prompt = {"encoder_hidden_states": torch.empty(rows, tokens, config["cross_attention_dim"])}
-    if config.get("addition_embed_type") != "text_time":
-        return prompt
-    pooled = config["projection_class_embeddings_input_dim"] - _TIME_IDS * config["addition_time_embed_dim"]
-    sizes = {"pooled": torch.empty(rows, pooled), "time_ids": torch.empty(rows, _TIME_IDS)}
-    return prompt | sizes
-
-
-def _joint_conditions(config: Mapping[str, Any], rows: int, tokens: int) -> dict[str, Tensor]:
-    return {
-        "encoder_hidden_states": torch.empty(rows, tokens, config["joint_attention_dim"]),
-        "pooled": torch.empty(rows, config["pooled_projection_dim"]),
-    }
-
-
-_CONDITIONS: dict[str, Callable[[Mapping[str, Any], int, int], dict[str, Tensor]]] = {
-    "DiTTransformer2DModel": _labels,
-    "UNet2DConditionModel": _unet_conditions,
-    "SD3Transformer2DModel": _joint_conditions,
-}
+        return prediction[:, : self.slots * self.latent_shape[0]]

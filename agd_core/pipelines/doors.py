@@ -171,13 +171,3 @@ def _for_rows(rows: int, change: Callable[[Tensor], Tensor]) -> Callable[[Any], 
         return change(value) if has_rows else value
 
     return changed
-
-
-DOORS: dict[str, Door] = {
-    "UNet2DConditionModel": GuidanceEmbedding(),
-    "DiTTransformer2DModel": DoubledBatch(("DiTPipeline",), conditional_half=0),
-    "SD3Transformer2DModel": DoubledBatch(
-        ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"), 1
-    ),
-}
-"""By the network's class in diffusers."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from agd_core.backbones import backbone_of
 from agd_core.errors import InputError
 from agd_core.guidance import ClassifierFreeGuidanceConfig
+from agd_core.pipelines.doors import GuidanceEmbedding
 from agd_core.pipelines.loading import adapters_of, forget_compiled, network_of, set_enabled
 from agd_core.safe_files import printable
 
@@ -63,8 +64,6 @@ def measure_drift(pipe: Any, **call: Any) -> Drift:
         InputError: no adapter is loaded or active, or it has learnt another rule than CFG; the call carries no seed, or
             guidance changes nothing in it.
     """
-    from agd_core.pipelines.doors import DOORS, GuidanceEmbedding  # imports torch's compiler, a second's work
-
     network = network_of(pipe)
     if (kind := adapters_of(network).guidance["kind"]) != ClassifierFreeGuidanceConfig().kind:
         raise InputError(f"measure_drift compares with CFG, the active adapter has learnt {printable(kind)}")
@@ -72,7 +71,7 @@ def measure_drift(pipe: Any, **call: Any) -> Drift:
     _check_guidance(pipe, call)
     generators = _generators(call)
     guided, positive = _image_embeds(call)
-    by_embedding = isinstance(DOORS[type(network).__name__], GuidanceEmbedding)
+    by_embedding = isinstance(backbone_of(network).door, GuidanceEmbedding)
     three = _ThreeCalls(pipe, network, call, generators)
     with _as_it_was(pipe, network):
         student = three.make(True, positive if by_embedding else guided)

@@ -11,6 +11,7 @@ from agd_core.adapter_files import SKETCH, AdapterCard, read_adapter, read_card
 from agd_core.backbones import BACKBONES, backbone_of
 from agd_core.base_sketch import compare, load_sketch
 from agd_core.errors import InputError
+from agd_core.pipelines.doors import Limits
 from agd_core.pipelines.running_call import is_modular, prediction_type_of
 from agd_core.safe_files import printable
 
@@ -39,7 +40,6 @@ def load_adapter(pipe: Any, path: str | Path, name: str | None = None, allow_sib
         InputError: no pipeline, no such network, no adapter there, a name that is taken, or an adapter of another
             network or prediction type.
     """
-    from agd_core.pipelines.doors import Limits
     from agd_core.pipelines.network_adapters import NetworkAdapters
 
     network, folder = network_of(pipe), Path(path)

@@ -15,7 +15,7 @@ from agd_core.adapters import Adapter, AdapterCall, AdapterInputs, AttachedAdapt
 from agd_core.backbones import Backbone, NetworkCall, backbone_of
 from agd_core.denoiser import PerRow
 from agd_core.errors import InputError
-from agd_core.pipelines.doors import DOORS, Limits
+from agd_core.pipelines.doors import Limits
 from agd_core.pipelines.running_call import FOR_CFG
 
 _TURNS = threading.Condition()
@@ -32,7 +32,7 @@ class NetworkAdapters:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._door = DOORS[type(network).__name__]
+        self._door = backbone_of(network).door
         self._loaded: dict[str, tuple[AttachedAdapter, Limits]] = {}
         self._active: str | None = None
         self.enabled = False

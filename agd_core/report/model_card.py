@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from agd_core.adapter_files import AdapterCard
 from agd_core.adapters import AdapterConfig
-from agd_core.base_models.text_to_image import TextToImageConfig
+from agd_core.backbones import backbone_class
 from agd_core.config import BUILTIN, Config
 from agd_core.protocol import in_words
 from agd_core.report.columns import Cell, explained, tables, warned
@@ -34,7 +34,7 @@ class ModelCard:
     name: str
     """How the adapter is called."""
     base_model: Config
-    """The base model's configuration, e.g. a `DiTConfig`; the usage lines build it."""
+    """The base model's configuration; the usage lines build it."""
     adapter: AdapterConfig
     files: AdapterCard
     """What adapter.json says, see `agd_core.adapter_files.read_card`."""
@@ -64,13 +64,12 @@ class ModelCard:
     @property
     def base_arguments(self) -> dict[str, Any]:
         """What the base model's configuration must be told: its source and what differs from the defaults."""
-        values = self.base_model.model_dump(exclude_defaults=True)
-        return {"source": self.files.base_source} | {key: value for key, value in values.items() if key != "kind"}
+        return {"source": self.files.base_source} | self.base_model.model_dump(exclude_defaults=True)
 
     @property
     def takes_prompts(self) -> bool:
         """Whether the base model takes prompts: then the usage lines are the stock pipeline's."""
-        return isinstance(self.base_model, TextToImageConfig)
+        return bool(backbone_class(self.files.backbone).encoded)
 
     @property
     def is_builtin(self) -> bool:

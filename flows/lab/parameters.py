@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from agd_core.adapters import AnyAdapterConfig
-from agd_core.base_models.family import FamilyConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.config import Strict
 from agd_core.metrics import EvaluateConfig
 from agd_core.sampling import SampleConfig
@@ -62,8 +62,8 @@ def section_of(config: type[BaseModel]) -> type[StageSection]:
     return create_model(f"{config.__name__}Fields", __base__=StageSection, **fields)
 
 
-class BaseModelSection(section_of(FamilyConfig)):  # type: ignore[misc]
-    """Another model of the preset's family. Blank: as in the preset."""
+class BaseModelSection(section_of(BaseModelConfig)):  # type: ignore[misc]
+    """Another model. Blank: as in the preset."""
 
     model_config = ConfigDict(title="Base model")
 

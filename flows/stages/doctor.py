@@ -10,9 +10,8 @@ import torch
 
 from agd_core.adapters import Adapter, AdapterConfig
 from agd_core.backbones import Backbone, backbone_of
-from agd_core.base_models import BaseModelConfig, DiTConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.base_models.sources import resolve_source
-from agd_core.base_models.text_to_image import TextToImageConfig
 from agd_core.config import BUILTIN
 from agd_core.errors import InputError
 from agd_core.full_size import FullSizeModel, full_size_model, full_size_names, known_as
@@ -92,7 +91,7 @@ def examine(config: PipelineConfig, memory_gib: float, announce: Announce = lamb
         announce: told in one line what is being estimated.
 
     Raises:
-        InputError: the source's sizes are not known without a download, or it is of another family.
+        InputError: the source's sizes are not known without a download.
     """
     return _Examination(config, memory_gib, announce).result()
 
@@ -110,7 +109,7 @@ def sizes_of(base_model: BaseModelConfig) -> FullSizeModel:
     """The sizes of a configured base model, read from local files; nothing is downloaded.
 
     Raises:
-        InputError: they are not known here, or the model is of another family.
+        InputError: they are not known here, or the model is of an unknown class.
     """
     source = base_model.source
     if source.startswith(BUILTIN) or expand(source).is_dir():
@@ -123,12 +122,6 @@ def sizes_of(base_model: BaseModelConfig) -> FullSizeModel:
         raise InputError(
             f"base_model.source {source}: doctor downloads nothing and knows the sizes of local folders, built-in "
             f"models and {', '.join(hub_ids)}; give a folder, or one of these of the same architecture"
-        )
-    if model.pipeline not in base_model.pipelines:
-        family = base_model.kind
-        raise InputError(
-            f"base model {source} is a {model.pipeline}, not a {', '.join(base_model.pipelines)}: not of family "
-            f"{family!r}"
         )
     return model
 
@@ -235,10 +228,10 @@ class _Examination:
     def _sized(self, settings: Settings) -> Sized:
         base_model, network = self.config.base_model, self.model.network_config
         side = int(network["sample_size"])
-        if isinstance(base_model, TextToImageConfig) and base_model.resolution:
+        if base_model.resolution:
             side = base_model.resolution // self.model.latent_factor
-        keeps = isinstance(base_model, DiTConfig) and base_model.learned_variance == "keep"
-        return Sized(self.model, side, getattr(torch, settings.dtype), 2 if keeps else 1)
+        slots = 2 if base_model.learned_variance == "keep" else 1
+        return Sized(self.model, side, getattr(torch, settings.dtype), slots)
 
     def _encode(self, settings: Settings, batch: int) -> MemoryEstimate:
         return encoding_memory(self._sized(settings))
@@ -263,7 +256,7 @@ class _Examination:
         """How many distinct conditions are collected."""
         collect = self.config.collect
         if not self.model.prompt_tokens:
-            return int(self.model.network_config["num_embeds_ada_norm"])
+            return self.backbone.classes
         if collect.prompts is None:
             raise InputError("collect.prompts: this model takes prompts; give a file of them or builtin:everyday-500")
         return len(load_prompts(collect.prompts, collect.prompt_count, "collect.prompts"))

@@ -1,4 +1,4 @@
-"""The four families against the stock pipelines, on random-weight miniatures of the real classes."""
+"""Every class of models against the stock pipelines, on random-weight miniatures of the real classes."""
 
 import json
 import shutil
@@ -7,20 +7,18 @@ from dataclasses import replace
 import diffusers
 import pytest
 import torch
-from pydantic import TypeAdapter
 
 from agd_core.base_models import BaseModelConfig
 from agd_core.denoising import denoise
 from agd_core.errors import InputError
 from agd_core.guidance import GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
-from agd_core.miniatures import miniature_folder
+from agd_core.miniatures import MINIATURES, miniature_folder
 from agd_core.schedulers import build_scheduler
 from agd_core.seeding import generator, stacked_noise
 from agd_core.subjects import Subjects
 
 CPU = torch.device("cpu")
-KINDS = {"tiny-dit": "dit", "tiny-sd": "sd", "tiny-sd-v": "sd", "tiny-sdxl": "sdxl", "tiny-sd3": "sd3"}
 PROMPTS = ("a red bus on a wet street", "two dogs asleep", "a bowl of soup", "an old harbour at night")
 SEEDS, STEPS = (3, 4), 5
 SAMPLERS = {
@@ -33,13 +31,12 @@ SAMPLERS = {
 
 
 def build(name, **settings):
-    config = {"kind": KINDS[name], "source": f"builtin:{name}", **settings}
-    return TypeAdapter(BaseModelConfig).validate_python(config).build(CPU)
+    return BaseModelConfig(**{"source": f"builtin:{name}", **settings}).build(CPU)
 
 
 @pytest.fixture(scope="module")
 def models():
-    return {name: build(name) for name in KINDS}
+    return {name: build(name) for name in MINIATURES}
 
 
 def ask(model, scale=1.0, rows=2):
@@ -84,7 +81,7 @@ def test_the_teachers_loop_is_the_stock_dit_pipelines(models, sampler):
     assert (torch.as_tensor(stock) - mine).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", MINIATURES)
 def test_a_batch_of_four_is_four_batches_of_one(models, name):
     model = models[name]
     teacher = GuidedDenoiser(model, ClassifierFreeGuidance())
@@ -107,7 +104,7 @@ def test_every_attention_that_the_paper_means_is_a_site(models, name, sites):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", MINIATURES)
 def test_half_precision_runs_and_stays_near(models, name, dtype):
     half, whole = build(name, dtype=dtype), models[name]
     noise = stacked_noise([generator(seed, "noise") for seed in SEEDS], whole.latent_shape)
@@ -172,9 +169,30 @@ def test_a_folder_of_half_precision_files_is_read(tmp_path, models):
     assert model.decode(torch.zeros(1, *model.latent_shape)).isfinite().all()
 
 
-def test_another_family_is_one_line():
-    with pytest.raises(InputError, match="is a StableDiffusion3Pipeline, not a StableDiffusionXLPipeline"):
-        build("tiny-sdxl", source="builtin:tiny-sd3")
+def test_an_unknown_class_of_models_is_one_line(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(
+        InputError, match="is a FluxPipeline; known are DiTPipeline, StableDiffusionPipeline, "
+    ) as caught:
+        build("tiny-sd", source=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_an_earlier_diffusers_has_another_name_for_its_network(tmp_path, models):
+    folder = tmp_path / "model"
+    shutil.copytree(miniature_folder("tiny-dit"), folder)
+    for name, key in (("model_index.json", "transformer"), ("transformer/config.json", "_class_name")):
+        content = json.loads((folder / name).read_text())
+        legacy = ["diffusers", "Transformer2DModel"] if key == "transformer" else "Transformer2DModel"
+        (folder / name).write_text(json.dumps(content | {key: legacy}))
+    assert build("tiny-dit", source=str(folder)).pipeline_digest() == models["tiny-dit"].pipeline_digest()
+
+
+def test_a_setting_that_does_not_fit_the_model_is_one_line():
+    with pytest.raises(InputError, match=r"base_model\.resolution: a DiTTransformer2DModel has one size, 64; drop it"):
+        build("tiny-dit", resolution=128)
+    with pytest.raises(InputError, match="learned_variance=keep: builtin:tiny-sd predicts 4 channels"):
+        build("tiny-sd", learned_variance="keep")
 
 
 def test_an_inpainting_network_is_refused_with_a_way_out(tmp_path):

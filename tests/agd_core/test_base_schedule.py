@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 
-from agd_core.base_models import SDConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.base_schedule import KNOWN, check_schedule
 from agd_core.errors import InputError
 from agd_core.miniatures import miniature_folder
@@ -127,7 +127,7 @@ def changed(path: Path, **more):
 
 
 def opening(folder):
-    return SDConfig(source=str(folder)).build(torch.device("cpu"))
+    return BaseModelConfig(source=str(folder)).build(torch.device("cpu"))
 
 
 def test_a_base_is_refused_before_its_weights_are_read(folder):

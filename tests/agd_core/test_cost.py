@@ -25,7 +25,6 @@ class Timed(BaseModel):
     """One linear layer; a call takes a second plus `second_per_row` of every row, up to `rows` rows of memory."""
 
     def __init__(self, second_per_row=0.0, rows=10**6):
-        super().__init__()
         self.layer = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
         self.prediction_channels = 3
         self.latent_shape, self.class_names, self.scheduler_config = (3, 2, 2), ("a", "b"), {}

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
 from agd_core.base_models import BaseModelConfig
@@ -30,7 +29,7 @@ def folder(tmp_path):
 
 
 def build(folder):
-    return TypeAdapter(BaseModelConfig).validate_python({"kind": "sd", "source": str(folder)}).build(CPU)
+    return BaseModelConfig(source=str(folder)).build(CPU)
 
 
 def changed(file, **settings):

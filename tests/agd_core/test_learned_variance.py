@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DiTPipeline, 
 
 from agd_core.adapters import Adapter, OffsetConfig
 from agd_core.ask import Ask
-from agd_core.base_models import BaseModel, DiTConfig
+from agd_core.base_models import BaseModel, BaseModelConfig
 from agd_core.checkpoint import Checkpoint
 from agd_core.condition import Condition
 from agd_core.dataset import TrainingBatches
@@ -50,7 +50,6 @@ class Model(BaseModel):
     """A base model of that function; class 9 is the null class."""
 
     def __init__(self, channels=8, scheduler_config=LEARNED):
-        super().__init__()
         self.latent_shape, self.prediction_channels = SHAPE, channels
         self.scheduler_config, self.class_names = scheduler_config, ("a", "b", "c")
         self.device, self.dtype = torch.device("cpu"), torch.float32
@@ -259,7 +258,7 @@ def small_dit(tmp_path_factory):
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, sample_size=16, latent_channels=4)
     folder = tmp_path_factory.mktemp("dit")
     DiTPipeline(transformer, vae, DDIMScheduler(clip_sample=False)).save_pretrained(folder)
-    return DiTConfig(source=str(folder), learned_variance="keep").build(torch.device("cpu"))
+    return BaseModelConfig(source=str(folder), learned_variance="keep").build(torch.device("cpu"))
 
 
 def test_our_loop_equals_that_of_the_original_dit(small_dit):

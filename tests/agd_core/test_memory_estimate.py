@@ -4,7 +4,6 @@ from torch import nn
 
 from agd_core.adapters import Adapter, AdapterInputs, AttachedAdapter, CrossAttentionConfig, OffsetConfig
 from agd_core.backbones import backbone_of
-from agd_core.base_models import decoder
 from agd_core.base_models.sources import resolve_source
 from agd_core.condition import Condition
 from agd_core.full_size import FullSizeModel, full_size_model
@@ -13,7 +12,6 @@ from agd_core.memory import (
     Sized,
     decoding_memory,
     encoding_memory,
-    estimates,
     largest_batch,
     sampling_memory,
     training_memory,
@@ -136,7 +134,6 @@ def test_decoding_is_bounded_and_in_float32():
     one, many = decoding_memory(sized, 1), decoding_memory(sized, 64)
     assert one == many
     assert one.parts["VAE weights"] >= 4 * 83_653_863
-    assert estimates._PIXELS_TOGETHER == decoder._PIXELS_TOGETHER
 
 
 def test_text_encoders_lie_beside_the_network():

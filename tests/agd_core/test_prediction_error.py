@@ -26,7 +26,6 @@ class Constant(BaseModel):
     """Predicts its class's constant everywhere, and keeps what it was asked."""
 
     def __init__(self):
-        super().__init__()
         self.prediction_channels = 2
         self.latent_shape, self.class_names, self.scheduler_config = (2, 3, 3), ("a", "b"), {}
         self.device, self.dtype = CPU, torch.float32

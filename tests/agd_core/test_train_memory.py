@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from agd_core.adapters import Adapter, CrossAttentionConfig
-from agd_core.base_models import DiTConfig, SDXLConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.checkpoint import Checkpoint
 from agd_core.guidance import GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
@@ -17,8 +17,8 @@ from storage.memory_store import MemoryTrajectoryStore
 CPU = torch.device("cpu")
 PROMPTS = ("a red bus on a wet street", "two dogs asleep")
 MODELS = {
-    "sdxl": lambda dtype: SDXLConfig(source="builtin:tiny-sdxl", dtype=dtype).build(CPU),
-    "dit": lambda dtype: DiTConfig(source="builtin:tiny-dit", dtype=dtype).build(CPU),
+    "sdxl": lambda dtype: BaseModelConfig(source="builtin:tiny-sdxl", dtype=dtype).build(CPU),
+    "dit": lambda dtype: BaseModelConfig(source="builtin:tiny-dit", dtype=dtype).build(CPU),
 }
 
 

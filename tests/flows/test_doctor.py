@@ -147,7 +147,7 @@ def test_where_nothing_fits_the_exit_code_is_one(doctor):
     ("arguments", "message"),
     [
         (("sd21", "--set", "base_model.source=somebody/tuned"), "doctor downloads nothing and knows the sizes of"),
-        (("sd21", "--set", "base_model.kind=sdxl"), "is a StableDiffusionPipeline, not a StableDiffusionXLPipeline"),
+        (("sd21", "--set", "base_model.kind=sdxl"), "base_model: kind is no setting any more"),
         (("sd21", "--set", "collect.prompts=null", *TINY), "collect.prompts"),
         (("sd21", "--device-memory-gib", "0.5"), "--device-memory-gib 0.5: allowed are numbers above 1"),
         (("sd9",), "unknown preset 'sd9'"),

@@ -170,7 +170,8 @@ CALLS = {"tiny-dit": call_with_classes}
         ("tiny-dit", "sample.prompts=builtin:everyday-500", "sample.prompts: this base model takes classes"),
         ("tiny-sd3", "collect.scheduler=ddim", "flow-euler"),
         ("tiny-sd", "sample.scheduler=flow-euler", "flow-euler"),
-        ("tiny-sd", "base_model.source=builtin:tiny-sdxl", "not a StableDiffusionPipeline"),
+        ("tiny-dit", "base_model.resolution=128", "base_model.resolution"),
+        ("tiny-sd", "base_model.learned_variance=keep", "base_model.learned_variance=keep"),
         ("tiny-dit", "guidance.guided_channels=9", "guidance.guided_channels 9 exceeds"),
         ("tiny-sd", "base_model.resolution=100", "base_model.resolution 100"),
     ],
@@ -206,7 +207,10 @@ def test_a_collection_keeps_the_prompts_that_it_began_with(tmp_path, monkeypatch
     begun = open_trajectories_of(tmp_path).plan.conditions["encoder_hidden_states"]
 
     encode = type(base_model.encoder).encode
-    elsewhere = lambda self, prompts: [tensor + 1e-4 for tensor in encode(self, prompts)]  # noqa: E731
+
+    def elsewhere(self, prompts):
+        return [{name: tensor + 1e-4 for name, tensor in part.items()} for part in encode(self, prompts)]
+
     monkeypatch.setattr(type(base_model.encoder), "encode", elsewhere)
     finished = open_trajectories(collect(Run(config, Workplace(tmp_path), base_model)))
     assert (finished.plan.conditions["encoder_hidden_states"] == begun).all()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DiTPipeline
 
-from agd_core.base_models import DiTConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.extractors import FashionFeatures
 from agd_core.fashion_mnist import load_fashion_mnist
 from agd_core.pretraining.autoencoder import AutoencoderRecipe
@@ -61,7 +61,7 @@ def test_it_leaves_a_stock_pipeline_and_an_extractor(straight):
     pipeline = DiTPipeline.from_pretrained(output / "fashion-dit")
     assert pipeline.get_label_ids(["Bag"]) == [8]
     assert pipeline.transformer.dtype == torch.float32
-    model = DiTConfig(source=str(output / "fashion-dit")).build(torch.device("cpu"))
+    model = BaseModelConfig(source=str(output / "fashion-dit")).build(torch.device("cpu"))
     assert len(model.class_names) == 10
     assert (output / "losses.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((output / "pretrain.json").read_text()) == result["measured"]

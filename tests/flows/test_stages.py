@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agd_core.adapters import CrossAttentionConfig, OffsetConfig
-from agd_core.base_models import DiTConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.errors import InputError
 from agd_core.progress import Stopped
 from flows.instruments import check_evaluation
@@ -136,7 +136,7 @@ def test_an_unreadable_manifest_means_not_finished(teacher, small_config, tmp_pa
 
 
 def test_the_precision_of_the_base_is_part_of_every_key_but_not_of_its_fingerprint(teacher, small_config, tmp_path):
-    halved = DiTConfig(dtype="bfloat16").build(torch.device("cpu"))
+    halved = BaseModelConfig(dtype="bfloat16").build(torch.device("cpu"))
     assert halved.fingerprint == teacher.fingerprint
     place = Workplace(tmp_path)
     assert collect(Run(small_config, place, halved)).key != collect(Run(small_config, place, teacher)).key
@@ -157,7 +157,7 @@ def test_a_second_run_waits_for_the_first_and_can_be_stopped(teacher, small_conf
 
 
 def test_training_leaves_the_base_weights_alone(small_config, tmp_path):
-    base_model = DiTConfig().build(torch.device("cpu"))
+    base_model = BaseModelConfig().build(torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in base_model.network.state_dict().items()}
     place = Workplace(tmp_path)
     train_all(Run(small_config, place, base_model), collect(Run(small_config, place, base_model)))

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from agd_core.adapter_files import AdapterCard, read_card, save_adapter
 from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
-from agd_core.base_models import DiTConfig, SDConfig
+from agd_core.base_models import BaseModelConfig
 from agd_core.guidance import ClassifierFreeGuidanceConfig
 from agd_core.report.model_card import FILE, ModelCard, render_card
 from agd_core.safe_files import printable
@@ -34,7 +34,7 @@ exec(compile(sys.stdin.read(), "README.md", "exec"))
 def card(**changes):
     values = {
         "name": "agd-modulated-mlp",
-        "base_model": DiTConfig(),
+        "base_model": BaseModelConfig(),
         "adapter": ModulatedMlpConfig(),
         "files": AdapterCard(
             "builtin:fashion-dit", "ab" * 32, RULE, (1.0, 5.0), "cd" * 32, 100_152, "epsilon", "DiTTransformer2DModel"
@@ -101,14 +101,13 @@ def test_the_usage_lines_run_in_the_adapters_folder_without_network(saved):
 
 
 def test_the_usage_lines_of_a_model_with_prompts_are_the_stock_pipelines(tmp_path):
-    base_model = SDConfig(source="builtin:tiny-sd").build(torch.device("cpu"))
+    source = BaseModelConfig(source="builtin:tiny-sd")
+    base_model = source.build(torch.device("cpu"))
     config = OffsetConfig(hidden_width=8)
     adapter = Adapter(config, base_model.backbone.sites, base_model.backbone.embedding_widths)
     files = AdapterCard.of(base_model, adapter, "builtin:tiny-sd", RULE, (1.0, 5.0), "d" * 64)
     save_adapter(adapter, files, base_model.network, tmp_path)
-    text = render_card(
-        card(base_model=SDConfig(source="builtin:tiny-sd"), adapter=config, files=files, scheduler="ddim", steps=2)
-    )
+    text = render_card(card(base_model=source, adapter=config, files=files, scheduler="ddim", steps=2))
     (code,) = blocks(text, "python")
     assert "agd_core.load_adapter(pipe" in code
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -120,9 +119,9 @@ def test_the_usage_lines_of_a_model_with_prompts_are_the_stock_pipelines(tmp_pat
 
 def test_the_usage_lines_name_what_differs_from_the_defaults():
     files = replace(card().files, base_source="some/model")
-    base = DiTConfig(source="some/model", revision="v1", dtype="bfloat16")
+    base = BaseModelConfig(source="some/model", revision="v1", dtype="bfloat16")
     (code,) = blocks(render_card(card(base_model=base, files=files, scheduler="euler", guidance_scale=1.5)), "python")
-    assert "DiTConfig(source='some/model', revision='v1', dtype='bfloat16')" in code
+    assert "BaseModelConfig(source='some/model', revision='v1', dtype='bfloat16')" in code
     assert "scheduler='euler'" in code
     assert "guidance_scale=1.5, steps=20" in code
     compile(code, "README.md", "exec")
