@@ -1,7 +1,7 @@
 """Presets as they are written down: their names, and the plain data that a file with `key=value` overrides holds."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ def preset_names() -> list[str]:
     return sorted(path.stem for folder in _FOLDERS for path in folder.glob("*.yaml"))
 
 
-def read_preset(preset: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A preset or a file, with overrides such as `train.steps=500` or `adapters.0.hidden_width=32` applied.
+def read_preset(preset: str, overrides: Sequence[str], sections: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset or a file as plain data with changes, see `flows.presets.load_config`.
 
     Raises:
         InputError: unknown preset, unreadable file, or an override that names no place in it; the message names it.
@@ -27,6 +27,8 @@ def read_preset(preset: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise InputError(f"configuration file {path} must hold sections such as collect: and train:")
+    for name, section in sections.items():
+        raw[name] = {**(raw.get(name) or {}), **section} if isinstance(section, Mapping) else section
     for override in overrides:
         _apply(raw, override)
     return raw

@@ -55,6 +55,11 @@ def _cell(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+def number(value: float | None) -> str:
+    """A measured number; None where there is none."""
+    return "no number" if value is None else f"{value:.4g}"
+
+
 @contextmanager
 def standard_streams() -> Iterator[None]:
     """Run a command; a standard output that is closed, full or no longer read ends it as it ends other tools.

@@ -96,6 +96,12 @@ class Workplace:
             run(unit)
             yield unit
 
+    def sample_ahead(self, adapters: Sequence[Any], points: Sequence[Any]) -> None:
+        """Called with the adapters and points of `flows.stages.comparison` before their sample sets are asked for.
+
+        Here nothing is done: they are sampled when they are asked for.
+        """
+
     def require_space(self, needed_bytes: int, what: str, folder: Path | None = None) -> None:
         """Refuse work that the disk cannot hold: the one of this folder, or of the output.
 

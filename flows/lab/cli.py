@@ -15,11 +15,6 @@ _PORT = 4200
 _NOTIFY_URL = "AGD_NOTIFY_URL"
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the lab's commands to the command line."""
-    app.command()(up)
-
-
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where the UI and the API answer.")] = _PORT,
     host: Annotated[

@@ -28,8 +28,7 @@ from agd_core.trajectory import collect_unit
 from flows.config import PipelineConfig
 from flows.lab.parameters import FanOut
 from flows.run import Run
-from flows.stages.comparison import Point, every_cell
-from flows.stages.distill import Trained
+from flows.stages.comparison import Point, Trained, every_cell
 from flows.stages.sample import sample
 from flows.workplace import Workplace, pick_device
 from storage.artefacts import Artefact
@@ -57,40 +56,6 @@ class Elsewhere:
         return _run(self)
 
 
-def each_unit(
-    fan_out: FanOut,
-    units: Sequence[int],
-    run: Callable[[int], None],
-    store_url: str,
-    elsewhere: Elsewhere,
-    should_stop: ShouldStop,
-) -> Iterator[int]:
-    """Map a task over units of work and yield the number of each that is done.
-
-    Args:
-        fan_out: task runner and number of workers.
-        units: the numbers of the units to do.
-        run: does a unit in this process, and polls `should_stop` itself.
-        store_url: where other processes find the store.
-        elsewhere: what other processes need beside it.
-        should_stop: asked while waiting.
-
-    Raises:
-        Stopped: when asked to.
-        Exception: what a unit failed with, after its retries.
-    """
-
-    def here(unit: int) -> None:
-        if should_stop():
-            raise Stopped("stopped before a unit of work")
-        run(unit)
-
-    def there(unit: int) -> None:
-        _collect_unit(unit, store_url, elsewhere)
-
-    yield from _each(fan_out, "unit", there if fan_out.elsewhere else here, units, should_stop)
-
-
 def sample_elsewhere(
     fan_out: FanOut, trained: Trained, points: Sequence[Point], elsewhere: Elsewhere, should_stop: ShouldStop
 ) -> None:
@@ -105,14 +70,26 @@ def sample_elsewhere(
         _sample_cell(cell, folders, points, elsewhere)
 
     cells = range(len(list(every_cell(elsewhere.config, trained, points))))
-    for _ in _each(fan_out, "cell", there, cells, should_stop):
+    for _ in each(fan_out, "cell", there, cells, should_stop):
         pass
 
 
-def _each(
+def each(
     fan_out: FanOut, name: str, work: Callable[[int], None], numbers: Sequence[int], should_stop: ShouldStop
 ) -> Iterator[int]:
-    """Submit a task per number; yields numbers as they end, and naps in between to see a stop in the main thread."""
+    """Map a task over numbers and yield each that is done; naps in between to see a stop in the main thread.
+
+    Args:
+        fan_out: task runner and number of workers.
+        name: of a task.
+        work: does one number; in this process it polls `should_stop` itself.
+        numbers: what to do.
+        should_stop: asked while waiting.
+
+    Raises:
+        Stopped: when asked to.
+        Exception: what a task failed with, after its retries.
+    """
 
     @task(
         name=name,
@@ -167,7 +144,7 @@ def _worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State) -> bo
     return False
 
 
-def _collect_unit(unit: int, store_url: str, elsewhere: Elsewhere) -> None:
+def collect_there(unit: int, store_url: str, elsewhere: Elsewhere) -> None:
     """One unit, unless somebody has committed it already."""
     store = ZarrTrajectoryStore.open(open_objects(store_url))
     if store.misses(unit):

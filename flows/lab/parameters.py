@@ -12,13 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from agd_core.adapters import AnyAdapterConfig
-from agd_core.base_models import BaseModelConfig
 from agd_core.config import Strict
-from agd_core.metrics import EvaluateConfig
-from agd_core.sampling import SampleConfig
-from agd_core.trainer import TrainConfig
-from agd_core.trajectory import CollectConfig
-from flows.config import PipelineConfig, StoreConfig
+from flows.config import PipelineConfig
+from flows.jobs import Job
 from flows.lab.confines import own_folder
 from flows.preset_files import preset_names
 from flows.presets import load_config
@@ -28,6 +24,7 @@ AdapterKind = StrEnum(  # type: ignore[misc]
     "AdapterKind",
     {kind: kind for kind in (model.model_fields["kind"].default for model in get_args(get_args(AnyAdapterConfig)[0]))},
 )
+_BLANK = "Blank: as in the preset."
 
 
 def _blank(field: FieldInfo) -> FieldInfo:
@@ -56,48 +53,6 @@ class StageSection(Section, Strict):
     """A box with settings of a stage, as strict about types as they are."""
 
 
-def section_of(config: type[BaseModel]) -> type[StageSection]:
-    """A section with the fields of a stage's configuration, every one of which may stay blank."""
-    fields: Any = {name: (field.annotation | None, _blank(field)) for name, field in config.model_fields.items()}  # type: ignore[operator]
-    return create_model(f"{config.__name__}Fields", __base__=StageSection, **fields)
-
-
-class BaseModelSection(section_of(BaseModelConfig)):  # type: ignore[misc]
-    """Another model. Blank: as in the preset."""
-
-    model_config = ConfigDict(title="Base model")
-
-
-class CollectSection(section_of(CollectConfig)):  # type: ignore[misc]
-    """Stage 1, guided trajectories. Blank: as in the preset."""
-
-    model_config = ConfigDict(title="Collect")
-
-
-class StoreSection(section_of(StoreConfig)):  # type: ignore[misc]
-    """Where trajectories are kept. Blank: as in the preset."""
-
-    model_config = ConfigDict(title="Store")
-
-
-class TrainSection(section_of(TrainConfig)):  # type: ignore[misc]
-    """Stage 2, the same for every adapter. Blank: as in the preset."""
-
-    model_config = ConfigDict(title="Train")
-
-
-class SampleSection(section_of(SampleConfig)):  # type: ignore[misc]
-    """Stage 3, the images. Blank: as in the preset."""
-
-    model_config = ConfigDict(title="Sample")
-
-
-class EvaluateSection(section_of(EvaluateConfig)):  # type: ignore[misc]
-    """Stage 4, what is measured on them. Blank: as in the preset."""
-
-    model_config = ConfigDict(title="Evaluate")
-
-
 class FanOut(Section):
     """Who does units of collection and cells of sampling. Results do not depend on it."""
 
@@ -116,8 +71,8 @@ class FanOut(Section):
         return self.runner != "threads"
 
 
-class CollectSettings(Section):
-    """What to collect."""
+class Settings(Section):
+    """What every form has; a job's sections follow."""
 
     preset: Preset = Preset("fashion-dit")
     """Where every setting starts from."""
@@ -127,9 +82,6 @@ class CollectSettings(Section):
     """Folder for artefacts and report, below the one where `agd up` was started or one that `--folder` named."""
     overrides: list[str] = []
     """Further changes such as guidance.guided_channels=3 or adapters.0.hidden_width=32."""
-    base_model: BaseModelSection = BaseModelSection()
-    collect: CollectSection = CollectSection()
-    store: StoreSection = StoreSection()
     fan_out: FanOut = FanOut()
 
     @field_validator("output")
@@ -148,11 +100,11 @@ class CollectSettings(Section):
         """
         return str(own_folder(self.config_file, "config_file")) if self.config_file else self.preset.value
 
-    def changes(self) -> list[str]:
-        """Everything filled in as `section.setting=value`, in the words of `agd --set`."""
-        filled = self.model_dump(mode="json", include=set(PipelineConfig.model_fields) - {"adapters"})
-        sections = [f"{name}.{key}={json.dumps(value)}" for name, box in filled.items() for key, value in box.items()]
-        return [*sections, *self.overrides]
+    def filled(self) -> dict[str, Any]:
+        """What is filled in, by section, as a preset holds it."""
+        boxes = self.model_dump(include=set(PipelineConfig.model_fields) - {"adapters"})
+        kinds = [{"kind": kind.value} for kind in getattr(self, "adapters", ())]
+        return ({"adapters": kinds} if kinds else {}) | {name: box for name, box in boxes.items() if box}
 
     def config(self) -> PipelineConfig:
         """The checked configuration.
@@ -160,29 +112,36 @@ class CollectSettings(Section):
         Raises:
             InputError: the first problem, with the dotted name of the setting.
         """
-        return load_config(self.source, self.changes())
-
-
-class TrainSettings(CollectSettings):
-    """What to collect and train."""
-
-    adapters: list[AdapterKind] = []
-    """Adapters to train, of these kinds with their default widths; none: the preset's."""
-    train: TrainSection = TrainSection()
+        return load_config(self.source, self.overrides, self.filled())
 
     def changes(self) -> list[str]:
-        """Kinds of adapters as one more change."""
-        kinds = [f"{{kind: {kind.value}}}" for kind in self.adapters]
-        return [*([f"adapters=[{', '.join(kinds)}]"] if kinds else []), *super().changes()]
+        """Everything filled in, in the words of `agd --set`, for the command that repeats a run."""
+        filled = self.filled()
+        kinds = [f"{{kind: {adapter['kind']}}}" for adapter in filled.pop("adapters", ())]
+        sections = [f"{name}.{key}={json.dumps(value)}" for name, box in filled.items() for key, value in box.items()]
+        return [*([f"adapters=[{', '.join(kinds)}]"] if kinds else []), *sections, *self.overrides]
 
 
-class SampleSettings(TrainSettings):
-    """What to collect, train and sample."""
+def form_of(job: Job) -> type[Settings]:
+    """The form of a job: what every form has, and the job's sections."""
+    fields: Any = {name: _section(name) for name in job.sections}
+    return create_model(f"{job.name.title()}Settings", __base__=Settings, __doc__=job.help, **fields)
 
-    sample: SampleSection = SampleSection()
 
-
-class DistillSettings(SampleSettings):
-    """The whole pipeline."""
-
-    evaluate: EvaluateSection = EvaluateSection()
+def _section(name: str) -> tuple[Any, Any]:
+    """Type and default of a section: every setting that the configuration has there, each of which may stay blank."""
+    said = PipelineConfig.model_fields[name].description
+    if name == "adapters":
+        text = "Adapters to train, of these kinds with their default widths; none: the preset's."
+        return list[AdapterKind], Field([], description=text)
+    config: Any = PipelineConfig.model_fields[name].annotation
+    fields: Any = {key: (field.annotation | None, _blank(field)) for key, field in config.model_fields.items()}
+    title = name.replace("_", " ").capitalize()
+    box = create_model(
+        f"{name.title().replace('_', '')}Section",
+        __base__=StageSection,
+        __doc__=f"{said} {_BLANK}",
+        __cls_kwargs__={"title": title},
+        **fields,
+    )
+    return box, box()

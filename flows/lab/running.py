@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 
@@ -20,11 +21,10 @@ from flows.config import PipelineConfig
 from flows.lab.artifacts import show_artefact
 from flows.lab.confines import check_cluster, check_places, own_folder
 from flows.lab.gpu_slot import GpuSlot
-from flows.lab.parameters import CollectSettings, FanOut
+from flows.lab.parameters import FanOut, Settings
 from flows.lab.progress import ArtifactProgress
 from flows.lab.workplace import LabWorkplace
 from flows.out_of_memory import memory_line
-from flows.run import Run
 from flows.workplace import output_folder, pick_device
 
 _NAME_LENGTH = 120
@@ -33,12 +33,7 @@ _POLL_SECONDS = 0.5
 R = TypeVar("R")
 
 
-def run_stages(settings: CollectSettings, work: Callable[[Run, LabWorkplace], R]) -> R | State:
-    """Do a flow's work with its settings, in a workplace of the lab. See `run_in_lab`."""
-    return run_in_lab(settings.output, lambda place: work(Run(place.config, place), place), settings)
-
-
-def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: CollectSettings | None = None) -> R | State:
+def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: Settings | None = None) -> R | State:
     """Do a flow's work in a workplace of the lab; bad input ends the run as Failed, with one line.
 
     Memory that ran out, or a killed reader of batches, ends it as Crashed, with one line: the next try may fare better.
@@ -50,7 +45,7 @@ def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: Collect
     with GpuSlot() as slot:
         try:
             place = _workplace(output, stop, slot, settings)
-            return _beside_signals(lambda: work(place), stop)
+            return _beside_signals(partial(work, place), stop)
         except InputError as error:
             return Failed(message=str(error))
         except Exception as error:
@@ -93,15 +88,15 @@ def _wait_out(working: Future[Any]) -> None:
 def run_name() -> str:
     """What a run does, for its name: the flow, the preset and what was changed."""
     given = flow_run.parameters.get("settings") or {}
-    filled: dict[str, Any] = given.model_dump(mode="json") if isinstance(given, CollectSettings) else given
-    source = filled.get("config_file") or filled.get("preset") or CollectSettings().source
+    filled: dict[str, Any] = given.model_dump(mode="json") if isinstance(given, Settings) else given
+    source = filled.get("config_file") or filled.get("preset") or Settings().source
     boxes = {name: filled.get(name) or {} for name in PipelineConfig.model_fields if name != "adapters"}
     changes = [f"{name}.{key}={value}" for name, box in boxes.items() for key, value in box.items()]
     words = [str(flow_run.flow_name), str(source), *changes, *filled.get("overrides", [])]
     return " ".join(words)[:_NAME_LENGTH]
 
 
-def _workplace(output: str, stop: Event, slot: GpuSlot, settings: CollectSettings | None) -> LabWorkplace:
+def _workplace(output: str, stop: Event, slot: GpuSlot, settings: Settings | None) -> LabWorkplace:
     folder, config = own_folder(output, "output"), settings.config() if settings else PipelineConfig()
     check_places(config)
     check_cluster(settings.fan_out.address if settings else "")

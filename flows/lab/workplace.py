@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prefect import task
@@ -12,12 +13,10 @@ from prefect.states import Cancelled, Failed
 from agd_core.errors import InputError
 from agd_core.progress import Stopped
 from flows.config import PipelineConfig
-from flows.lab.fan_out import Elsewhere, each_unit, sample_elsewhere
+from flows.lab.fan_out import Elsewhere, collect_there, each, sample_elsewhere
 from flows.lab.gpu_slot import GpuSlot
 from flows.lab.parameters import FanOut
 from flows.lab.stage_key import StageKey
-from flows.stages.comparison import Point
-from flows.stages.distill import Trained
 from flows.workplace import Workplace
 from storage.artefacts import FOLDER, Artefact, ArtefactStore
 
@@ -81,12 +80,13 @@ class LabWorkplace(Workplace):
 
     def each_unit(self, units: Sequence[int], run: Callable[[int], None], store_url: str) -> Iterator[int]:
         """Units as mapped tasks, on the task runner of the run's settings."""
-        return each_unit(self.fan_out, units, run, store_url, self.elsewhere(), self.should_stop)
+        there = partial(collect_there, store_url=store_url, elsewhere=self.elsewhere())
+        return each(self.fan_out, "unit", there if self.fan_out.elsewhere else run, units, self.should_stop)
 
-    def sample_ahead(self, trained: Trained, points: Sequence[Point]) -> None:
+    def sample_ahead(self, adapters: Sequence[Any], points: Sequence[Any]) -> None:
         """Where other processes do the sampling, let them make every sample set before the stages ask for it."""
         if self.fan_out.elsewhere:
-            sample_elsewhere(self.fan_out, trained, points, self.elsewhere(), self.should_stop)
+            sample_elsewhere(self.fan_out, adapters, points, self.elsewhere(), self.should_stop)
 
     def elsewhere(self) -> Elsewhere:
         """This workplace for other processes."""

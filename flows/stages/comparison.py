@@ -77,6 +77,7 @@ def sweep_points(config: PipelineConfig) -> list[Point]:
 
 def compare(run: Run, adapters: Trained, points: Sequence[Point]) -> list[Compared]:
     """Sample and evaluate every method at every point; cells that are there already are reused."""
+    run.place.sample_ahead(adapters, points)
     compared = []
     for point in points:
         guided = _look(run, CFG, point)
@@ -144,7 +145,8 @@ def every_cell(config: PipelineConfig, adapters: Trained, points: Sequence[Point
 
 def sample_all(run: Run, adapters: Trained) -> dict[str, str]:
     """Sample every cell without evaluating; folders by method and point."""
+    run.place.sample_ahead(adapters, points := headline_points(run.config))
     return {
         f"{method.name}, {cell.point}": str(sample(run, cell, method.name).path)
-        for method, cell in every_cell(run.config, adapters, headline_points(run.config))
+        for method, cell in every_cell(run.config, adapters, points)
     }

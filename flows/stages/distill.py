@@ -4,18 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agd_core.adapters import AdapterConfig
 from flows.published import refuse_foreign_files
 from flows.run import Run
 from flows.stages.collect import collect
-from flows.stages.comparison import Point, compare, headline_points, sweep_points
+from flows.stages.comparison import Point, Trained, compare, headline_points, sweep_points
 from flows.stages.extras import measure_extras
 from flows.stages.publish import publish_evaluated
 from flows.stages.report import REPORT, SWEEP, Made, ReportFiles, read_metrics, report
 from flows.stages.train import train
 from storage.artefacts import Artefact
-
-Trained = list[tuple[AdapterConfig, Artefact]]
 
 
 @dataclass(frozen=True)

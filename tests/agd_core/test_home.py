@@ -4,7 +4,7 @@ from typer.testing import CliRunner
 from agd_core.errors import InputError
 from agd_core.home import cache_folder, expand
 from agd_core.miniatures import miniature_folder
-from flows.cli import app
+from flows.cli.app import app
 from flows.presets import load_config
 from flows.workplace import output_folder
 

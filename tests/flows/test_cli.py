@@ -10,7 +10,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from flows.stages.verify import verify
 from tests.conftest import SMALL
 

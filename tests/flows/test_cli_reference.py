@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from agd_core.extractors import FashionFeatures
-from flows.cli_reference import add_commands
+from flows.cli.reference import reference
 from flows.stages.reference import read_reference
 from flows.workplace import pick_device
 from tests.real_images import real_images
@@ -19,7 +19,7 @@ from tests.storage.images.image_files import write_folder, write_parquet
 def run():
     app = typer.Typer()
     app.callback()(lambda: None)
-    add_commands(app)
+    app.command()(reference)
     return lambda *words: CliRunner().invoke(app, ["reference", *map(str, words)])
 
 

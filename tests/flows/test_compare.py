@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from agd_core.adapter_files import WEIGHTS
 from agd_core.checksums import as_text, seal, sums_of
-from flows.cli import app
+from flows.cli.app import app
 from flows.results import read_results
 from tests.result_rows import row, score, scores, write
 

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from agd_core.errors import InputError
-from flows.cli_doctor import add_commands
+from flows.cli import doctor as command
 from flows.preset_files import preset_names
 from flows.presets import load_config
 from flows.stages.doctor import counts, device_memory_gib, examine, sizes_of
@@ -39,7 +39,7 @@ COUNTS = {
 @pytest.fixture
 def doctor():
     app = typer.Typer()
-    add_commands(app)
+    app.command()(command.doctor)
     app.command("other")(lambda: None)
 
     def run(*arguments):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from agd_core.digest import digest
 from agd_core.errors import InputError
-from flows.cli import app
+from flows.cli.app import app
 from flows.stages.trajectories import NotNamed, open_trajectories, trajectory_problems
 from flows.stages.verify import verify
 from flows.workplace import Workplace

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from agd_core.adapter_files import WEIGHTS
 from agd_core.digest import file_digest
 from agd_core.errors import InputError
-from flows.cli import app
+from flows.cli.app import app
 from flows.presets import load_config
 from flows.run import Run
 from flows.stages import nightly

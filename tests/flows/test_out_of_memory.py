@@ -7,7 +7,7 @@ import torch
 import typer
 from prefect.states import Crashed
 
-from flows.commands import one_line
+from flows.cli.options import one_line
 from flows.lab import running
 from flows.out_of_memory import KernelKills, memory_line
 

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agd_core.errors import InputError
-from flows.cli import app
+from flows.cli.app import app
 from flows.presets import load_config
 from flows.run import Run
 from flows.stages.collect import collect

@@ -9,10 +9,12 @@ from agd_core.adapters import AnyAdapterConfig
 from agd_core.config_problems import first_problem
 from agd_core.errors import InputError
 from flows.config import PipelineConfig
-from flows.lab.parameters import DistillSettings
+from flows.jobs import JOBS
+from flows.lab.parameters import form_of
 from flows.presets import load_config, parse_config
 from flows.registry import registered
 
+FORM = form_of(JOBS[0])
 OTHER_TYPES = [
     ("train.steps", "true", "train.steps: Input should be a valid integer, got True"),
     ("train.steps", '"5"', "train.steps: Input should be a valid integer, got '5'"),
@@ -40,7 +42,7 @@ def test_a_value_of_another_type_is_refused_and_not_converted(setting, value, me
 def test_the_form_refuses_it_as_well(setting, value, message):
     section, name = setting.split(".")
     with pytest.raises(ValidationError, match=name):
-        DistillSettings.model_validate({section: {name: json.loads(value)}})
+        FORM.model_validate({section: {name: json.loads(value)}})
 
 
 def test_whole_numbers_are_floats_lists_are_tuples_and_1e_3_is_a_number():
@@ -50,7 +52,7 @@ def test_whole_numbers_are_floats_lists_are_tuples_and_1e_3_is_a_number():
     assert repr(config.sample.guidance_scales) == "(2.0, 3.0)"
     assert repr(config.collect.guidance_scale_max) == "7.0"
     filled = {"sample": {"guidance_scales": [2, 3], "curve_steps": [5]}, "train": {"learning_rate": 1}}
-    assert DistillSettings.model_validate(filled).config().sample.guidance_scales == (2.0, 3.0)
+    assert FORM.model_validate(filled).config().sample.guidance_scales == (2.0, 3.0)
 
 
 @pytest.mark.parametrize(

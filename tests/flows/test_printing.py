@@ -7,7 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from flows.printing import print_error, print_line, print_table
 from flows.terminal import Terminal
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from flows.registry import find, registered
 from tests.flows.nights import save_untrained
 

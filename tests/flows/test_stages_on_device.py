@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agd_core.progress import Stopped
-from flows.cli import app
+from flows.cli.app import app
 from flows.device_lease import acquisitions, hold_device
 from flows.presets import load_config
 from flows.run import Run

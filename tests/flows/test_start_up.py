@@ -10,7 +10,7 @@ HEAVY = ("torch", "diffusers", "transformers", "prefect", "zarr", "pyarrow", "nu
 WATCHER = """
 import json, sys
 from typer.testing import CliRunner
-from flows.cli import app
+from flows.cli.app import app
 
 for words in json.loads(sys.argv[1]):
     answer = CliRunner().invoke(app, words)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from agd_core.adapter_files import WEIGHTS
 from agd_core.errors import InputError
 from agd_core.progress import Stopped
-from flows.cli import app
+from flows.cli.app import app
 from flows.presets import load_config
 from flows.published import ADAPTERS
 from flows.run import Run

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from agd_core.errors import InputError
-from flows.commands import one_line
+from flows.cli.options import one_line
 from flows.workplace import Workplace, output_folder
 
 

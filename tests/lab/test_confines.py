@@ -7,7 +7,7 @@ import pytest
 from agd_core.errors import InputError
 from flows.config import PipelineConfig
 from flows.lab.confines import check_cluster, check_places, own_folder
-from flows.lab.parameters import CollectSettings
+from flows.lab.parameters import Settings
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def test_a_store_is_below_them_or_in_an_object_store(lab):
 def test_a_configuration_file_is_below_them(lab):
     (lab / "elsewhere" / "secret.yaml").write_text("password: x")
     with pytest.raises(InputError, match=r"^config_file ") as refused:
-        CollectSettings(config_file=str(lab / "elsewhere" / "secret.yaml")).config()
+        Settings(config_file=str(lab / "elsewhere" / "secret.yaml")).config()
     assert "password" not in str(refused.value)
     (lab / "work" / "own.yaml").write_text("collect: {steps: 7}")
-    assert CollectSettings(config_file="own.yaml").config().collect.steps == 7
+    assert Settings(config_file="own.yaml").config().collect.steps == 7
 
 
 def test_a_cluster_is_one_that_the_lab_was_started_with(lab, monkeypatch):

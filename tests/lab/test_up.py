@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from agd_core.errors import InputError
 from agd_core.progress import never
-from flows.cli import app
+from flows.cli.app import app
 from flows.lab.deploying import deploy_all, shipped
 from flows.lab.lab import Lab, LabError
 from flows.lab.pool import POOL, QUEUE_PRIORITIES

@@ -17,7 +17,7 @@ from agd_core.base_models import BaseModelConfig
 from agd_core.guidance import ClassifierFreeGuidanceConfig
 from agd_core.report.model_card import FILE, ModelCard, render_card
 from agd_core.safe_files import printable
-from flows.cli import app
+from flows.cli.app import app
 from tests.agd_core.report.made_up import FEW, full_row, row, score
 
 RULE = ClassifierFreeGuidanceConfig().identity()

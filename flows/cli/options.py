@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 a finding or a failing machine, 2 bad input, 130 stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,13 +14,15 @@ import typer
 
 from agd_core.errors import InputError, NumericError
 from agd_core.progress import Stopped
-from flows.printing import print_error
+from flows.printing import print_error, print_json, print_line
 
 if TYPE_CHECKING:
-    from flows.config import PipelineConfig
     from flows.workplace import Workplace
 
 Preset = Annotated[str, typer.Argument(help="A preset's name (see `agd presets`) or a .yaml file of the same form.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set train.steps=500.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 
@@ -28,32 +30,24 @@ DEFAULT_OUTPUT = Path("outputs")
 """Where a command works that is told no folder."""
 
 
-def in_workplace(work: Callable[[Workplace], dict[str, Any]], output: Path, device: str = "cpu") -> dict[str, Any]:
-    """What `work` answers, done in an output folder on a device with progress on the terminal."""
+@contextmanager
+def in_workplace(output: Path, device: str = "cpu") -> Iterator[Workplace]:
+    """A workplace in an output folder, on a device, with progress on the terminal."""
     from flows.terminal import Terminal
     from flows.workplace import Workplace, output_folder, pick_device
 
-    with one_line(output):
-        terminal = Terminal()
-        with terminal:
-            picked = pick_device(device)
-            folder = output_folder(output)
-            return work(Workplace(folder, picked, terminal.announce, terminal.progress, terminal.should_stop))
+    with one_line(output), Terminal() as terminal:
+        picked = pick_device(device)
+        yield Workplace(output_folder(output), picked, terminal.announce, terminal.progress, terminal.should_stop)
 
 
-def in_configured_workplace(
-    work: Callable[[PipelineConfig, Workplace], dict[str, Any]],
-    preset: str,
-    overrides: Sequence[str] | None,
-    output: Path,
-    device: str,
-) -> dict[str, Any]:
-    """The same for work that needs a preset's configuration, which is read first."""
-    from flows.presets import load_config
-
-    with one_line():
-        config = load_config(preset, overrides or ())
-    return in_workplace(lambda place: work(config, place), output, device)
+def show(result: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:
+    """What a command found: as one JSON object, or as lines for people."""
+    if as_json:
+        print_json(result)
+    else:
+        for line in lines:
+            print_line(line)
 
 
 @contextmanager

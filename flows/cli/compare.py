@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from agd_core.protocol import FIELDS
-from flows.commands import Json, one_line
+from flows.cli.options import Json, one_line
 from flows.printing import print_json
 
 Places = Annotated[
@@ -33,12 +33,7 @@ MethodNames = Annotated[
 ]
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add `compare` to the command line."""
-    app.command("compare")(compare_results)
-
-
-def compare_results(
+def compare(
     places: Places,
     allow: Allow = None,
     metric: Metrics = None,
@@ -47,8 +42,8 @@ def compare_results(
 ) -> None:
     """Compare adapters or reports at 95 %: better, same or worse than A, or not comparable and why."""
     from agd_core.comparing.comparison import Choice
+    from flows.cli.comparison_tables import print_comparisons
     from flows.comparing import compared
-    from flows.comparison_tables import print_comparisons
 
     with one_line():
         found = compared(places, Choice(allow or (), metric or (), method or ()))

@@ -8,7 +8,7 @@ from agd_core.metrics.standard_errors import NORMAL_95
 from agd_core.report.columns import COLUMNS
 from agd_core.report.rows import WARNED
 from flows.comparing import Printed, method_name
-from flows.printing import print_line, print_table
+from flows.printing import number, print_line, print_table
 
 _CAPTION = "± is the 95 % interval of the difference from A"
 _ORDER = {column.key: place for place, column in enumerate(COLUMNS)}
@@ -51,7 +51,7 @@ def _score(score: Mapping[str, Any] | None) -> str:
     if score is None:
         return "-"
     ends = "" if score["low"] is None or score["high"] is None else f" ({score['low']:.4g} to {score['high']:.4g})"
-    return _number(score["value"]) + ends + (WARNED if score["warnings"] else "")
+    return number(score["value"]) + ends + (WARNED if score["warnings"] else "")
 
 
 def _judged(judged: Mapping[str, Any] | None) -> str:
@@ -84,7 +84,3 @@ def _overall_line(pair: Mapping[str, Any]) -> str:
 
 def _point(row: Mapping[str, Any]) -> str:
     return point_in_words((row["teacher_scale"], row["scheduler"], row["steps"]))
-
-
-def _number(value: float | None) -> str:
-    return "no number" if value is None else f"{value:.4g}"

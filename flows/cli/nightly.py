@@ -9,25 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agd_core.errors import InputError, NumericError
-from flows.commands import DEFAULT_OUTPUT, Device, Json, in_workplace
-from flows.printing import print_json, print_line
+from flows.cli.options import DEFAULT_OUTPUT, Device, Json, Overrides, in_workplace, show
+from flows.printing import number
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
 
 Name = Annotated[str, typer.Option("--name", help="What its nights are listed under: letters, digits and dashes.")]
 PresetOption = Annotated[str, typer.Option("--preset", help="Says how to sample and score: a preset or .yaml file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set sample.images=500.")
-]
 Output = Annotated[Path, typer.Option("--output", help="Folder for registry, nights, history and trend plots.")]
 Remove = Annotated[str | None, typer.Option("--remove", metavar="NAME", help="Take it out; its history stays.")]
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the three commands to the command line."""
-    for command in (register, adapters, nightly):
-        app.command()(command)
 
 
 def register(
@@ -41,17 +32,11 @@ def register(
     """Have an adapter evaluated every night, always in the way that a preset says."""
     from flows.registry import register as run
 
-    def work(place: Workplace) -> dict[str, Any]:
-        return run(folder, name, preset, overrides or (), place).model_dump(mode="json")
-
-    entry = in_workplace(work, output)
+    with in_workplace(output) as place:
+        entry = run(folder, name, preset, overrides or (), place).model_dump(mode="json")
     sampled = entry["sample"]
     how = f"{sampled['images']} images, {sampled['scheduler']}, {sampled['steps']} steps"
-    line = f"{name}: {entry['folder']}, {how}, guidance scale {sampled['guidance_scales'][0]:g}"
-    if as_json:
-        print_json(entry)
-    else:
-        print_line(line)
+    show(entry, [f"{name}: {entry['folder']}, {how}, guidance scale {sampled['guidance_scales'][0]:g}"], as_json)
 
 
 def adapters(
@@ -63,20 +48,15 @@ def adapters(
     from flows.registry import remove as take_out
     from flows.stages.standing import standing
 
-    def work(place: Workplace) -> dict[str, Any]:
+    with in_workplace(Path(tempfile.gettempdir())):
         if remove is not None:
             take_out(output, remove)
-        return standing(output)
-
-    found = in_workplace(work, Path(tempfile.gettempdir()))
-    if as_json:
-        print_json(found)
-        return
+        found = standing(output)
+    lines = []
     for adapter in found["adapters"]:
-        _print_night(adapter["name"], adapter["last_night"], adapter["metrics"])
-        print_line(f"  {adapter['nights']} nights, {adapter['folder']}")
-    for problem in found["problems"]:
-        print_line(problem)
+        lines += _lines(adapter["name"], adapter["last_night"], adapter["metrics"])
+        lines.append(f"  {adapter['nights']} nights, {adapter['folder']}")
+    show(found, [*lines, *found["problems"]], as_json)
 
 
 def nightly(
@@ -90,16 +70,13 @@ def nightly(
 
     Exit code 1 if one of them regressed or could not be evaluated.
     """
-    found = in_workplace(lambda place: _one_night(night, name, place), output, device)
-    if as_json:
-        print_json(found)
-    else:
-        for adapter in found["adapters"]:
-            _print_night(adapter["name"], adapter["night"], adapter["metrics"])
-            print_line(f"  {adapter['grid']}")
-            print_line(f"  {adapter['trend']}")
-        for failure in found["failed"]:
-            print_line(f"not evaluated: {failure}")
+    with in_workplace(output, device) as place:
+        found = _one_night(night, name, place)
+    lines = []
+    for adapter in found["adapters"]:
+        lines += _lines(adapter["name"], adapter["night"], adapter["metrics"])
+        lines += [f"  {adapter['grid']}", f"  {adapter['trend']}"]
+    show(found, [*lines, *(f"not evaluated: {failure}" for failure in found["failed"])], as_json)
     raise typer.Exit(0 if found["ok"] else 1)
 
 
@@ -122,24 +99,20 @@ def _one_night(night: str | None, name: str | None, place: Workplace) -> dict[st
     return {"night": night, "ok": ok, "adapters": [done.as_dict() for done in nights], "failed": failed}
 
 
-def _print_night(name: str, night: str | None, metrics: dict[str, dict[str, Any]]) -> None:
+def _lines(name: str, night: str | None, metrics: dict[str, dict[str, Any]]) -> list[str]:
+    """A night of an adapter, and a line per metric."""
     if night is None:
-        print_line(f"{name}: not evaluated yet")
-        return
+        return [f"{name}: not evaluated yet"]
     regressed = [metric for metric, verdict in metrics.items() if verdict["outcome"] == "regressed"]
-    print_line(f"{name}, {night}: " + (f"REGRESSED in {', '.join(regressed)}" if regressed else "ok"))
-    for metric, verdict in metrics.items():
-        print_line(
-            f"  {metric:<17} {_number(verdict['value'])} ± {_number(verdict['standard_error'])}  {_where(verdict)}"
-        )
+    scores = [
+        f"  {metric:<17} {number(verdict['value'])} ± {number(verdict['standard_error'])}  {_where(verdict)}"
+        for metric, verdict in metrics.items()
+    ]
+    return [f"{name}, {night}: " + (f"REGRESSED in {', '.join(regressed)}" if regressed else "ok"), *scores]
 
 
 def _where(verdict: dict[str, Any]) -> str:
     if verdict["baseline"] is None:
         return str(verdict["outcome"])
-    band = f"band {_number(verdict['low'])} to {_number(verdict['high'])}"
-    return f"{band}, z {_number(verdict['z'])}: {verdict['outcome']}"
-
-
-def _number(value: float | None) -> str:
-    return "no number" if value is None else f"{value:.4g}"
+    band = f"band {number(verdict['low'])} to {number(verdict['high'])}"
+    return f"{band}, z {number(verdict['z'])}: {verdict['outcome']}"

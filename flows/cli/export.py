@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.commands import Json, in_workplace
-from flows.printing import print_error, print_json, print_line
+from flows.cli.options import Json, in_workplace, show
+from flows.printing import print_error
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -46,12 +46,6 @@ export_app = typer.Typer(
 import_app = typer.Typer(
     cls=_Formats, no_args_is_help=True, help="Rebuild a store from a webdataset or an archive, bit for bit."
 )
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add `export` and `import` to the command line."""
-    app.add_typer(export_app, name="export")
-    app.add_typer(import_app, name="import")
 
 
 @export_app.command("webdataset")
@@ -93,13 +87,11 @@ def import_archive(source: Export, dest: Target, as_json: Json = False) -> None:
 
 
 def _run(dest: str, work: Callable[[Workplace], dict[str, Any]], as_json: bool) -> None:
-    result = in_workplace(work, _existing_folder(dest))
-    if as_json:
-        print_json(result)
-        return
+    with in_workplace(_existing_folder(dest)) as place:
+        result = work(place)
     size, store_size = result["bytes"] / _MEGABYTE, result["store_bytes"] / _MEGABYTE
-    print_line(f"{result['target']}: {result['samples']:,} samples")
-    print_line(f"export {size:,.1f} MB, store {store_size:,.1f} MB, ratio {result['ratio']:.3f}")
+    ratio = f"export {size:,.1f} MB, store {store_size:,.1f} MB, ratio {result['ratio']:.3f}"
+    show(result, [f"{result['target']}: {result['samples']:,} samples", ratio], as_json)
 
 
 def _existing_folder(dest: str) -> Path:

@@ -10,8 +10,7 @@ import typer
 
 from agd_core.errors import InputError
 from agd_core.safe_files import printable
-from flows.commands import Device, Json, in_workplace
-from flows.printing import print_json, print_line
+from flows.cli.options import Device, Json, Overrides, in_workplace, show
 
 if TYPE_CHECKING:
     from agd_core.metrics.settings import EvaluateConfig
@@ -26,22 +25,12 @@ Sources = Annotated[
 File = Annotated[
     Path, typer.Option("--output", help="File to write, *.safetensors; artefacts are kept in the folder that it is in.")
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="An evaluate setting, e.g. --set evaluate.extractor=inception-v3."),
-]
-
 _SECTION = "evaluate."
 _PRESET = "fashion-dit"
 """Any would do: only the section `evaluate` is used."""
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add `reference` to the command line."""
-    app.command("reference")(make_reference)
-
-
-def make_reference(
+def reference(
     sources: Sources,
     output: File,
     overrides: Overrides = None,
@@ -49,15 +38,9 @@ def make_reference(
     as_json: Json = False,
 ) -> None:
     """Statistics of real images in an extractor's features, for `--set evaluate.reference=[FILE]`."""
-
-    def work(place: Workplace) -> dict[str, Any]:
-        return _write(_settings(sources, overrides or []), output, place)
-
-    result = in_workplace(work, output.parent, device)
-    if as_json:
-        print_json(result)
-    else:
-        print_line(f"{result['file']}: {result['description']}")
+    with in_workplace(output.parent, device) as place:
+        result = _write(_settings(sources, overrides or []), output, place)
+    show(result, [f"{result['file']}: {result['description']}"], as_json)
 
 
 def _settings(sources: list[str], overrides: list[str]) -> EvaluateConfig:

@@ -5,29 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from flows.commands import Json, Preset, in_workplace
+from flows.cli.options import Json, Overrides, Preset, in_workplace
 from flows.printing import print_json, print_line, print_table
 
-if TYPE_CHECKING:
-    from flows.workplace import Workplace
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set train.batch_size=2."),
-]
 Memory = Annotated[
     float | None,
     typer.Option("--device-memory-gib", metavar="GIB", help="Of the device; else of the CUDA device here, else 24."),
 ]
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add `doctor` to the command line."""
-    app.command("doctor")(doctor)
 
 
 def doctor(
@@ -40,12 +28,10 @@ def doctor(
     from flows.presets import load_config
     from flows.stages.doctor import device_memory_gib, examine
 
-    def work(place: Workplace) -> dict[str, Any]:
+    with in_workplace(Path(tempfile.gettempdir())) as place:
         gib, origin = device_memory_gib(device_memory)
         found = examine(load_config(preset, overrides or ()), gib, place.announce)
-        return {"preset": preset, "device_memory": origin, **found}
-
-    found = in_workplace(work, Path(tempfile.gettempdir()))
+    found = {"preset": preset, "device_memory": origin, **found}
     if as_json:
         print_json(found)
     else:
@@ -77,8 +63,8 @@ def _print_jobs(found: Mapping[str, Any]) -> None:
     rows = []
     for job in found["jobs"]:
         parts = ", ".join(f"{name} {size / (1 << 30):.2f}" for name, size in job["parts_bytes"].items())
-        fits, most = "yes" if job["fits"] else "NO", _number(job["largest_batch"])
-        rows.append((job["name"], _number(job["batch"]), f"{job['peak_gib']:.2f}", parts, fits, most))
+        fits, most = "yes" if job["fits"] else "NO", str(job["largest_batch"] or "-")
+        rows.append((job["name"], str(job["batch"] or "-"), f"{job['peak_gib']:.2f}", parts, fits, most))
     title = f"device memory {found['device_memory_gib']:g} GiB ({found['device_memory']})"
     print_table(("work", "batch", "peak, GiB", "of which", "fits", "largest batch"), rows, title=title)
 
@@ -91,7 +77,3 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
     if found["proposal"]:
         return [*notes, "does NOT fit as configured; it fits with", *(f"  --set {line}" for line in found["proposal"])]
     return [*notes, f"does NOT fit in {found['device_memory_gib']:g} GiB, whatever is set: take a larger device"]
-
-
-def _number(value: int | None) -> str:
-    return "-" if value is None else str(value)
