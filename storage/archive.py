@@ -49,7 +49,7 @@ from storage.exports import (
     rebuild_store,
     silent,
 )
-from storage.markers import shard_key
+from storage.layout import shard_key
 from storage.objects import ObjectStore
 from storage.plan_file import LATENTS
 from storage.shards import CRC_BYTES, TornShard, crc_bytes

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from agd_core.records import CollectionPlan
-from storage.plan_file import steps_per_chunk
+from storage.layout import StoreLayout, shard_key
 from storage.sealed_parquet import TornFile, require_columns, seal, unseal
 
 FOLDER = "index"
@@ -52,11 +52,6 @@ class CommittedShard:
     """`storage.pairs.shard_content` of its pairs."""
     provenance: str
     """"new", or "adopted" where it was found finished: by a killed writer, or in a store of the same settings."""
-
-
-def shard_key(shard: int) -> str:
-    """Where a shard lies; the key that Zarr gives to it with `.` as separator."""
-    return f"latents/c.{shard}.0.0.0.0.0"
 
 
 def marker_key(unit: int) -> str:
@@ -123,7 +118,7 @@ def _shard_rows(plan: CollectionPlan, written: WrittenShard) -> list[dict[str, A
         known
         | {
             "trajectory": first + row,
-            "chunk_count": plan.stored_steps // steps_per_chunk(plan),
+            "chunk_count": StoreLayout(plan).chunks_per_trajectory,
             "steps": list(plan.trajectories[first + row].steps),
             "x_absmax": absmax[0],
             "eps_absmax": absmax[1],

@@ -23,6 +23,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory
+from storage.layout import StoreLayout
 from storage.plan_check import check_rows, checked_layout, footer_part
 from storage.sealed_parquet import TornFile, require_columns, seal, unseal
 from storage.zarr_tables import create_table, read_tables
@@ -30,8 +31,6 @@ from storage.zarr_tables import create_table, read_tables
 FORMAT_VERSION = 3
 LATENTS = "latents"
 _K_NAMES = ["input", "guided_prediction", "learned_variance"]
-_PAGE_BYTES = 4096
-_CHUNK_LIMIT_BYTES = 16384
 _LISTED = re.compile(r"(latents/)?zarr\.json|(cond|schedule)/(zarr\.json|[A-Za-z0-9_-]+/(zarr\.json|c(/\d+)*))")
 _ROWS_TOGETHER = 1024
 _FOOTER = ("dataset_id", "settings_id", "format_version", "identity", "layout", "files")
@@ -67,19 +66,6 @@ class ListedFile:
     def of(cls, data: bytes) -> "ListedFile":
         """Of these bytes."""
         return cls(len(data), google_crc32c.value(data))
-
-
-def steps_per_chunk(plan: CollectionPlan) -> int:
-    """How many steps share an inner chunk: one, or for tiny latents the fewest that fill a 4 KiB page.
-
-    A disk hands out whole pages anyway, and a chunk costs 20 bytes of checksum and index whatever its size. Only
-    divisors of the stored steps are taken, so no chunk is padded.
-    """
-    for steps in range(1, plan.stored_steps + 1):
-        size = steps * plan.pair_bytes
-        if plan.stored_steps % steps == 0 and size >= _PAGE_BYTES:
-            return steps if size <= _CHUNK_LIMIT_BYTES else 1
-    return plan.stored_steps if plan.stored_steps * plan.pair_bytes < _PAGE_BYTES else 1
 
 
 def prepared_files(plan: CollectionPlan, attributes: Mapping[str, Any]) -> dict[str, bytes]:
@@ -201,7 +187,7 @@ def _create_latents(group: zarr.Group, plan: CollectionPlan) -> None:
         LATENTS,
         shape=shape,
         shards=(plan.shard_trajectories, *shape[1:]),
-        chunks=(1, steps_per_chunk(plan), *plan.pair_shape),
+        chunks=(1, StoreLayout(plan).steps_per_chunk, *plan.pair_shape),
         chunk_key_encoding={"name": "default", "separator": "."},
         dtype=CARRIERS[plan.dtype],
         fill_value=_BFLOAT16_NAN if plan.dtype == "bfloat16" else np.nan,

@@ -4,12 +4,14 @@ import re
 from contextlib import suppress
 
 from agd_core.errors import InputError
-from storage.markers import marker_key, read_marker, shard_key
+from storage.layout import shard_key
+from storage.markers import marker_key, read_marker
 from storage.names import PLAN
 from storage.objects import ObjectStore
 from storage.plan_file import ListedFile, OtherFormat, listed_files
+from storage.preparation import OtherContent
 from storage.sealed_parquet import TornFile
-from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from storage.zarr_store import ZarrTrajectoryStore
 
 _OUR_NAMES = re.compile(r"latents/c\.\d+(\.0){5}|index/u-\d{6,}\.parquet")
 

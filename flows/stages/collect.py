@@ -22,7 +22,8 @@ from storage.artefacts import Artefact
 from storage.claims import claimed, clear_claims
 from storage.names import LOCATION
 from storage.objects import LocalObjects
-from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from storage.preparation import OtherContent
+from storage.zarr_store import ZarrTrajectoryStore
 
 STAGE, VERSION = "trajectories", 3
 

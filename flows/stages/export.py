@@ -14,13 +14,14 @@ from flows.workplace import Workplace
 from storage import archive, webdataset_store
 from storage.artefacts import Artefact, find_artefacts
 from storage.exports import ExportIndex, NoExport, OnProgress, OtherExport, read_carried_plan, read_index
-from storage.markers import shard_key
+from storage.layout import shard_key
 from storage.names import NOTE, PLAN
 from storage.objects import ObjectStore, open_objects
+from storage.preparation import OtherContent
 from storage.sealed_parquet import TornFile
 from storage.shards import TornShard
 from storage.webdataset_store import TarSet
-from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from storage.zarr_store import ZarrTrajectoryStore
 
 _OUR_ERRORS = (NoExport, OtherExport, OtherContent, TornFile, TornShard)
 

@@ -16,6 +16,7 @@ from flows.stages.sharing import units_elsewhere
 from flows.stages.trajectories import new_store
 from flows.workplace import describe_device
 from storage.artefacts import FOLDER, ArtefactStore
+from storage.layout import StoreLayout
 from storage.zarr_store import ZarrTrajectoryStore
 
 _TIMED_STEPS = 3
@@ -105,6 +106,4 @@ def _missing_units(run: Run, plan: CollectionPlan) -> tuple[list[int], set[int]]
 
 
 def _stored_bytes(plan: CollectionPlan) -> int:
-    layout = ZarrTrajectoryStore.layout_of(plan)
-    chunks = plan.pair_bytes * plan.stored_steps // layout.chunk_bytes
-    return sum(layout.size(plan.shard_size(shard) * chunks) for shard in range(plan.shards))
+    return sum(map(StoreLayout(plan).size, range(plan.shards)))

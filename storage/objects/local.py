@@ -9,34 +9,34 @@ object as hard links to one file (`take`), and whatever one of them does leaves 
 """
 
 import errno
-import fcntl
 import os
-import re
 import stat
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 
 from agd_core.atomic import sync_folder
 from agd_core.errors import InputError
 from agd_core.safe_files import printable
-from storage.objects.base import ByteRange, ObjectStore, StagedObject, require_plain
+from storage.objects.base import ByteRange, ObjectStore, require_plain
+from storage.objects.staged_file import (
+    NO_LINKS,
+    OUR_PARTIALS,
+    PARTIAL,
+    READ,
+    StagedFile,
+    make_folders,
+    removed_if_abandoned,
+)
 from storage.walking import files_below
 
-_PARTIAL = ".partial"
-_OUR_PARTIALS = re.compile(r".+\.\d+(-[0-9a-f]+)?\.partial")
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OPEN_FILES = 256
-_BLOCK_BYTES = 1 << 20
 _MOST_WHOLE = 2 << 30
 """What is read at once of a file whose length nobody stated: plans, markers, indexes."""
 _NO_FILE = {errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP}
 """What opening a link, a socket or a device answers."""
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class LocalObjects(ObjectStore):
@@ -84,7 +84,7 @@ class LocalObjects(ObjectStore):
 
     def keys(self, prefix: str) -> list[str]:
         folder = self._path(f"{prefix}/x").parent if prefix else self.root
-        return sorted(p.relative_to(self.root).as_posix() for p in files_below(folder) if p.suffix != _PARTIAL)
+        return sorted(p.relative_to(self.root).as_posix() for p in files_below(folder) if p.suffix != PARTIAL)
 
     def put(self, key: str, data: bytes) -> None:
         with self.stage(key, len(data)) as staged:
@@ -104,10 +104,10 @@ class LocalObjects(ObjectStore):
         return True
 
     @contextmanager
-    def stage(self, key: str, size: int) -> Iterator["_StagedFile"]:
+    def stage(self, key: str, size: int) -> Iterator[StagedFile]:
         path = self._path(key)
         make_folders(path.parent)
-        staged = _StagedFile(path)
+        staged = StagedFile(path)
         try:
             yield staged
         finally:
@@ -125,16 +125,15 @@ class LocalObjects(ObjectStore):
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno not in {*_NO_LINKS, errno.EXDEV}:
+            if error.errno not in {*NO_LINKS, errno.EXDEV}:
                 raise
             return super().take(key, source)
         sync_folder(path.parent)
         return True
 
     def remove_abandoned(self) -> list[str]:
-        """A writer holds a lock on its partial file, which the kernel frees when the writer dies."""
-        partials = [path for path in files_below(self.root) if _OUR_PARTIALS.fullmatch(path.name)]
-        return [path.relative_to(self.root).as_posix() for path in partials if _removed_if_abandoned(path)]
+        partials = [path for path in files_below(self.root) if OUR_PARTIALS.fullmatch(path.name)]
+        return [path.relative_to(self.root).as_posix() for path in partials if removed_if_abandoned(path)]
 
     def _opened(self, key: str) -> "_OpenFile":
         file = self._open.get(key)
@@ -173,7 +172,7 @@ class LocalObjects(ObjectStore):
         """
         path = self._path(key)
         try:
-            descriptor = os.open(path, _READ)
+            descriptor = os.open(path, READ)
         except NotADirectoryError as error:
             raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
         except OSError as error:
@@ -222,91 +221,6 @@ class _OpenFile:
         os.close(self._descriptor)
 
 
-class _StagedFile(StagedObject):
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = -1
-        while self._descriptor < 0:
-            self._partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_PARTIAL}")
-            self._descriptor = _open_locked(self._partial)
-
-    def write(self, offset: int, *parts: bytes | np.ndarray) -> None:
-        views = [part if isinstance(part, bytes) else part.data for part in parts]
-        try:
-            written = os.pwritev(self._descriptor, views, offset)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from None
-        if written != sum(map(len, parts)):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-
-    def checksum(self) -> int:
-        crc, offset = 0, 0
-        while block := os.pread(self._descriptor, _BLOCK_BYTES, offset):
-            crc, offset = google_crc32c.extend(crc, block), offset + len(block)
-        return crc
-
-    def publish(self) -> bool:
-        self._sync()
-        try:
-            os.link(self._partial, self._path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            return self._publish_without_links()
-        sync_folder(self._path.parent)
-        return True
-
-    def replace(self) -> None:
-        """Make the object durable and visible under its key in place of an older one."""
-        self._sync()
-        self._partial.replace(self._path)
-        sync_folder(self._path.parent)
-
-    def _sync(self) -> None:
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from None
-
-    def discard(self) -> None:
-        """Drop the partial name; a published object keeps its own."""
-        self._partial.unlink(missing_ok=True)
-        os.close(self._descriptor)
-
-    def _publish_without_links(self) -> bool:
-        """On file systems without hard links: look and rename under a lock that the kernel frees."""
-        lock = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self._path.exists():
-                return False
-            self._partial.rename(self._path)
-            os.fsync(lock)
-            return True
-        finally:
-            os.close(lock)
-
-
-def make_folders(path: Path) -> None:
-    """Make a folder and its parents, each new name forced to disk."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for folder in reversed(missing):
-        sync_folder(folder.parent)
-
-
-def _open_locked(partial: Path) -> int:
-    """A new file with our lock on it; -1 if a cleaner took it in between."""
-    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    if os.fstat(descriptor).st_nlink:
-        return descriptor
-    os.close(descriptor)
-    return -1
-
-
 def _require_file(found: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise _no_file(path)
@@ -314,18 +228,3 @@ def _require_file(found: os.stat_result, path: Path) -> None:
 
 def _no_file(path: Path) -> InputError:
     return InputError(f"{printable(path)} is no regular file: a link, a folder, a pipe or a device")
-
-
-def _removed_if_abandoned(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, _READ)
-    except OSError:
-        return False  # gone, not ours to read, or no file any more
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True

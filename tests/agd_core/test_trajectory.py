@@ -14,7 +14,7 @@ from agd_core.records import CARRIERS, INPUT, TARGET
 from agd_core.schedulers import build_scheduler
 from agd_core.subjects import Subjects
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
-from storage.markers import shard_key
+from storage.layout import shard_key
 from storage.memory_store import MemoryTrajectoryStore
 from storage.objects import MemoryObjects
 from storage.zarr_store import ZarrTrajectoryStore

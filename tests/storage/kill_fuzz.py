@@ -25,8 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from storage.objects import LocalObjects
+from storage.preparation import OtherContent
 from storage.sharing import shared_units, take_over
-from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import make_plan, write, write_missing
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.link", "os.mkdir"}

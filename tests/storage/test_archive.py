@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from storage.archive import FORMAT, export_archive, import_archive
 from storage.exports import INDEX, NoExport, OtherExport, read_index
-from storage.markers import shard_key
+from storage.layout import shard_key
 from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
+from storage.preparation import OtherContent
 from storage.sealed_parquet import TornFile
 from storage.shards import TornShard
 from storage.webdataset_store import WebDatasetReader
-from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import BITS, CARRIERS, assert_same_bits, latents_of, make_plan, write, write_missing
 
 SIZES = {"trajectories": 7, "steps": 4, "shard": 2, "unit": 4}

@@ -13,7 +13,8 @@ import pytest
 from agd_core.errors import InputError
 from storage.archive import export_archive, import_archive
 from storage.exports import INDEX, export_problems, read_index
-from storage.markers import marker_key, read_marker, shard_key
+from storage.layout import shard_key
+from storage.markers import marker_key, read_marker
 from storage.names import NOTE, PLAN
 from storage.objects import LocalObjects
 from storage.plan_file import ListedFile, listed_files, read_plan

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from storage.markers import marker_device, marker_key, shard_key
+from storage.layout import shard_key
+from storage.markers import marker_device, marker_key
 from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
 from storage.sharing import shared_units, take_over

@@ -6,11 +6,12 @@ from storage.exports import export_problems
 from storage.names import PLAN
 from storage.objects import MemoryObjects
 from storage.plan_file import FORMAT_VERSION
+from storage.preparation import OtherContent
 from storage.sealed_parquet import seal, unseal
 from storage.sharing import shared_units
 from storage.verification import repair_store, store_problems
 from storage.webdataset_store import WebDatasetReader, export_webdataset
-from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import make_plan, write_missing
 
 TOLD = f"is of store format {FORMAT_VERSION - 1}; this version reads format {FORMAT_VERSION}"

@@ -16,11 +16,12 @@ from agd_core.records import CARRIERS, TrajectoryReader
 from storage.exports import INDEX, NoExport, OtherExport, read_index
 from storage.names import NOTE, PLAN
 from storage.objects import LocalObjects, MemoryObjects
+from storage.preparation import OtherContent
 from storage.sealed_parquet import TornFile
 from storage.shards import TornShard
 from storage.tar_records import TarRecords
 from storage.webdataset_store import FORMAT, WebDatasetReader, export_webdataset, import_webdataset
-from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import BITS, assert_same_bits, latents_of, make_plan, write, write_missing
 
 SIZES = {"trajectories": 7, "steps": 4, "shard": 2, "unit": 4}

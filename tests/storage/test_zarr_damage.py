@@ -8,13 +8,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from storage.markers import marker_key, shard_key
+from storage.layout import shard_key
+from storage.markers import marker_key
 from storage.names import PLAN
 from storage.objects import MemoryObjects
+from storage.preparation import OtherContent
 from storage.sealed_parquet import TornFile
 from storage.shards import TornShard
 from storage.verification import repair_store, store_problems
-from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import (
     assert_same_bits,
     latents_of,

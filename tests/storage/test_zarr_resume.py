@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from storage import zarr_store
-from storage.markers import marker_key, shard_key
+from storage.layout import shard_key
+from storage.markers import marker_key
 from storage.objects import LocalObjects, MemoryObjects
+from storage.preparation import OtherContent
 from storage.shards import crc_bytes
 from storage.verification import store_problems
-from storage.zarr_store import OtherContent, ZarrTrajectoryStore
+from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import (
     NOT_FINITE,
     assert_same_bits,

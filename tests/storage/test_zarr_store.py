@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from storage.markers import marker_key, shard_key
+from storage.layout import StoreLayout, shard_key
+from storage.markers import marker_key
 from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
-from storage.plan_file import steps_per_chunk
-from storage.shards import ShardLayout, TornShard, crc_bytes
+from storage.shards import TornShard, crc_bytes
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import (
@@ -56,7 +56,7 @@ class TestInFolder(ZarrContract):
 
 @pytest.mark.parametrize(("sizes", "expected"), [(ONE_STEP, 1), (SEVERAL_STEPS, 4), ({}, 3)])
 def test_tiny_steps_share_a_chunk(sizes, expected):
-    assert steps_per_chunk(make_plan(**sizes)) == expected
+    assert StoreLayout(make_plan(**sizes)).steps_per_chunk == expected
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_tiny_steps_share_a_chunk(sizes, expected):
 def test_a_chunk_is_a_whole_part_of_the_stored_steps(steps, latent_shape, expected):
     plan = make_plan(1)
     longer = replace(plan.trajectories[0], steps=tuple(range(steps)))
-    assert steps_per_chunk(replace(plan, trajectories=(longer,), latent_shape=latent_shape)) == expected
+    assert StoreLayout(replace(plan, trajectories=(longer,), latent_shape=latent_shape)).steps_per_chunk == expected
 
 
 @pytest.mark.parametrize("dtype", sorted(BITS))
@@ -114,7 +114,7 @@ def test_plain_zarr_reads_a_missing_unit_as_nan(tmp_path, dtype):
 @pytest.mark.parametrize("sizes", [ONE_STEP, SEVERAL_STEPS])
 def test_our_index_reader_reads_what_plain_zarr_wrote(tmp_path, sizes, dtype):
     plan = make_plan(dtype=dtype, **sizes)
-    layout, chunks = in_folder(tmp_path, plan).layout, plan.stored_steps // steps_per_chunk(plan)
+    layout, chunks = in_folder(tmp_path, plan).layout, StoreLayout(plan).chunks_per_trajectory
     array = zarr.open_array(tmp_path / "latents", mode="r+")
     array[:3] = latents_of(plan).reshape(array.shape)[:3]
     found = [chunks_of(tmp_path / shard_key(shard), layout) for shard in range(2)]
@@ -154,9 +154,9 @@ def test_a_shard_that_we_did_not_write_is_not_adopted(tmp_path):
 
 
 def test_chunks_of_another_size_are_refused():
-    layout, other = ShardLayout(2, 8), ShardLayout(2, 12)
+    layout, other = (StoreLayout(make_plan(steps=3, latent_shape=(4, 16, width))) for width in (16, 32))
     with pytest.raises(TornShard, match="another size"):
-        layout.chunk_offsets(other.tail(2, "0" * 64, 0))
+        layout.chunk_offsets(other.tail(0))
 
 
 def test_every_byte_of_the_store_is_accounted_for(tmp_path):
@@ -169,8 +169,8 @@ def test_every_byte_of_the_store_is_accounted_for(tmp_path):
     raw = 64 * 50 * 1024
     assert plan.pair_bytes == 1024
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 1.02 * raw
-    assert {(tmp_path / shard_key(shard)).stat().st_size for shard in range(2)} == {store.layout.size(32 * 10)}
-    assert store.layout.size(32 * 10) == 32 * 10 * (5 * 1024 + 4 + 16) + 4 + 48
+    assert {(tmp_path / shard_key(shard)).stat().st_size for shard in range(2)} == {store.layout.size(0)}
+    assert store.layout.size(0) == 32 * 10 * (5 * 1024 + 4 + 16) + 4 + 48
 
 
 def test_conditions_are_stored_once_however_many_trajectories_use_them(tmp_path):
