@@ -31,9 +31,9 @@ from flows.stages import collect as stage
 from flows.stages.trajectories import new_store
 from flows.workplace import Workplace
 from storage.artefacts import FOLDER, ArtefactStore
+from storage.errors import Damaged
 from storage.markers import marker_key
 from storage.objects import LocalObjects
-from storage.sealed_parquet import TornFile
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore
 
@@ -90,7 +90,7 @@ class Collection:
         seen = {unit: path.read_bytes().hex() for unit, path in keys.items() if path.exists()}
         try:
             store = ZarrTrajectoryStore.open(LocalObjects(self.store))
-        except (FileNotFoundError, TornFile):
+        except (FileNotFoundError, Damaged):
             return {"seen": seen, "torn": len(seen)}
         return {"seen": seen, "torn": sum(bool(store.unit_problems(unit)) for unit in seen)}
 

@@ -26,9 +26,9 @@ from flows.presets import load_config
 from flows.run import Run
 from flows.stages.collect import collect_missing, collection_plan
 from flows.workplace import Workplace
+from storage.errors import Damaged
 from storage.markers import marker_key
 from storage.objects import LocalObjects, ObjectStore, open_objects
-from storage.sealed_parquet import TornFile
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore
 
@@ -52,7 +52,7 @@ class Collector:
         """(units with a marker, torn ones among them)."""
         try:
             store = ZarrTrajectoryStore.open(objects)
-        except (FileNotFoundError, TornFile):
+        except (FileNotFoundError, Damaged):
             return [0, 0]
         seen = [unit for unit in range(self.plan.units) if objects.size(marker_key(unit)) is not None]
         return [len(seen), sum(bool(store.unit_problems(unit)) for unit in seen)]

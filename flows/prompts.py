@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import agd_core
-from agd_core.errors import InputError
+from agd_core.errors import InputError, naming
 from agd_core.safe_files import printable
 from storage.prompts import read_prompts
 
@@ -26,10 +26,8 @@ def load_prompts(place: str, count: int | None, setting: str) -> tuple[str, ...]
     if count is not None and count < 1:
         raise InputError(f"{setting}: {count} prompts are asked for; allowed are 1 or more")
     file = _file(place, setting)
-    try:
+    with naming(setting):
         prompts = read_prompts(file, most=count)
-    except InputError as problem:
-        raise InputError(f"{setting}: {problem}") from problem
     if count is not None and len(prompts) < count:
         raise InputError(f"{setting}: {printable(place)} holds {len(prompts)} different prompts, {count} are asked for")
     return prompts

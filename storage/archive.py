@@ -35,6 +35,7 @@ from zarr.core.buffer.cpu import Buffer
 from zarr.errors import ZarrUserWarning
 
 from agd_core.records import CARRIERS, CollectionPlan
+from storage.errors import Damaged
 from storage.exports import (
     ExportedObject,
     ExportIndex,
@@ -52,7 +53,7 @@ from storage.exports import (
 from storage.layout import shard_key
 from storage.objects import ObjectStore
 from storage.plan_file import LATENTS
-from storage.shards import CRC_BYTES, TornShard, crc_bytes
+from storage.shards import CRC_BYTES, crc_bytes
 from storage.zarr_store import ZarrTrajectoryStore
 
 FORMAT = "agd-archive"
@@ -79,8 +80,8 @@ def export_archive(store: ZarrTrajectoryStore, objects: ObjectStore, on_progress
         on_progress: told samples done and in total, after every shard.
 
     Raises:
-        OtherExport: the place holds another export.
-        TornShard: the source is not whole.
+        OtherContent: the place holds another export.
+        Damaged: the source is not whole.
     """
     plan, note = store.plan, export_note(store, FORMAT)
     listed = begin_export(store, objects, note)
@@ -103,9 +104,9 @@ def import_archive(
     """Rebuild the store that was archived, with an equal content digest; committed units are kept.
 
     Raises:
-        NoExport: no finished archive there.
+        InputError: no finished archive there.
         OtherContent: the target holds another store.
-        TornFile, TornShard: the archive is damaged; the message names the file.
+        Damaged: the archive is damaged; the message names the file.
     """
     reader = _ArchiveReader(objects_from)
     return rebuild_store(objects_to, reader.plan, reader.content_digest, reader.trajectory, on_progress)
@@ -122,7 +123,7 @@ class _ArchiveReader:
         self._listed = {entry.name: entry for entry in index.objects}
         for entry in index.objects:
             if not entry.samples and (problem := object_problem(objects, entry)):
-                raise TornShard(problem)
+                raise Damaged(problem)
         self._shard, self._latents = -1, np.empty(0)
 
     def trajectory(self, number: int) -> np.ndarray:
@@ -140,13 +141,13 @@ class _ArchiveReader:
         try:
             return _unpack(self.plan, data)
         except (ValueError, lzma.LZMAError) as error:
-            raise TornShard(f"{self._objects.url}/{name}: {error}") from error
+            raise Damaged(f"{self._objects.url}/{name}: {error}") from error
 
     def _checked(self, name: str) -> bytes:
         if name not in self._listed:
-            raise TornShard(f"{self._objects.url}/{name}: not in the index")
+            raise Damaged(f"{self._objects.url}/{name}: not in the index")
         if problem := object_problem(self._objects, self._listed[name]):
-            raise TornShard(problem)
+            raise Damaged(problem)
         return self._objects.read(name)
 
 

@@ -21,11 +21,11 @@ import pyarrow as pa
 from agd_core.errors import InputError
 from agd_core.records import CollectionPlan
 from agd_core.safe_files import parse_json
+from storage.errors import Damaged, OtherContent
 from storage.names import NOTE, PLAN
 from storage.objects import ObjectStore
-from storage.plan_file import ListedFile, OtherFormat, listed_files, plan_dataset_id, read_plan
-from storage.sealed_parquet import TornFile, require_columns, seal, unseal
-from storage.shards import TornShard
+from storage.plan_file import ListedFile, listed_files, plan_dataset_id, read_plan
+from storage.sealed_parquet import require_columns, seal, unseal
 from storage.zarr_store import ZarrTrajectoryStore
 
 INDEX, CARRIED = "index.parquet", "store"
@@ -37,14 +37,6 @@ _SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int64()), ("samples", pa
 
 OnProgress = Callable[[int, int], None]
 """Told samples done and in total. What it raises ends the work; the same call continues it."""
-
-
-class NoExport(ValueError):
-    """A place that holds no finished export of the kind asked for."""
-
-
-class OtherExport(ValueError):
-    """A place that holds another export than the one to be written."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ def export_note(store: ZarrTrajectoryStore, kind: str, **settings: int) -> dict[
     """What identifies an export: its kind, its settings and the content of the source.
 
     Raises:
-        TornShard: a unit of the source is missing.
+        Damaged: a unit of the source is missing.
     """
     identity = {"dataset_id": store.plan.dataset_id, "content_digest": store.content_digest()}
     return {"format": kind, "format_version": FORMAT_VERSION, **identity, **settings}
@@ -100,20 +92,20 @@ def begin_export(
         What an index that is there already lists, by name.
 
     Raises:
-        OtherExport: the place holds another one.
+        OtherContent: the place holds another one.
     """
     data = (json.dumps(note, indent=2) + "\n").encode()
     if objects.size(NOTE) is None:
         objects.create(NOTE, data)
     if (found := objects.read(NOTE, 0, len(data) + _BLOCK_BYTES)) != data:
-        raise OtherExport(f"{objects.url} holds another export: {_difference(found, note)}")
+        raise OtherContent(f"{objects.url} holds another export: {_difference(found, note)}")
     objects.remove_abandoned()
     plan = store.objects.read(PLAN)
     for key in (*listed_files(plan), PLAN):
         put_if_different(objects, f"{CARRIED}/{key}", store.objects.read(key))
     try:
         return {entry.name: entry for entry in read_index(objects, str(note["format"])).objects}
-    except (NoExport, TornFile):
+    except InputError:
         return {}
 
 
@@ -130,7 +122,7 @@ def export_problems(objects: ObjectStore) -> list[str]:
     try:
         index = read_index(objects)
         read_carried_plan(objects, index)
-    except (NoExport, TornFile) as error:
+    except InputError as error:
         return [str(error)]
     return [problem for entry in index.objects if (problem := object_problem(objects, entry))]
 
@@ -139,8 +131,8 @@ def read_index(objects: ObjectStore, kind: str | None = None) -> ExportIndex:
     """The index of a finished export, of this kind or of any.
 
     Raises:
-        NoExport: none there, or of another kind or a newer version.
-        TornFile: damaged.
+        InputError: none there, or of another kind or version.
+        Damaged: its bytes are not those that were written.
     """
     try:
         table, footer = unseal(objects.read(INDEX))
@@ -148,25 +140,25 @@ def read_index(objects: ObjectStore, kind: str | None = None) -> ExportIndex:
         require_columns(table, _SCHEMA)
         _require_note(note)
     except FileNotFoundError:
-        raise NoExport(f"{objects.url} holds no finished export (no {INDEX})") from None
-    except (TornFile, InputError) as error:
-        raise TornFile(f"{objects.url}/{INDEX} {error}") from None
+        raise InputError(f"{objects.url} holds no finished export (no {INDEX})") from None
+    except InputError as error:
+        raise Damaged(f"{objects.url}/{INDEX} {error}") from None
     found = (note.get("format"), note.get("format_version"))
     if found != (kind or found[0], FORMAT_VERSION):
-        raise NoExport(f"{objects.url} holds {found[0]} version {found[1]}, not {kind} version {FORMAT_VERSION}")
+        raise InputError(f"{objects.url} holds {found[0]} version {found[1]}, not {kind} version {FORMAT_VERSION}")
     return ExportIndex(note, tuple(ExportedObject(**row) for row in table.to_pylist()))
 
 
 def _require_note(note: object) -> None:
     if not isinstance(note, dict) or not all(isinstance(note.get(name), str) for name in _SAID):
-        raise TornFile("does not say what was exported")
+        raise Damaged("does not say what was exported")
 
 
 def read_carried_plan(objects: ObjectStore, index: ExportIndex) -> CollectionPlan:
     """The plan that an export carries.
 
     Raises:
-        TornFile: missing, damaged, of another dataset, or in the format of another version.
+        Damaged: missing, damaged, of another dataset, or in the format of another version.
     """
     try:
         data = objects.read(f"{CARRIED}/{PLAN}")
@@ -175,10 +167,10 @@ def read_carried_plan(objects: ObjectStore, index: ExportIndex) -> CollectionPla
         files = {} if torn else {key: objects.read(f"{CARRIED}/{key}") for key in listed}
         torn = torn or [key for key, expected in listed.items() if ListedFile.of(files[key]) != expected]
         plan = None if torn else read_plan(data, files)
-    except (FileNotFoundError, TornFile, OtherFormat, InputError) as error:
-        raise TornFile(f"{objects.url}/{CARRIED}: the carried plan cannot be read: {error}") from None
+    except (FileNotFoundError, InputError) as error:
+        raise Damaged(f"{objects.url}/{CARRIED}: the carried plan cannot be read: {error}") from None
     if plan is None or plan_dataset_id(data) != index.note["dataset_id"]:
-        raise TornFile(f"{objects.url}/{CARRIED}/{(torn or [PLAN])[0]}: not what was written")
+        raise Damaged(f"{objects.url}/{CARRIED}/{(torn or [PLAN])[0]}: not what was written")
     return plan
 
 
@@ -228,7 +220,7 @@ def rebuild_store(
 
     Raises:
         OtherContent: another store is there.
-        TornShard: the rebuilt store's content is not what was exported.
+        Damaged: the rebuilt store's content is not what was exported.
     """
     store = ZarrTrajectoryStore.prepare(objects, plan, device="import")
     missing = store.missing_units()
@@ -242,7 +234,7 @@ def rebuild_store(
         done += len(plan.unit(unit)) * plan.stored_steps
     on_progress(done, plan.pairs)
     if store.content_digest() != content_digest:
-        raise TornShard(f"{objects.url}: its content is not what was exported")
+        raise Damaged(f"{objects.url}: its content is not what was exported")
     return store
 
 

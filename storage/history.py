@@ -15,7 +15,8 @@ import pyarrow as pa
 from agd_core.atomic import write_bytes
 from agd_core.errors import InputError
 from agd_core.safe_files import confined, read_bytes
-from storage.sealed_parquet import TornFile, require_columns, seal, unseal
+from storage.errors import Damaged
+from storage.sealed_parquet import require_columns, seal, unseal
 
 FOLDER = "history"
 """Name of the folder that holds an output folder's history."""
@@ -133,7 +134,7 @@ def _read(paths: Sequence[Path]) -> Nights:
     for path in paths:
         try:
             tables.append(_read_file(path))
-        except (TornFile, InputError, OSError) as error:
+        except (InputError, OSError) as error:
             problems.append(f"{path}: {error}")
     return Nights(pa.concat_tables(tables), problems)
 
@@ -142,14 +143,14 @@ def _read_file(path: Path) -> pa.Table:
     folder = path.parent.parent
     table, footer = unseal(read_bytes(confined(folder, path.relative_to(folder).as_posix()), _MOST_BYTES))
     if (found := footer.get("format_version")) != FORMAT_VERSION:
-        raise TornFile(f"has format version {found}, this is version {FORMAT_VERSION}")
+        raise Damaged(f"has format version {found}, this is version {FORMAT_VERSION}")
     require_columns(table, _SCHEMA)
     if len(table) > _MOST_RECORDS:
-        raise TornFile("holds more than a night measures")
+        raise Damaged("holds more than a night measures")
     table = table.select(_SCHEMA.names).cast(_SCHEMA)
     rows: list[dict[str, Any]] = table.to_pylist()
     if any((row["name"], row["night"]) != (path.parent.name, path.stem) for row in rows):
-        raise TornFile("holds another adapter or night than its name says")
+        raise Damaged("holds another adapter or night than its name says")
     if not all(row["better"] in _DIRECTIONS for row in rows):
-        raise TornFile("holds what no night measures")
+        raise Damaged("holds what no night measures")
     return table

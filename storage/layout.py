@@ -16,7 +16,8 @@ from functools import cached_property
 import numpy as np
 
 from agd_core.records import CollectionPlan
-from storage.shards import CRC_BYTES, TornShard, crc_bytes
+from storage.errors import Damaged
+from storage.shards import CRC_BYTES, crc_bytes
 
 _PAGE_BYTES = 4096
 _CHUNK_LIMIT_BYTES = 16384
@@ -102,15 +103,15 @@ class StoreLayout:
         """Refuse the shard of another unit or place.
 
         Raises:
-            TornShard: what is wrong.
+            Damaged: what is wrong.
         """
         if len(tail) < self.tail_bytes:
-            raise TornShard("is cut short")
+            raise Damaged("is cut short")
         head, crc = tail[: _LABEL.size - CRC_BYTES], tail[_LABEL.size - CRC_BYTES : _LABEL.size]
         if crc_bytes(head) != crc or head[:4] != _MAGIC:
-            raise TornShard("has no readable label")
+            raise Damaged("has no readable label")
         if head != self._label(shard):
-            raise TornShard("belongs to another place or unit")
+            raise Damaged("belongs to another place or unit")
 
     def chunk_offsets(self, tail: bytes) -> np.ndarray:
         """First byte of every chunk, int64 `[grid]`, -1 where there is none; read from the index, whoever wrote it.
@@ -119,15 +120,15 @@ class StoreLayout:
             tail: the end of the shard, at least the index.
 
         Raises:
-            TornShard: the index fails its checksum or names chunks of another size.
+            Damaged: the index fails its checksum or names chunks of another size.
         """
         index = tail[-self.index_bytes :]
         if len(index) < self.index_bytes or crc_bytes(index[:-CRC_BYTES]) != index[-CRC_BYTES:]:
-            raise TornShard("has a torn index")
+            raise Damaged("has a torn index")
         entries = np.frombuffer(index[:-CRC_BYTES], dtype="<u8").reshape(self.grid, 2)
         present = entries[:, 0] != _MISSING
         if (entries[present, 1] != self.stride).any():
-            raise TornShard("holds chunks of another size")
+            raise Damaged("holds chunks of another size")
         offsets: np.ndarray = np.where(present, entries[:, 0], 0).astype(np.int64)
         return np.where(present, offsets, -1)
 

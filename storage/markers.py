@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from agd_core.records import CollectionPlan
+from storage.errors import Damaged
 from storage.layout import StoreLayout, shard_key
-from storage.sealed_parquet import TornFile, require_columns, seal, unseal
+from storage.sealed_parquet import require_columns, seal, unseal
 
 FOLDER = "index"
 _SHARD_COLUMNS = ["key", "size", "crc32c", "content", "provenance"]
@@ -91,18 +92,18 @@ def read_marker(data: bytes, plan: CollectionPlan, unit: int) -> list[CommittedS
     A marker names what its unit holds, so it says the same in a store of the same settings and any length.
 
     Raises:
-        TornFile: damaged, of a unit that holds something else, or of other shards than its own.
+        Damaged: damaged, of a unit that holds something else, or of other shards than its own.
     """
     table, footer = unseal(data)
     if footer.get("unit_id") != plan.unit_ids[unit]:
-        raise TornFile("belongs to another unit or dataset")
+        raise Damaged("belongs to another unit or dataset")
     require_columns(table, _SCHEMA)
     if len(table) != len(plan.unit(unit)):
-        raise TornFile("has another number of trajectories than its unit")
+        raise Damaged("has another number of trajectories than its unit")
     heads = table.select(_SHARD_COLUMNS).take(np.arange(0, len(table), plan.shard_trajectories)).to_pylist()
     shards = [CommittedShard(number, **head) for number, head in zip(plan.unit_shards(unit), heads, strict=True)]
     if any(shard.key != shard_key(shard.number) or shard.size < 0 for shard in shards):
-        raise TornFile("names other shards than its unit has")
+        raise Damaged("names other shards than its unit has")
     return shards
 
 

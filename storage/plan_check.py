@@ -14,7 +14,7 @@ from agd_core.digest import digest
 from agd_core.errors import InputError
 from agd_core.records import CARRIERS
 from agd_core.safe_files import parse_json
-from storage.sealed_parquet import TornFile
+from storage.errors import Damaged
 
 _MOST_SIDE = 1 << 16
 """Of a latent's channels, height and width."""
@@ -27,15 +27,15 @@ def footer_part(footer: Mapping[str, str], name: str) -> dict[str, Any]:
     """One of the footer's JSON objects.
 
     Raises:
-        TornFile: it is not there, or no plain data.
+        Damaged: it is not there, or no plain data.
     """
     try:
         value = parse_json(footer[name], name)
         digest(value)
     except (InputError, KeyError, ValueError) as error:
-        raise TornFile(f"has no readable {name}: {error}") from error
+        raise Damaged(f"has no readable {name}: {error}") from error
     if not isinstance(value, dict):
-        raise TornFile(f"has no readable {name}: it is no object")
+        raise Damaged(f"has no readable {name}: it is no object")
     return value
 
 
@@ -43,7 +43,7 @@ def checked_layout(layout: Mapping[str, Any]) -> dict[str, Any]:
     """The layout's settings, as `CollectionPlan` takes them.
 
     Raises:
-        TornFile: one that no plan has.
+        Damaged: one that no plan has.
     """
     shape, slots = layout.get("latent_shape"), layout.get("prediction_slots", 1)
     shard, unit = layout.get("shard_trajectories", 0), layout.get("unit_trajectories", 0)
@@ -57,7 +57,7 @@ def checked_layout(layout: Mapping[str, Any]) -> dict[str, Any]:
         and _within(slots, 2)
     )
     if not right:
-        raise TornFile(f"has a layout that no store has: {dict(layout)}")
+        raise Damaged(f"has a layout that no store has: {dict(layout)}")
     return {
         "latent_shape": tuple(sides),
         "dtype": layout["dtype"],
@@ -71,23 +71,23 @@ def check_rows(table: pa.Table, timesteps: np.ndarray, conditions: Mapping[str, 
     """Refuse rows that are no trajectories of this schedule and these conditions.
 
     Raises:
-        TornFile: what is wrong.
+        Damaged: what is wrong.
     """
     if timesteps.ndim != 1 or not 0 < len(timesteps) <= _MOST_TIMESTEPS or not np.isfinite(timesteps).all():
-        raise TornFile("has no readable schedule")
+        raise Damaged("has no readable schedule")
     if not len(table) or not conditions:
-        raise TornFile("has no trajectories or no conditions")
+        raise Damaged("has no trajectories or no conditions")
     if not np.array_equal(table["trajectory"].to_numpy(), np.arange(len(table))):
-        raise TornFile("numbers its trajectories otherwise than 0, 1, 2, ...")
+        raise Damaged("numbers its trajectories otherwise than 0, 1, 2, ...")
     kept, steps = pc.list_value_length(table["steps"]).to_numpy(), pc.list_flatten(table["steps"])
     if (kept != kept[0]).any() or not kept[0] or steps.null_count:
-        raise TornFile("keeps other numbers of steps of other trajectories, or none")
+        raise Damaged("keeps other numbers of steps of other trajectories, or none")
     if not _all_within(steps.to_numpy(), len(timesteps)):
-        raise TornFile("keeps steps that its schedule does not have")
+        raise Damaged("keeps steps that its schedule does not have")
     if not _all_within(table["cond_id"].to_numpy(), min(map(len, conditions.values()))):
-        raise TornFile("names conditions that it does not have")
+        raise Damaged("names conditions that it does not have")
     if not np.isfinite(table["guidance_scale"].to_numpy()).all():
-        raise TornFile("has guidance scales that are no numbers")
+        raise Damaged("has guidance scales that are no numbers")
 
 
 def _within(value: object, most: int) -> bool:

@@ -23,9 +23,10 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory
+from storage.errors import Damaged, OtherContent
 from storage.layout import StoreLayout
 from storage.plan_check import check_rows, checked_layout, footer_part
-from storage.sealed_parquet import TornFile, require_columns, seal, unseal
+from storage.sealed_parquet import require_columns, seal, unseal
 from storage.zarr_tables import create_table, read_tables
 
 FORMAT_VERSION = 3
@@ -49,10 +50,6 @@ _SCHEMA = pa.schema(
         ("steps", pa.list_(pa.int32())),
     ]
 )
-
-
-class OtherFormat(ValueError):
-    """A store that was written by a version with another format."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +96,8 @@ def plan_identity(data: bytes) -> dict[str, Any]:
     """The settings that a plan file was made from.
 
     Raises:
-        TornFile: the plan is damaged.
-        OtherFormat: another version wrote it; so for all functions that read a plan.
+        Damaged: the plan is damaged.
+        OtherContent: another version wrote it; so for all functions that read a plan.
     """
     return footer_part(_unseal_plan(data)[1], "identity")
 
@@ -121,7 +118,7 @@ def listed_files(data: bytes) -> dict[str, ListedFile]:
     for key, entry in listed.items():
         numbers = list(entry.values()) if isinstance(entry, dict) and entry.keys() == {"size", "crc32c"} else [None]
         if not _LISTED.fullmatch(key) or not all(type(number) is int and number >= 0 for number in numbers):
-            raise TornFile(f"vouches for a file that no store has: {key!r}")
+            raise Damaged(f"vouches for a file that no store has: {key!r}")
     return {key: ListedFile(**entry) for key, entry in listed.items()}
 
 
@@ -129,7 +126,7 @@ def read_plan(data: bytes, files: Mapping[str, bytes]) -> CollectionPlan:
     """The plan, from its file and the prepared files.
 
     Raises:
-        TornFile: the plan is damaged, or says what no plan says.
+        Damaged: the plan is damaged, or says what no plan says.
     """
     table, footer = _unseal_plan(data)
     timesteps = read_tables(files, "schedule").get("timestep", np.empty(0))
@@ -147,11 +144,11 @@ def read_plan(data: bytes, files: Mapping[str, bytes]) -> CollectionPlan:
 def _unseal_plan(data: bytes) -> tuple[pa.Table, dict[str, str]]:
     table, footer = unseal(data)
     if "files" not in footer:
-        raise TornFile("is another kind of file")
+        raise Damaged("is another kind of file")
     if (found := footer.get("format_version")) != str(FORMAT_VERSION):
-        raise OtherFormat(f"is of store format {found}; this version reads format {FORMAT_VERSION}")
+        raise OtherContent(f"is of store format {found}; this version reads format {FORMAT_VERSION}")
     if lacking := [name for name in _FOOTER if name not in footer]:
-        raise TornFile(f"lacks its {lacking[0]}")
+        raise Damaged(f"lacks its {lacking[0]}")
     require_columns(table, _SCHEMA, optional=("class_label", "prompt"))
     return table, footer
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from agd_core.digest import canonical_json
 from agd_core.records import CollectionPlan
+from storage.errors import Damaged, OtherContent
 from storage.names import PLAN
 from storage.objects import ObjectStore
 from storage.plan_file import (
     ListedFile,
-    OtherFormat,
     listed_files,
     plan_dataset_id,
     plan_identity,
@@ -20,11 +20,6 @@ from storage.plan_file import (
     read_plan,
     write_plan,
 )
-from storage.sealed_parquet import TornFile
-
-
-class OtherContent(ValueError):
-    """A store holds trajectories of another identity than the one asked for, or in another format."""
 
 
 def prepare(objects: ObjectStore, plan: CollectionPlan) -> None:
@@ -33,12 +28,11 @@ def prepare(objects: ObjectStore, plan: CollectionPlan) -> None:
     Raises:
         OtherContent: the place holds a store of another plan; the message names the settings that differ.
     """
-    with _our_format(objects):
-        found = _intact_plan(objects)
-        if found is None:
-            _write(objects, plan)
-        else:
-            _require_same(objects, plan, found)
+    found = _intact_plan(objects)
+    if found is None:
+        _write(objects, plan)
+    else:
+        _require_same(objects, plan, found)
 
 
 def prepared_plan(objects: ObjectStore) -> CollectionPlan:
@@ -46,25 +40,26 @@ def prepared_plan(objects: ObjectStore) -> CollectionPlan:
 
     Raises:
         FileNotFoundError: no plan there.
-        TornFile: the plan or what it vouches for is damaged.
+        Damaged: the plan or what it vouches for is damaged.
         OtherContent: another version wrote it.
     """
     data = objects.read(PLAN)
-    with _our_format(objects):
+    with _naming(objects):
         listed = listed_files(data)
     if torn := [key for key in listed if objects.size(key) != listed[key].size]:
-        raise TornFile(f"{objects.url}/{torn[0]}: not what was written")
+        raise Damaged(f"{objects.url}/{torn[0]}: not what was written")
     files = {key: objects.read(key) for key in listed}
     if torn := [key for key in listed if ListedFile.of(files[key]) != listed[key]]:
-        raise TornFile(f"{objects.url}/{torn[0]}: not what was written")
+        raise Damaged(f"{objects.url}/{torn[0]}: not what was written")
     return read_plan(data, files)
 
 
 @contextmanager
-def _our_format(objects: ObjectStore) -> Iterator[None]:
+def _naming(objects: ObjectStore) -> Iterator[None]:
+    """Let the refusal of another format say where it was met."""
     try:
         yield
-    except OtherFormat as error:
+    except OtherContent as error:
         raise OtherContent(f"{objects.url} {error}") from error
 
 
@@ -72,10 +67,11 @@ def _intact_plan(objects: ObjectStore) -> bytes | None:
     """The bytes of the plan; None where there is none. A damaged one is deleted: the settings give it again."""
     try:
         data = objects.read(PLAN)
-        plan_identity(data)
+        with _naming(objects):
+            plan_identity(data)
     except FileNotFoundError:
         return None
-    except TornFile:
+    except Damaged:
         objects.delete(PLAN)
         return None
     return data
@@ -108,7 +104,7 @@ def _require_same(objects: ObjectStore, plan: CollectionPlan, data: bytes) -> No
     files = prepared_files(plan, {"conditional_create": objects.creates_exclusively()}) if torn else {}
     for key in torn:
         if ListedFile.of(files[key]) != listed_files(data)[key]:
-            raise TornFile(f"{objects.url}/{key}: damaged, and this version would write it differently")
+            raise Damaged(f"{objects.url}/{key}: damaged, and this version would write it differently")
         objects.put(key, files[key])
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agd_core.errors import first_line
+from storage.errors import Damaged
 
 _KEY = "agd.crc32c"
 _MARK = "agd-crc32c:"
@@ -24,10 +25,6 @@ _MOST_VALUES = 1 << 27
 _MOST_UNPACKED = 4 << 30
 _DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError)
 """What pyarrow answers to bytes that are no Parquet."""
-
-
-class TornFile(ValueError):
-    """A file whose bytes are not those that were written."""
 
 
 def seal(table: pa.Table, metadata: dict[str, str]) -> bytes:
@@ -46,19 +43,19 @@ def unseal(data: bytes) -> tuple[pa.Table, dict[str, str]]:
     """Table and footer metadata of a sealed file.
 
     Raises:
-        TornFile: the bytes are not those that `seal` gave.
+        Damaged: the bytes are not those that `seal` gave.
     """
     start = _digits_start(data)
     digits = data[start : start + _DIGITS]
     blank = data[:start] + b"0" * _DIGITS + data[start + _DIGITS :]
     if digits != f"{google_crc32c.value(blank):08x}".encode():
-        raise TornFile("fails its checksum")
+        raise Damaged("fails its checksum")
     try:
         return _read(data)
-    except TornFile:
+    except Damaged:
         raise
     except _DAMAGE as error:
-        raise TornFile(f"is no Parquet file of ours: {first_line(error)}") from error
+        raise Damaged(f"is no Parquet file of ours: {first_line(error)}") from error
 
 
 def require_columns(table: pa.Table, schema: pa.Schema, optional: Collection[str] = ()) -> None:
@@ -70,12 +67,12 @@ def require_columns(table: pa.Table, schema: pa.Schema, optional: Collection[str
         optional: those of them that may have no value.
 
     Raises:
-        TornFile: names the column.
+        Damaged: names the column.
     """
     for field in schema:
         column = table[field.name] if table.column_names.count(field.name) == 1 else None
         if column is None or column.type != field.type or (column.null_count and field.name not in optional):
-            raise TornFile(f"has no column {field.name} of {field.type} with a value in every row")
+            raise Damaged(f"has no column {field.name} of {field.type} with a value in every row")
 
 
 def _read(data: bytes) -> tuple[pa.Table, dict[str, str]]:
@@ -84,7 +81,7 @@ def _read(data: bytes) -> tuple[pa.Table, dict[str, str]]:
     columns = [part.column(column) for part in parts for column in range(part.num_columns)]
     values, unpacked = sum(c.num_values for c in columns), sum(c.total_uncompressed_size for c in columns)
     if file.metadata.num_rows > len(data) or values > _MOST_VALUES or unpacked > _MOST_UNPACKED:
-        raise TornFile("holds more than a file of its size can")
+        raise Damaged("holds more than a file of its size can")
     footer: dict[Any, Any] = file.metadata.metadata or {}
     return file.read(), {key.decode(): value.decode() for key, value in footer.items() if key not in _OUR_KEYS}
 
@@ -92,5 +89,5 @@ def _read(data: bytes) -> tuple[pa.Table, dict[str, str]]:
 def _digits_start(data: bytes) -> int:
     place = data.rfind(_MARK.encode())
     if place < 0:
-        raise TornFile("has no checksum")
+        raise Damaged("has no checksum")
     return place + len(_MARK)

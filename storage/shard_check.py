@@ -6,11 +6,12 @@ import google_crc32c
 import numpy as np
 
 from agd_core.records import CARRIERS, StoredType
+from storage.errors import Damaged
 from storage.layout import StoreLayout, shard_key
 from storage.markers import CommittedShard, WrittenShard
 from storage.objects import ObjectStore
 from storage.pairs import NotFinite, as_floats, checksums, magnitudes, shard_content
-from storage.shards import TornShard, is_whole
+from storage.shards import is_whole
 
 _BLOCK_BYTES = 4 << 20
 
@@ -20,25 +21,25 @@ def whole_shard(objects: ObjectStore, layout: StoreLayout, number: int) -> Writt
 
     Raises:
         FileNotFoundError: there is none.
-        TornShard: what is wrong with it.
+        Damaged: what is wrong with it.
     """
     key = shard_key(number)
     size = objects.size(key)
     if size is None:
         raise FileNotFoundError(f"{objects.url}/{key}")
     if size != layout.size(number):
-        raise TornShard("has another size")
+        raise Damaged("has another size")
     crc32c, sums, absmax = 0, [], []
     for block in _blocks(objects, layout, number):
         if not all(map(is_whole, block.reshape(-1, layout.stride))):
-            raise TornShard("has a torn chunk")
+            raise Damaged("has a torn chunk")
         crc32c = google_crc32c.extend(crc32c, block.tobytes())
         for pairs in _pairs(layout, block):
             sums += checksums(pairs)
             absmax.append(_absmax(pairs, layout.plan.dtype))
     tail = objects.read(key, layout.chunks(number) * layout.stride)
     if tail != layout.tail(number):
-        raise TornShard("has another label or index")
+        raise Damaged("has another label or index")
     crc32c = google_crc32c.extend(crc32c, tail)
     return WrittenShard(CommittedShard(number, key, size, crc32c, shard_content(sums), "adopted"), tuple(absmax))
 
@@ -52,7 +53,7 @@ def _blocks(objects: ObjectStore, layout: StoreLayout, number: int) -> Iterator[
         count = min(together, rows - first)
         data = objects.read(shard_key(number), first * row, count * row)
         if len(data) != count * row:
-            raise TornShard("is cut short")
+            raise Damaged("is cut short")
         yield np.frombuffer(data, dtype=np.uint8).reshape(count, -1, layout.stride)
 
 
@@ -68,4 +69,4 @@ def _absmax(pairs: np.ndarray, dtype: StoredType) -> tuple[float, float]:
     try:
         return as_floats(magnitudes(pairs, dtype), dtype)
     except NotFinite as error:
-        raise TornShard(str(error)) from error
+        raise Damaged(str(error)) from error

@@ -6,10 +6,6 @@ import numpy as np
 CRC_BYTES = 4
 
 
-class TornShard(ValueError):
-    """A shard whose bytes are not what they should be."""
-
-
 def crc_bytes(data: bytes | np.ndarray) -> bytes:
     """crc32c as it is stored: 4 bytes, little endian."""
     return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")

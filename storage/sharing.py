@@ -7,11 +7,11 @@ another store is looked at with our own plan: whatever became of that store's pl
 from collections.abc import Iterable
 
 from agd_core.records import CollectionPlan
+from storage.errors import Damaged, OtherContent
 from storage.markers import FOLDER, marker_key
 from storage.names import PLAN
 from storage.objects import ObjectStore
-from storage.plan_file import OtherFormat, plan_settings_id
-from storage.sealed_parquet import TornFile
+from storage.plan_file import plan_settings_id
 from storage.zarr_store import ZarrTrajectoryStore
 
 
@@ -32,7 +32,7 @@ def take_over(store: ZarrTrajectoryStore, source: ObjectStore, unit: int) -> boo
     with store.open_unit(unit) as writer:
         try:
             writer.take(source)
-        except (FileNotFoundError, TornFile):
+        except (FileNotFoundError, Damaged):
             return False
         if writer.wanted:
             return False
@@ -44,7 +44,7 @@ def _may_share(source: ObjectStore, plan: CollectionPlan) -> bool:
     """Not if its plan says that it has other settings; a plan that is lost or torn says nothing."""
     try:
         return plan_settings_id(source.read(PLAN)) == plan.settings_id
-    except (FileNotFoundError, TornFile):
+    except (FileNotFoundError, Damaged):
         return True
-    except OtherFormat:
+    except OtherContent:
         return False

@@ -9,20 +9,13 @@ from datetime import UTC, datetime
 import numpy as np
 
 from agd_core.records import PlannedTrajectory
+from storage.errors import Damaged
 from storage.layout import StoreLayout, shard_key
-from storage.markers import (
-    CommittedShard,
-    WrittenShard,
-    marker_device,
-    marker_key,
-    read_marker,
-    write_marker,
-)
+from storage.markers import CommittedShard, WrittenShard, marker_device, marker_key, read_marker, write_marker
 from storage.objects import ObjectStore, StagedObject
 from storage.pairs import as_floats, check_pair, checksums, pair_magnitudes, shard_content
-from storage.sealed_parquet import TornFile
 from storage.shard_check import whole_shard
-from storage.shards import TornShard, crc_bytes
+from storage.shards import crc_bytes
 
 
 class ZarrUnitWriter:
@@ -56,7 +49,7 @@ class ZarrUnitWriter:
         """Bring over what is wanted of this unit from a store that has committed it; a damaged shard stays wanted.
 
         Raises:
-            FileNotFoundError, TornFile: the unit is not committed there, or not any more.
+            FileNotFoundError, Damaged: the unit is not committed there, or not any more.
         """
         marker = source.read(marker_key(self._unit))
         theirs = read_marker(marker, self._plan, self._unit)
@@ -110,7 +103,7 @@ class ZarrUnitWriter:
         """What the unit's marker vouches for; nothing if there is none, or a damaged one."""
         try:
             return read_marker(self._objects.read(marker_key(self._unit)), self._plan, self._unit)
-        except (TornFile, FileNotFoundError):
+        except (Damaged, FileNotFoundError):
             return []
 
     def __enter__(self) -> ZarrUnitWriter:
@@ -192,7 +185,7 @@ def adopt(objects: ObjectStore, layout: StoreLayout, number: int, vouched: str |
         written = whole_shard(objects, layout, number)
     except FileNotFoundError:
         return None
-    except TornShard:
+    except Damaged:
         written = None
     if written and vouched in (None, written.shard.content):
         return written

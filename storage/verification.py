@@ -4,13 +4,12 @@ import re
 from contextlib import suppress
 
 from agd_core.errors import InputError
+from storage.errors import Damaged, OtherContent
 from storage.layout import shard_key
 from storage.markers import marker_key, read_marker
 from storage.names import PLAN
 from storage.objects import ObjectStore
-from storage.plan_file import ListedFile, OtherFormat, listed_files
-from storage.preparation import OtherContent
-from storage.sealed_parquet import TornFile
+from storage.plan_file import ListedFile, listed_files
 from storage.zarr_store import ZarrTrajectoryStore
 
 _OUR_NAMES = re.compile(r"latents/c\.\d+(\.0){5}|index/u-\d{6,}\.parquet")
@@ -44,7 +43,7 @@ def repair_store(objects: ObjectStore) -> list[str]:
     try:
         torn = list(_torn_preparation(objects))
         store = None if torn else ZarrTrajectoryStore.open(objects)
-    except (OtherFormat, OtherContent):
+    except OtherContent:
         return deleted
     except ValueError:
         torn, store = [PLAN], None
@@ -74,7 +73,7 @@ def _torn_preparation(objects: ObjectStore) -> dict[str, str]:
         listed = listed_files(objects.read(PLAN))
     except FileNotFoundError:
         return {PLAN: "missing"}
-    except TornFile as error:
+    except Damaged as error:
         return {PLAN: str(error)}
     return {key: what for key, expected in listed.items() if (what := _difference(objects, key, expected))}
 
@@ -95,7 +94,7 @@ def _torn_keys(store: ZarrTrajectoryStore, unit: int) -> list[str]:
         shards = read_marker(store.objects.read(key), store.plan, unit)
     except FileNotFoundError:
         return []
-    except (TornFile, InputError):
+    except InputError:
         return [key]
     torn = [shard.key for shard in shards if store.shard_problem(shard)]
     return [key, *torn] if torn else []

@@ -16,8 +16,10 @@ from functools import cached_property
 
 import numpy as np
 
+from agd_core.errors import InputError
 from agd_core.permutation import Permutation
 from agd_core.records import CollectionPlan, StepBatch, step_batch
+from storage.errors import Damaged
 from storage.exports import (
     ExportedObject,
     ExportIndex,
@@ -35,8 +37,6 @@ from storage.exports import (
 )
 from storage.objects import ByteRange, ObjectStore
 from storage.pairs import require_pairs
-from storage.sealed_parquet import TornFile
-from storage.shards import TornShard
 from storage.tar_records import END, TarRecords
 from storage.zarr_store import ZarrTrajectoryStore
 
@@ -57,10 +57,10 @@ class TarSet:
         """Tars of at most `tar_bytes`, but of at least one sample; each seed in `[0, 2**64)` is another shuffle.
 
         Raises:
-            ValueError: the trajectories are of several splits, which one shuffle would mix.
+            InputError: the trajectories are of several splits, which one shuffle would mix.
         """
         if len(splits := sorted({trajectory.split for trajectory in plan.trajectories})) > 1:
-            raise ValueError(f"a WebDataset holds one split; these trajectories are of {', '.join(splits)}")
+            raise InputError(f"a WebDataset holds one split; these trajectories are of {', '.join(splits)}")
         fitting = max(1, (tar_bytes - len(END)) // TarRecords(plan).size)
         return cls(plan, Permutation(plan.pairs, seed), min(fitting, plan.pairs))
 
@@ -110,8 +110,8 @@ def export_webdataset(
         on_progress: told samples done and in total, every few megabytes.
 
     Raises:
-        OtherExport: the place holds another export.
-        TornShard: the source is not whole.
+        OtherContent: the place holds another export.
+        Damaged: the source is not whole.
     """
     tars = TarSet.of(store.plan, tar_bytes, seed)
     note = export_note(store, FORMAT, seed=seed, tar_samples=tars.tar_samples)
@@ -133,9 +133,9 @@ def import_webdataset(
     Every trajectory's samples are scattered over the tars, so this reads one range per sample.
 
     Raises:
-        NoExport: no finished WebDataset export there.
+        InputError: no finished WebDataset export there.
         OtherContent: the target holds another store.
-        TornFile, TornShard: the export is damaged; the message names the file.
+        Damaged: the export is damaged; the message names the file.
     """
     reader = WebDatasetReader(objects_from)
     steps = np.arange(reader.plan.stored_steps)
@@ -153,8 +153,8 @@ class WebDatasetReader:
     `agd_core.order.StreamOrder` needs to do that.
 
     Raises:
-        NoExport: no finished WebDataset export there.
-        TornFile: its index or its plan is damaged.
+        InputError: no finished WebDataset export there.
+        Damaged: its index or its plan is damaged.
     """
 
     def __init__(self, objects: ObjectStore) -> None:
@@ -166,12 +166,12 @@ class WebDatasetReader:
         self._tars = TarSet(self.plan, self.stored, self.tar_samples)
         expected = [(self._tars.name(tar), self._tars.size(tar)) for tar in range(self._tars.count)]
         if [(entry.name, entry.size) for entry in self.index.objects] != expected:
-            raise TornFile(f"{objects.url}: its index and its plan do not fit together")
+            raise Damaged(f"{objects.url}: its index and its plan do not fit together")
 
     def _noted(self, name: str, least: int) -> int:
         value = self.index.note.get(name)
         if type(value) is not int or not least <= value < 2**64:
-            raise TornFile(f"{self.objects.url}: its note has no {name}")
+            raise Damaged(f"{self.objects.url}: its note has no {name}")
         return value
 
     @property
@@ -184,7 +184,7 @@ class WebDatasetReader:
 
         Raises:
             IndexError: the plan has no such pair.
-            TornShard: a tar is missing, cut or damaged; the message names it.
+            Damaged: a tar is missing, cut or damaged; the message names it.
         """
         pairs = np.asarray(pairs)
         require_pairs(pairs, self.plan)
@@ -192,7 +192,7 @@ class WebDatasetReader:
         records = self._gather(positions)
         if (torn := self._tars.records.torn(pairs[first], records)) is not None:
             tar, sample = divmod(int(positions[torn]), self.tar_samples)
-            raise TornShard(f"{self.objects.url}/{self._tars.name(tar)}: sample {sample} fails its checksum")
+            raise Damaged(f"{self.objects.url}/{self._tars.name(tar)}: sample {sample} fails its checksum")
         return step_batch(self.plan, pairs, self._tars.records.latents(records)[rows])
 
     def problems(self, deep: bool = True) -> list[str]:
@@ -215,7 +215,7 @@ class WebDatasetReader:
             for _ in self.objects.gather(ranges, rows):
                 pass  # every record is checked by the caller
         except (FileNotFoundError, EOFError) as error:
-            raise TornShard(f"{self.objects.url}: a tar is missing or cut: {error}") from error
+            raise Damaged(f"{self.objects.url}: a tar is missing or cut: {error}") from error
         return records
 
 

@@ -20,14 +20,14 @@ import numpy as np
 
 from agd_core.errors import InputError
 from agd_core.records import CARRIERS, CollectionPlan, StepBatch, UnitWriter, step_batch
+from storage.errors import Damaged
 from storage.layout import StoreLayout, shard_key
 from storage.markers import CommittedShard, marker_key, read_marker
 from storage.objects import ByteRange, ObjectStore
 from storage.pairs import content_digest, require_pairs
 from storage.preparation import prepare, prepared_plan
-from storage.sealed_parquet import TornFile
 from storage.shard_check import whole_shard
-from storage.shards import TornShard, is_whole
+from storage.shards import is_whole
 from storage.unit_writer import ZarrUnitWriter
 
 _POOL = 4
@@ -65,7 +65,7 @@ class ZarrTrajectoryStore:
 
         Raises:
             FileNotFoundError: no plan there.
-            TornFile: the plan or what it vouches for is damaged.
+            Damaged: the plan or what it vouches for is damaged.
             OtherContent: another version wrote it.
         """
         return cls(objects, prepared_plan(objects))
@@ -90,7 +90,7 @@ class ZarrTrajectoryStore:
             shards = read_marker(self.objects.read(key), self.plan, unit)
         except FileNotFoundError:
             return [f"{self.objects.url}/{key}: unit {unit} is not committed"]
-        except (TornFile, InputError) as error:
+        except InputError as error:
             return [f"{self.objects.url}/{key}: marker {error}"]
         return [problem for shard in shards if (problem := self.shard_problem(shard, deep))]
 
@@ -107,7 +107,7 @@ class ZarrTrajectoryStore:
             return f"{where}: {size} bytes instead of {shard.size}"
         try:
             self._chunk_offsets(shard)
-        except TornShard as error:
+        except Damaged as error:
             return f"{where}: {error}"
         return self._deep_problem(shard) if deep else None
 
@@ -115,7 +115,7 @@ class ZarrTrajectoryStore:
         where = f"{self.objects.url}/{shard.key}"
         try:
             found = whole_shard(self.objects, self.layout, shard.number).shard
-        except TornShard as error:
+        except Damaged as error:
             return f"{where}: {error}"
         if found.crc32c != shard.crc32c:
             return f"{where}: checksum differs"
@@ -143,7 +143,7 @@ class ZarrTrajectoryStore:
 
         Raises:
             IndexError: the plan has no such pair.
-            TornShard: damaged bytes, or a unit that is not committed; names the shard.
+            Damaged: damaged bytes, or a unit that is not committed; names the shard.
         """
         pairs = np.asarray(pairs)
         require_pairs(pairs, self.plan)
@@ -168,8 +168,8 @@ class ZarrTrajectoryStore:
     def _marked(self, unit: int) -> list[CommittedShard]:
         try:
             return read_marker(self.objects.read(marker_key(unit)), self.plan, unit)
-        except (FileNotFoundError, TornFile) as error:
-            raise TornShard(f"{self.objects.url}: unit {unit} is not committed") from error
+        except (FileNotFoundError, Damaged) as error:
+            raise Damaged(f"{self.objects.url}: unit {unit} is not committed") from error
 
     def _gather(self, trajectories: np.ndarray, slots: np.ndarray) -> np.ndarray:
         per_shard = self.plan.shard_trajectories
@@ -186,9 +186,9 @@ class ZarrTrajectoryStore:
         try:
             torn = next((i for i in self.objects.gather(ranges, rows) if not is_whole(rows[i])), None)
         except (FileNotFoundError, EOFError) as error:
-            raise TornShard(f"{self.objects.url}: {error}") from error
+            raise Damaged(f"{self.objects.url}: {error}") from error
         if torn is not None:
-            raise TornShard(f"{self.objects.url}/{ranges[torn].key}: checksum differs at byte {ranges[torn].start}")
+            raise Damaged(f"{self.objects.url}/{ranges[torn].key}: checksum differs at byte {ranges[torn].start}")
 
     def _pairs(self, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """Chunks as they were read to pairs; a view where a chunk is one step."""
@@ -206,8 +206,8 @@ class ZarrTrajectoryStore:
         shard = next(shard for shard in self._marked(self.plan.unit_of(number)) if shard.number == number)
         try:
             return self._chunk_offsets(shard)
-        except (FileNotFoundError, TornShard) as error:
-            raise TornShard(f"{self.objects.url}/{shard.key}: {error}") from error
+        except (FileNotFoundError, Damaged) as error:
+            raise Damaged(f"{self.objects.url}/{shard.key}: {error}") from error
 
     def _chunk_offsets(self, shard: CommittedShard) -> np.ndarray:
         start = max(0, shard.size - self.layout.tail_bytes)
@@ -216,9 +216,9 @@ class ZarrTrajectoryStore:
         offsets = self.layout.chunk_offsets(tail)
         chunks = offsets[: self.layout.chunks(shard.number)]
         if (chunks < 0).any():
-            raise TornShard("lacks chunks")
+            raise Damaged("lacks chunks")
         if (offsets > start - self.layout.stride).any():
-            raise TornShard("names chunks outside of it")
+            raise Damaged("names chunks outside of it")
         return offsets
 
     def _free_rows(self, count: int) -> np.ndarray:

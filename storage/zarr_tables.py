@@ -15,7 +15,7 @@ from zarr.codecs import Crc32cCodec
 
 from agd_core.errors import InputError
 from agd_core.safe_files import parse_json
-from storage.sealed_parquet import TornFile
+from storage.errors import Damaged
 from storage.shards import CRC_BYTES, crc_bytes
 
 _CHUNK_BYTES = 4 << 20
@@ -44,7 +44,7 @@ def read_tables(files: Mapping[str, bytes], folder: str) -> dict[str, np.ndarray
     """Every table of a folder by name.
 
     Raises:
-        TornFile: a table is not as `create_table` writes it.
+        Damaged: a table is not as `create_table` writes it.
     """
     names = sorted({key.split("/")[1] for key in files if key.startswith(f"{folder}/") and key.count("/") > 1})
     return {name: _read_table(files, f"{folder}/{name}") for name in names}
@@ -55,7 +55,7 @@ def _read_table(files: Mapping[str, bytes], path: str) -> np.ndarray:
         metadata = parse_json(files[f"{path}/zarr.json"], f"{path}/zarr.json")
         return _decoded(files, path, metadata)
     except (InputError, LookupError, TypeError, ValueError) as error:
-        raise TornFile(f"{path} is no table that a store has: {error}") from error
+        raise Damaged(f"{path} is no table that a store has: {error}") from error
 
 
 def _decoded(files: Mapping[str, bytes], path: str, metadata: Mapping[str, Any]) -> np.ndarray:

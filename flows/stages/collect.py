@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from agd_core.atomic import write_json
-from agd_core.errors import InputError
 from agd_core.progress import Stopped
 from agd_core.records import CARRIERS, CollectionPlan
 from agd_core.trajectory import collect_unit, plan_collection
@@ -22,7 +21,6 @@ from storage.artefacts import Artefact
 from storage.claims import claimed, clear_claims
 from storage.names import LOCATION
 from storage.objects import LocalObjects
-from storage.preparation import OtherContent
 from storage.zarr_store import ZarrTrajectoryStore
 
 STAGE, VERSION = "trajectories", 3
@@ -91,10 +89,7 @@ def refuse_the_impossible(run: Run) -> None:
 
 
 def _prepared(artefact: Artefact, plan: CollectionPlan, place: Workplace, url: str | None) -> ZarrTrajectoryStore:
-    try:
-        store = ZarrTrajectoryStore.prepare(new_store(artefact, url), plan, describe_device(place.device))
-    except OtherContent as error:
-        raise InputError(str(error)) from error
+    store = ZarrTrajectoryStore.prepare(new_store(artefact, url), plan, describe_device(place.device))
     remember_location(artefact, url)
     return store
 

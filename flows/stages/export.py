@@ -1,11 +1,10 @@
 """Trajectories in other forms, and back: shuffled WebDataset tars for streaming, a compressed archive for keeping."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agd_core.errors import InputError, first_line
+from agd_core.errors import InputError
 from agd_core.progress import Stopped
 from agd_core.records import CollectionPlan
 from flows.stages.collect import STAGE
@@ -13,17 +12,12 @@ from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace
 from storage import archive, webdataset_store
 from storage.artefacts import Artefact, find_artefacts
-from storage.exports import ExportIndex, NoExport, OnProgress, OtherExport, read_carried_plan, read_index
+from storage.exports import ExportIndex, OnProgress, read_carried_plan, read_index
 from storage.layout import shard_key
 from storage.names import NOTE, PLAN
 from storage.objects import ObjectStore, open_objects
-from storage.preparation import OtherContent
-from storage.sealed_parquet import TornFile
-from storage.shards import TornShard
 from storage.webdataset_store import TarSet
 from storage.zarr_store import ZarrTrajectoryStore
-
-_OUR_ERRORS = (NoExport, OtherExport, OtherContent, TornFile, TornShard)
 
 
 def export_webdataset(source: str, target: str, tar_bytes: int, seed: int, place: Workplace) -> dict[str, Any]:
@@ -43,22 +37,20 @@ def export_webdataset(source: str, target: str, tar_bytes: int, seed: int, place
         InputError: no whole store there, something else at the target, or not enough disk space.
         Stopped: when asked to.
     """
-    with _clear_errors():
-        store, objects = open_source(source), _open_target(target, ours=NOTE, foreign=PLAN)
-        tars = _tar_set(store.plan, tar_bytes, seed)
-        _require_space(objects, {tars.name(tar): tars.size(tar) for tar in range(tars.count)}, place)
-        listener = _listener(place, "export webdataset")
-        index = webdataset_store.export_webdataset(store, objects, tar_bytes, seed, listener)
-        return _result(store, objects, index)
+    store, objects = open_source(source), _open_target(target, ours=NOTE, foreign=PLAN)
+    tars = TarSet.of(store.plan, tar_bytes, seed)
+    _require_space(objects, {tars.name(tar): tars.size(tar) for tar in range(tars.count)}, place)
+    listener = _listener(place, "export webdataset")
+    index = webdataset_store.export_webdataset(store, objects, tar_bytes, seed, listener)
+    return _result(store, objects, index)
 
 
 def export_archive(source: str, target: str, place: Workplace) -> dict[str, Any]:
     """Write a store as a compressed Zarr array; arguments, result and errors as `export_webdataset`."""
-    with _clear_errors():
-        store, objects = open_source(source), _open_target(target, ours=NOTE, foreign=PLAN)
-        _require_space(objects, _shard_bytes(store.plan), place)
-        listener = _listener(place, "export archive")
-        return _result(store, objects, archive.export_archive(store, objects, listener))
+    store, objects = open_source(source), _open_target(target, ours=NOTE, foreign=PLAN)
+    _require_space(objects, _shard_bytes(store.plan), place)
+    listener = _listener(place, "export archive")
+    return _result(store, objects, archive.export_archive(store, objects, listener))
 
 
 def import_webdataset(source: str, target: str, place: Workplace) -> dict[str, Any]:
@@ -76,20 +68,18 @@ def import_webdataset(source: str, target: str, place: Workplace) -> dict[str, A
         InputError: no whole export there, something else at the target, or not enough disk space.
         Stopped: when asked to.
     """
-    with _clear_errors():
-        place_from, place_to = _open(source), _open_target(target, ours=PLAN, foreign=NOTE)
-        index = _importable(place_from, place_to, webdataset_store.FORMAT, place)
-        listener = _listener(place, "import webdataset")
-        return _result(webdataset_store.import_webdataset(place_from, place_to, listener), place_to, index)
+    place_from, place_to = _open(source), _open_target(target, ours=PLAN, foreign=NOTE)
+    index = _importable(place_from, place_to, webdataset_store.FORMAT, place)
+    listener = _listener(place, "import webdataset")
+    return _result(webdataset_store.import_webdataset(place_from, place_to, listener), place_to, index)
 
 
 def import_archive(source: str, target: str, place: Workplace) -> dict[str, Any]:
     """Rebuild the store that was archived; arguments, result and errors as `import_webdataset`."""
-    with _clear_errors():
-        place_from, place_to = _open(source), _open_target(target, ours=PLAN, foreign=NOTE)
-        index = _importable(place_from, place_to, archive.FORMAT, place)
-        listener = _listener(place, "import archive")
-        return _result(archive.import_archive(place_from, place_to, listener), place_to, index)
+    place_from, place_to = _open(source), _open_target(target, ours=PLAN, foreign=NOTE)
+    index = _importable(place_from, place_to, archive.FORMAT, place)
+    listener = _listener(place, "import archive")
+    return _result(archive.import_archive(place_from, place_to, listener), place_to, index)
 
 
 def open_source(source: str) -> ZarrTrajectoryStore:
@@ -126,7 +116,7 @@ def _open(url: str) -> ObjectStore:
     """
     if "://" not in url and not Path(url).is_dir():
         raise InputError(f"folder {url} does not exist")
-    return _known(url)
+    return open_objects(url)
 
 
 def _open_target(url: str, ours: str, foreign: str) -> ObjectStore:
@@ -143,7 +133,7 @@ def _open_target(url: str, ours: str, foreign: str) -> ObjectStore:
     path = Path(url)
     if "://" not in url and path.exists() and not path.is_dir():
         raise InputError(f"{url} is not a folder")
-    objects = _known(url)
+    objects = open_objects(url)
     strangers = "://" not in url and path.is_dir() and any(map(_counts, path.iterdir()))
     if objects.size(foreign) is not None or (strangers and objects.size(ours) is None):
         raise InputError(f"{url} holds something else; name a new or empty folder")
@@ -153,20 +143,6 @@ def _open_target(url: str, ours: str, foreign: str) -> ObjectStore:
 def _counts(path: Path) -> bool:
     """Whether a file is more than what a killed run left before it began."""
     return not path.name.startswith(".") and not path.name.endswith(".partial")
-
-
-def _known(url: str) -> ObjectStore:
-    try:
-        return open_objects(url)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"{url} cannot be used: {first_line(error)}") from error
-
-
-def _tar_set(plan: CollectionPlan, tar_bytes: int, seed: int) -> TarSet:
-    try:
-        return TarSet.of(plan, tar_bytes, seed)
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 def _importable(place_from: ObjectStore, place_to: ObjectStore, kind: str, place: Workplace) -> ExportIndex:
@@ -208,11 +184,3 @@ def _result(store: ZarrTrajectoryStore, target: ObjectStore, index: ExportIndex)
         "ratio": index.size / store_bytes,
         "content_digest": store.content_digest(),
     }
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    try:
-        yield
-    except _OUR_ERRORS as error:
-        raise InputError(str(error)) from error

@@ -5,13 +5,13 @@ in order give the same bits as the whole, and memory does not depend on how many
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from agd_core.errors import InputError, NumericError
+from agd_core.errors import InputError, NumericError, naming
 from agd_core.extractors import Extracted, FeatureExtractor
 from agd_core.home import expand
 from agd_core.metrics.reference import KEPT_FEATURES, Reference
@@ -72,7 +72,7 @@ def reference_artefact(config: EvaluateConfig, extractor: FeatureExtractor, plac
         Stopped: when asked to.
     """
     sources = _open(config)
-    with _naming_the_setting():
+    with naming("evaluate.reference"):
         before = [stamp(source) for source in sources]
         content = [_content_digest(source, place) for source in sources]
     identity = {
@@ -85,7 +85,7 @@ def reference_artefact(config: EvaluateConfig, extractor: FeatureExtractor, plac
 
     def work(artefact: Artefact) -> None:
         made = _computed(sources, config, extractor, place)
-        with _naming_the_setting():
+        with naming("evaluate.reference"):
             after = [stamp(source) for source in sources]
         if after != before:
             places = printable(", ".join(config.reference))
@@ -167,27 +167,18 @@ def _finished(config: EvaluateConfig) -> Path | None:
 
 
 def _load(path: Path) -> Reference:
-    with _naming_the_setting():
+    with naming("evaluate.reference"):
         return Reference.load(path)
 
 
 def _open(config: EvaluateConfig) -> list[ImageSource]:
-    with _naming_the_setting():
+    with naming("evaluate.reference"):
         return [open_images(source) for source in config.reference]
 
 
 def _batches(sources: Sequence[ImageSource], rows: int, config: EvaluateConfig) -> Iterator[np.ndarray]:
-    with _naming_the_setting():
+    with naming("evaluate.reference"):
         yield from batches(sources, rows, config.reference_crop)
-
-
-@contextmanager
-def _naming_the_setting() -> Iterator[None]:
-    """What is wrong with the images says which setting named them."""
-    try:
-        yield
-    except InputError as problem:
-        raise InputError(f"evaluate.reference: {problem}") from problem
 
 
 def _signature(extractor: FeatureExtractor) -> str:

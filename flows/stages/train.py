@@ -10,7 +10,7 @@ from agd_core.trainer import train_adapter
 from flows.run import Run
 from flows.stages.trajectories import open_trajectories
 from storage.artefacts import Artefact
-from storage.shards import TornShard
+from storage.errors import Damaged
 
 STAGE, VERSION = "adapter", 4
 LOSSES = "losses.json"
@@ -62,7 +62,7 @@ def _train(run: Run, adapter: Adapter, trajectories: Artefact, reader: Trajector
     try:
         with place.on_device(f"train {adapter.config.label}"):
             losses = train_adapter(run.model, adapter, reader, config, checkpoint, progress, place.should_stop)
-    except TornShard as error:
+    except Damaged as error:
         again = f"agd verify {trajectories.path} --repair deletes what is torn, then run the same command again"
         raise InputError(f"damaged trajectories, {error}: {again}") from error
     write_json(losses, artefact.path / LOSSES)

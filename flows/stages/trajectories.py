@@ -10,7 +10,7 @@ configuration, `--follow` of `agd verify`): the folder may come from anybody, an
 from typing_extensions import TypedDict
 
 from agd_core.atomic import write_json
-from agd_core.errors import InputError, first_line
+from agd_core.errors import InputError, naming
 from agd_core.safe_files import confined, printable
 from storage.artefacts import SELF_CHECKED, Artefact
 from storage.names import LOCATION
@@ -116,7 +116,5 @@ def repair_trajectories(artefact: Artefact, named: str | None = None) -> list[st
 
 
 def _open(url: str, below: str = "") -> ObjectStore:
-    try:
+    with naming("store.url"):
         return open_objects(url.rstrip("/") + below)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"store.url {url} cannot be used: {first_line(error)}") from error

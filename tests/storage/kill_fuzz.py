@@ -24,8 +24,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from storage.errors import OtherContent
 from storage.objects import LocalObjects
-from storage.preparation import OtherContent
 from storage.sharing import shared_units, take_over
 from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import make_plan, write, write_missing

@@ -8,14 +8,13 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agd_core.errors import InputError
 from storage.archive import FORMAT, export_archive, import_archive
-from storage.exports import INDEX, NoExport, OtherExport, read_index
+from storage.errors import Damaged, OtherContent
+from storage.exports import INDEX, read_index
 from storage.layout import shard_key
 from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
-from storage.preparation import OtherContent
-from storage.sealed_parquet import TornFile
-from storage.shards import TornShard
 from storage.webdataset_store import WebDatasetReader
 from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import BITS, CARRIERS, assert_same_bits, latents_of, make_plan, write, write_missing
@@ -123,7 +122,7 @@ def test_damage_is_told_with_its_name_and_repaired_by_archiving_again(store, dam
     whole = dict(objects.objects)
     del objects.objects[key]
     objects.objects |= {key: DAMAGE[damage](whole[key])} if DAMAGE[damage] else {}
-    with pytest.raises(TornShard, match=key):
+    with pytest.raises(Damaged, match=key):
         import_archive(objects, MemoryObjects())
     archived(store, objects)
     assert objects.objects == whole
@@ -133,7 +132,7 @@ def test_damage_is_told_with_its_name_and_repaired_by_archiving_again(store, dam
 def test_a_torn_index_or_plan_is_told(store, key):
     objects = archived(store)
     objects.objects[key] = flipped(objects.objects[key])
-    with pytest.raises(TornFile):
+    with pytest.raises(Damaged):
         import_archive(objects, MemoryObjects())
 
 
@@ -154,7 +153,7 @@ def test_a_killed_archive_is_none_and_continues(store, samples):
     objects = MemoryObjects()
     with pytest.raises(Killed):
         archived(store, objects, on_progress=killed_at(samples))
-    with pytest.raises(NoExport, match="no finished export"):
+    with pytest.raises(InputError, match="no finished export"):
         import_archive(objects, MemoryObjects())
     left = dict(objects.objects)
     archived(store, objects)
@@ -181,9 +180,9 @@ def test_a_second_archive_writes_nothing(store, tmp_path):
 
 def test_another_kind_or_content_is_refused(store):
     objects = archived(store)
-    with pytest.raises(OtherExport, match="content_digest"):
+    with pytest.raises(OtherContent, match="content_digest"):
         archived(source(seed=1), objects)
-    with pytest.raises(NoExport, match="holds agd-archive version 1, not agd-webdataset"):
+    with pytest.raises(InputError, match="holds agd-archive version 1, not agd-webdataset"):
         WebDatasetReader(objects)
 
 

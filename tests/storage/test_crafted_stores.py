@@ -12,14 +12,14 @@ import pytest
 
 from agd_core.errors import InputError
 from storage.archive import export_archive, import_archive
+from storage.errors import Damaged
 from storage.exports import INDEX, export_problems, read_index
 from storage.layout import shard_key
 from storage.markers import marker_key, read_marker
 from storage.names import NOTE, PLAN
 from storage.objects import LocalObjects
 from storage.plan_file import ListedFile, listed_files, read_plan
-from storage.sealed_parquet import TornFile, seal, unseal
-from storage.shards import TornShard
+from storage.sealed_parquet import seal, unseal
 from storage.verification import repair_store, store_problems
 from storage.webdataset_store import WebDatasetReader, export_webdataset, import_webdataset
 from storage.zarr_store import ZarrTrajectoryStore
@@ -185,7 +185,7 @@ def bomb(rows):
 def test_a_small_file_with_many_rows_is_not_unpacked():
     data = bomb(30_000_000)
     assert len(data) < 1_000_000
-    with pytest.raises(TornFile, match="more than a file of its size"):
+    with pytest.raises(Damaged, match="more than a file of its size"):
         unseal(data)
 
 
@@ -193,7 +193,7 @@ def test_a_small_file_with_many_rows_is_not_unpacked():
 def test_what_only_carries_a_checksum_is_no_sealed_file(data):
     blank = data.replace(b"agd-crc32c:", b"agd-crc32c:00000000")
     for candidate in (data, blank.replace(b"00000000", f"{google_crc32c.value(blank):08x}".encode())):
-        with pytest.raises(TornFile):
+        with pytest.raises(Damaged):
             unseal(candidate)
 
 
@@ -227,7 +227,7 @@ def test_a_crafted_marker_does_not_commit_its_unit(store, what):
     again = ZarrTrajectoryStore.open(LocalObjects(store.objects.root))
     assert again.unit_problems(0)
     assert again.missing_units() == [0]
-    with pytest.raises(TornShard):
+    with pytest.raises(Damaged):
         again.read(np.array([0]))
     repair_store(LocalObjects(store.objects.root))
     assert outside.read_text() == "ten years of work"
@@ -406,7 +406,7 @@ def test_an_archive_that_unpacks_to_more_than_its_plan_says_is_refused(store, tm
         for entry in index_table(objects).to_pylist()
     ]
     reseal(objects, INDEX, pa.Table.from_pylist(rows, index_table(objects).schema))
-    with pytest.raises(TornShard, match="unpacks to other than"):
+    with pytest.raises(Damaged, match="unpacks to other than"):
         import_archive(LocalObjects(objects.root), LocalObjects(tmp_path / "target"))
 
 

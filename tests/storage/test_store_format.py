@@ -2,11 +2,11 @@
 
 import pytest
 
+from storage.errors import OtherContent
 from storage.exports import export_problems
 from storage.names import PLAN
 from storage.objects import MemoryObjects
 from storage.plan_file import FORMAT_VERSION
-from storage.preparation import OtherContent
 from storage.sealed_parquet import seal, unseal
 from storage.sharing import shared_units
 from storage.verification import repair_store, store_problems

@@ -11,14 +11,13 @@ import webdataset as wds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agd_core.errors import InputError
 from agd_core.order import StreamOrder
 from agd_core.records import CARRIERS, TrajectoryReader
-from storage.exports import INDEX, NoExport, OtherExport, read_index
+from storage.errors import Damaged, OtherContent
+from storage.exports import INDEX, read_index
 from storage.names import NOTE, PLAN
 from storage.objects import LocalObjects, MemoryObjects
-from storage.preparation import OtherContent
-from storage.sealed_parquet import TornFile
-from storage.shards import TornShard
 from storage.tar_records import TarRecords
 from storage.webdataset_store import FORMAT, WebDatasetReader, export_webdataset, import_webdataset
 from storage.zarr_store import ZarrTrajectoryStore
@@ -202,12 +201,12 @@ def test_damage_is_told_with_the_tar_s_name_and_repaired_by_exporting_again(stor
     del objects.objects[name]
     objects.objects |= {} if torn is None else {name: torn}
     reader = WebDatasetReader(objects)
-    with pytest.raises(TornShard, match=name):
+    with pytest.raises(Damaged, match=name):
         reader.read(np.arange(28))
     others = reader.stored.forward(np.arange(10))
     assert_same_bits(reader.read(others).latents, store.read(others).latents)
     assert [name in problem for problem in reader.problems()] == [True]
-    with pytest.raises(TornShard, match=name):
+    with pytest.raises(Damaged, match=name):
         import_webdataset(objects, MemoryObjects())
     export(store, objects)
     assert objects.objects == whole
@@ -218,7 +217,7 @@ def test_a_torn_index_or_plan_is_told_and_repaired(store, key):
     objects = export(store)
     whole = dict(objects.objects)
     objects.objects[key] = flipped(whole[key], len(whole[key]) // 2)
-    with pytest.raises(TornFile):
+    with pytest.raises(Damaged):
         WebDatasetReader(objects)
     export(store, objects)
     assert objects.objects == whole
@@ -241,7 +240,7 @@ def test_a_killed_export_leaves_whole_tars_only_and_continues(store, tmp_path, s
     objects = LocalObjects(tmp_path)
     with pytest.raises(Killed):
         export(store, objects, on_progress=killed_at(samples))
-    with pytest.raises(NoExport, match="no finished export"):
+    with pytest.raises(InputError, match="no finished export"):
         WebDatasetReader(objects)
     complete = tars(export(store))
     left = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path.name != NOTE}
@@ -273,9 +272,9 @@ def test_a_second_export_writes_nothing(store, tmp_path):
 
 def test_another_export_at_the_place_is_refused(store):
     objects = export(store)
-    with pytest.raises(OtherExport, match="seed 0 there, 1 asked for"):
+    with pytest.raises(OtherContent, match="seed 0 there, 1 asked for"):
         export(store, objects, seed=1)
-    with pytest.raises(OtherExport, match="content_digest"):
+    with pytest.raises(OtherContent, match="content_digest"):
         export(source(seed=1), objects)
 
 
@@ -283,7 +282,7 @@ def test_an_unfinished_store_is_refused():
     store = ZarrTrajectoryStore.prepare(MemoryObjects(), make_plan(**SIZES))
     write(store, 0)
     objects = MemoryObjects()
-    with pytest.raises(TornShard, match="unit 1 is not committed"):
+    with pytest.raises(Damaged, match="unit 1 is not committed"):
         export(store, objects)
     assert objects.objects == {}
 

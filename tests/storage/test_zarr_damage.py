@@ -8,22 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from storage.errors import Damaged, OtherContent
 from storage.layout import shard_key
 from storage.markers import marker_key
 from storage.names import PLAN
 from storage.objects import MemoryObjects
-from storage.preparation import OtherContent
-from storage.sealed_parquet import TornFile
-from storage.shards import TornShard
 from storage.verification import repair_store, store_problems
 from storage.zarr_store import ZarrTrajectoryStore
-from tests.storage.contract import (
-    assert_same_bits,
-    latents_of,
-    make_plan,
-    write,
-    write_missing,
-)
+from tests.storage.contract import assert_same_bits, latents_of, make_plan, write, write_missing
 from tests.storage.zarr_tools import (
     ONE_STEP,
     SEVERAL_STEPS,
@@ -108,7 +100,7 @@ def test_damaged_preparation_is_named_and_healed(key, damage):
     if damage == "gone":
         del objects.objects[key]
     assert store_problems(objects)[0].startswith(f"memory/{key}: ")
-    with pytest.raises((TornFile, FileNotFoundError)):
+    with pytest.raises((Damaged, FileNotFoundError)):
         ZarrTrajectoryStore.open(objects)
     ZarrTrajectoryStore.prepare(objects, store.plan)
     assert objects.objects == before
@@ -126,7 +118,7 @@ def test_reading_never_goes_past_damage(tmp_path):
     chunk = store.layout.stride
     change(tmp_path / shard_key(0), chunk + 5)
     reader, latents = opened(tmp_path), latents_of(store.plan)
-    with pytest.raises(TornShard, match=f"{shard_key(0)}: checksum differs at byte {chunk}"):
+    with pytest.raises(Damaged, match=f"{shard_key(0)}: checksum differs at byte {chunk}"):
         reader.read(np.array([0, 1]))
     assert_same_bits(reader.read(np.array([0, 2, 14])).latents, latents[[0, 2, 14]])
 
@@ -175,10 +167,10 @@ def test_damage_under_an_open_reader_is_noticed(tmp_path):
     reader = opened(tmp_path)
     reader.read(np.arange(15))
     change(tmp_path / shard_key(1), 3)
-    with pytest.raises(TornShard, match=shard_key(1)):
+    with pytest.raises(Damaged, match=shard_key(1)):
         reader.read(np.arange(15))
     os.truncate(tmp_path / shard_key(2), 100)
-    with pytest.raises(TornShard, match=shard_key(2)):
+    with pytest.raises(Damaged, match=shard_key(2)):
         reader.read(np.array([14]))
     assert [bool(store.unit_problems(unit)) for unit in range(2)] == [True, True]
 
@@ -249,13 +241,13 @@ def assert_reads_nothing_wrong(objects, latents):
     """Pair by pair: an error or exactly the right bits; returns how many were read."""
     try:
         reader = ZarrTrajectoryStore.open(objects)
-    except (TornFile, FileNotFoundError):
+    except (Damaged, FileNotFoundError):
         return 0
     right = 0
     for pair in range(len(latents)):
         try:
             read = reader.read(np.array([pair])).latents
-        except TornShard:
+        except Damaged:
             continue
         assert_same_bits(read, latents[pair : pair + 1])
         right += 1

@@ -10,29 +10,15 @@ import numpy as np
 import pytest
 
 from storage import zarr_store
+from storage.errors import OtherContent
 from storage.layout import shard_key
 from storage.markers import marker_key
 from storage.objects import LocalObjects, MemoryObjects
-from storage.preparation import OtherContent
 from storage.shards import crc_bytes
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore
-from tests.storage.contract import (
-    NOT_FINITE,
-    assert_same_bits,
-    latents_of,
-    make_plan,
-    put_all,
-    write_missing,
-)
-from tests.storage.zarr_tools import (
-    change,
-    content,
-    in_folder,
-    leave_orphans,
-    provenance,
-    unmarked,
-)
+from tests.storage.contract import NOT_FINITE, assert_same_bits, latents_of, make_plan, put_all, write_missing
+from tests.storage.zarr_tools import change, content, in_folder, leave_orphans, provenance, unmarked
 
 
 def test_another_identity_is_refused_and_every_difference_is_named(tmp_path):

@@ -7,11 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
+from storage.errors import Damaged
 from storage.layout import StoreLayout, shard_key
 from storage.markers import marker_key
 from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
-from storage.shards import TornShard, crc_bytes
+from storage.shards import crc_bytes
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import (
@@ -24,13 +25,7 @@ from tests.storage.contract import (
     write,
     write_missing,
 )
-from tests.storage.zarr_tools import (
-    ONE_STEP,
-    SEVERAL_STEPS,
-    content,
-    in_folder,
-    provenance,
-)
+from tests.storage.zarr_tools import ONE_STEP, SEVERAL_STEPS, content, in_folder, provenance
 
 
 class ZarrContract(TrajectoryStoreContract):
@@ -155,7 +150,7 @@ def test_a_shard_that_we_did_not_write_is_not_adopted(tmp_path):
 
 def test_chunks_of_another_size_are_refused():
     layout, other = (StoreLayout(make_plan(steps=3, latent_shape=(4, 16, width))) for width in (16, 32))
-    with pytest.raises(TornShard, match="another size"):
+    with pytest.raises(Damaged, match="another size"):
         layout.chunk_offsets(other.tail(0))
 
 
