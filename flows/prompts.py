@@ -5,7 +5,7 @@ from pathlib import Path
 import agd_core
 from agd_core.errors import InputError, naming
 from agd_core.safe_files import printable
-from storage.prompts import read_prompts
+from storage.sources import read_prompts
 
 _BUILTIN = "builtin:"
 _CAPTIONS = Path(agd_core.__file__).resolve().parent / "builtin" / "captions"
@@ -16,7 +16,7 @@ def load_prompts(place: str, count: int | None, setting: str) -> tuple[str, ...]
     """Distinct prompts, in the order of the list.
 
     Args:
-        place: `builtin:NAME`, or a place for `storage.prompts.read_prompts`.
+        place: `builtin:NAME`, or a place for `storage.sources.read_prompts`.
         count: the first so many; None takes all.
         setting: dotted name of the setting that named the place, for messages, such as `collect.prompts`.
 

@@ -21,7 +21,7 @@ from agd_core.progress import Stopped
 from agd_core.safe_files import printable
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
-from storage.images import DigestMemory, ImageSource, batches, open_images, stamp
+from storage.sources import DigestMemory, ImageSource, batches, open_images, stamp
 
 STAGE, VERSION = "reference", 1
 REFERENCE = "reference.safetensors"

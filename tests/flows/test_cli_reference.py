@@ -12,7 +12,7 @@ from flows.cli.reference import reference
 from flows.stages.reference import read_reference
 from flows.workplace import pick_device
 from tests.real_images import real_images
-from tests.storage.images.image_files import write_folder, write_parquet
+from tests.storage.sources.image_files import write_folder, write_parquet
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_it_writes_a_reference_that_evaluation_takes(run, real, tmp_path):
         (["--output", "a.txt"], r"--output a.txt must end in .safetensors"),
         (["--output", "a.safetensors", "--set", "train.steps=1"], "settings of section evaluate alone"),
         (["--output", "a.safetensors", "--set", "evaluate.extractor=none"], "name an extractor"),
-        (["--output", "a.safetensors"], "absent do not exist"),
+        (["--output", "a.safetensors"], "absent does not exist"),
     ],
 )
 def test_bad_input_is_named(words, message, run, tmp_path, monkeypatch):

@@ -71,8 +71,8 @@ def test_files_are_read_and_the_first_are_taken(tmp_path):
             "collect.prompts: unknown built-in captions 'coco'; known: everyday-1000, everyday-500",
         ),
         ("builtin:../captions/everyday-500", None, "collect.prompts: unknown built-in captions '../captions/"),
-        ("{}/absent.txt", None, "collect.prompts: prompts {}/absent.txt do not exist"),
-        ("{}", None, "collect.prompts: prompts {}"),
+        ("{}/absent.txt", None, "collect.prompts: {}/absent.txt does not exist"),
+        ("{}", None, "collect.prompts: {} does not exist"),
         ("{}/long.txt", None, "collect.prompts: {}/long.txt, line 2 has 10001 characters"),
     ],
 )

@@ -18,7 +18,7 @@ from flows.stages import reference as stage
 from flows.stages.reference import DIGESTS, REFERENCE, describe, even_rows, reference, reference_artefact
 from flows.workplace import Workplace
 from tests.real_images import real_images
-from tests.storage.images.image_files import KINDS, encoded, write_folder, write_parquet, write_tar, write_zarr
+from tests.storage.sources.image_files import KINDS, encoded, write_folder, write_parquet, write_tar, write_zarr
 
 CPU = torch.device("cpu")
 
@@ -200,7 +200,7 @@ def _unequal(path, real):
 
 
 BAD = {
-    "absent": (lambda p, real: str(p / "absent"), "evaluate.reference: images .*absent do not exist; allowed are"),
+    "absent": (lambda p, real: str(p / "absent"), "evaluate.reference: .*absent does not exist; allowed are"),
     "broken": (
         lambda p, real: write_folder(p / "a", real[:3]) + _break(p / "a" / "000" / "0001.png"),
         "0001.png is no image",

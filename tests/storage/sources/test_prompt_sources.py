@@ -8,11 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from agd_core.errors import InputError
-from storage.images import open_images
-from storage.prompts import read_prompts
-from tests.storage.images.image_files import write_parquet as write_images_parquet
-from tests.storage.images.image_files import write_tar as write_images_tar
-from tests.storage.prompts.prompt_files import (
+from storage.sources import open_images, read_prompts
+from tests.storage.sources.image_files import write_parquet as write_images_parquet
+from tests.storage.sources.image_files import write_tar as write_images_tar
+from tests.storage.sources.prompt_files import (
     FORMATS,
     PROMPTS,
     TEXT_FORMATS,
@@ -63,7 +62,8 @@ def test_the_files_of_a_reference_give_its_captions(tmp_path):
         write_images_parquet(tmp_path / "a.parquet", IMAGES, texts),
         write_images_tar(tmp_path / "a.tar", IMAGES, texts=texts),
     ):
-        assert list(read_prompts(place)) == open_images(place).captions() == texts
+        assert list(read_prompts(place)) == texts
+        assert len(open_images(place)) == 3
 
 
 def test_texts_in_json_count_only_where_no_tar_has_a_txt_member(tmp_path):

@@ -44,7 +44,7 @@ class StoredImage(ABC):
         """uint8 `[height, width, 1 or 3]`.
 
         Args:
-            crop: resize the short side to this and cut out the centre, see `storage.images.pixels`; None leaves it.
+            crop: resize the short side to this and cut out the centre, see `storage.sources.pixels`; None leaves it.
 
         Raises:
             InputError: it is broken.
@@ -67,14 +67,6 @@ class ImageSource(ABC):
 
         Raises:
             InputError: something cannot be read.
-        """
-
-    @abstractmethod
-    def captions(self) -> list[str] | None:
-        """One text per image, in their order; None where the source has no texts.
-
-        Raises:
-            InputError: some images have a text and others do not.
         """
 
     @abstractmethod

@@ -8,9 +8,9 @@ import zarr
 from PIL import Image
 from torchvision import transforms
 
-from storage.images import DigestMemory, batches, open_images
+from storage.sources import DigestMemory, batches, open_images
 from tests.real_images import real_images
-from tests.storage.images.image_files import (
+from tests.storage.sources.image_files import (
     ENCODED,
     KINDS,
     encoded,
@@ -142,26 +142,6 @@ def test_hidden_files_and_other_files_are_left_out(real, tmp_path):
     (tmp_path / ".thumbnails" / "0.png").write_bytes(b"")
     (tmp_path / "labels.csv").write_text("0")
     np.testing.assert_array_equal(pixels(str(tmp_path)), real)
-
-
-def test_captions_of_parquet_are_its_texts(real, tmp_path):
-    texts = [f"a thing {n}" for n in range(40)]
-    write_parquet(tmp_path / "a.parquet", real, texts)
-    write_parquet(tmp_path / "b.parquet", real, [[text, "another"] for text in texts])
-    write_parquet(tmp_path / "c.parquet", real)
-    found = [open_images(str(tmp_path / f"{name}.parquet")).captions() for name in "abc"]
-    assert found == [texts, texts, None]
-
-
-def test_captions_of_webdataset_are_its_texts(real, tmp_path):
-    texts = [f"ein Ding {n} äöü" for n in range(40)]
-    assert open_images(write_tar(tmp_path / "a.tar", real, texts=texts)).captions() == texts
-    assert open_images(write_tar(tmp_path / "b.tar", real)).captions() is None
-
-
-@pytest.mark.parametrize("kind", ["folder", "zarr"])
-def test_other_kinds_have_no_captions(kind, real, tmp_path):
-    assert open_images(KINDS[kind](tmp_path, real)).captions() is None
 
 
 def test_the_digest_is_of_the_images_alone(real, tmp_path):

@@ -14,7 +14,7 @@ from agd_core.atomic import write_bytes
 from agd_core.digest import digest
 from agd_core.errors import InputError
 from agd_core.safe_files import read_json, require_regular
-from storage.images.base import ImageSource
+from storage.sources.images import ImageSource
 
 
 def stamp(source: ImageSource) -> str:

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from agd_core.errors import InputError, first_line
-from agd_core.safe_files import open_regular, printable
-from storage.images.base import ImageSource
-from storage.images.pixels import MOST_BYTES, SUFFIXES, EncodedImage, read_bounded
-from storage.images.places import named_files
+from agd_core.safe_files import open_regular, parse_json, printable
+from storage.sources.images import ImageSource
+from storage.sources.pixels import MOST_BYTES, SUFFIXES, EncodedImage, read_bounded
+from storage.sources.places import named_files
+from storage.sources.texts import Text, decoded, first_text
 
-TEXT = ".txt"
+SUFFIX = ".tar"
+TEXT, _JSON = ".txt", ".json"
 """Members with the caption of the image of the same key."""
+_KEYS = ("caption", "prompt", "text")
+"""Fields of a `.json` member that a text is looked for in, the first that is there."""
+_MOST_NAMED = 8
 MOST_TEXT_BYTES = 1 << 20
 """A larger member is no caption."""
 MOST_HEADER_BYTES = 1 << 20
@@ -29,19 +34,19 @@ _HEADERS = (
 )
 
 
-class WebDatasetImages(ImageSource):
+class TarImages(ImageSource):
     """Image members of tars, in the order in which they stand there.
 
     Members are read from the tar as it lies; nothing is unpacked. Links, sparse members and names that begin with a
     dot are left out.
 
     Args:
-        place: a .tar, a folder of them, or a pattern, see `storage.images.places.named_files`.
+        place: a .tar, a folder of them, or a pattern, see `storage.sources.places.named_files`.
     """
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self._shards = named_files(place, ".tar")
+        self._shards = named_files(place, SUFFIX)
 
     @cached_property
     def _count(self) -> int:
@@ -60,27 +65,24 @@ class WebDatasetImages(ImageSource):
             for name, data in members(shard, SUFFIXES, MOST_BYTES):
                 yield EncodedImage(printable(f"{shard}/{name}"), data)
 
-    def captions(self) -> list[str] | None:
-        """The `.txt` members, by the key that they share with an image."""
-        texts = [text for shard in self._shards for text in _texts(shard)]
-        if all(text is None for _, text in texts):
-            return None
-        if missing := [name for name, text in texts if text is None]:
-            raise InputError(f"{missing[0]} has no .txt member beside it, other images have")
-        return [text for _, text in texts if text is not None]
 
+def tar_texts(place: str) -> Iterator[Text]:
+    """The text of every `.txt` member as they stand; of every `.json` where there is none. Images are not read.
 
-def _texts(shard: Path) -> list[tuple[str, str | None]]:
-    found = {
-        _key(name): data.decode("utf-8", "replace").strip() for name, data in members(shard, (TEXT,), MOST_TEXT_BYTES)
-    }
-    return [(printable(f"{shard}/{name}"), found.get(_key(name))) for name, _ in members(shard, SUFFIXES, most=None)]
+    Args:
+        place: as for `TarImages`.
 
-
-def _key(name: str) -> str:
-    """A member's path up to the first dot of its last part."""
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + last.partition(".")[0]
+    Raises:
+        InputError: a tar is not there or is broken, or a member is larger than 1 MB, not UTF-8, no JSON or without a
+            text.
+    """
+    shards = named_files(place, SUFFIX)
+    has_texts = any(True for shard in shards for _ in members(shard, (TEXT,), most=None))
+    for shard in shards:
+        for name, data in members(shard, (TEXT if has_texts else _JSON,), MOST_TEXT_BYTES):
+            where = printable(f"{shard}/{name}")
+            text = decoded(data, where)
+            yield Text(where, text if has_texts else _text_in(text, where))
 
 
 def members(shard: Path, suffixes: tuple[str, ...], most: int | None) -> Iterator[tuple[str, bytes]]:
@@ -103,6 +105,22 @@ def members(shard: Path, suffixes: tuple[str, ...], most: int | None) -> Iterato
         # the headers of a crafted tar may hold any number
         reason = printable(first_line(error))
         raise InputError(f"{printable(shard)} is no whole tar without compression: {reason}") from error
+
+
+def _text_in(document: str, where: str) -> str:
+    fields = _parsed(document, where)
+    key = next((key for key in _KEYS if key in fields), None)
+    if key is None:
+        keys = ", ".join(repr(name) for name in list(fields)[:_MOST_NAMED]) or "none"
+        raise InputError(f"{where} has no text ({', '.join(_KEYS)}); its fields are {keys}")
+    return first_text(fields[key], f"{where}, field {key}")
+
+
+def _parsed(document: str, where: str) -> dict[str, Any]:
+    fields = parse_json(document, where)
+    if not isinstance(fields, dict):
+        raise InputError(f"{where} is no JSON object with a field {', '.join(_KEYS[:-1])} or {_KEYS[-1]}")
+    return fields
 
 
 class _Member(tarfile.TarInfo):

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from agd_core.errors import InputError
-from storage.prompts import read_prompts
-from tests.storage.images.hostile_files import endless, pipe
-from tests.storage.prompts.prompt_files import (
+from storage.sources import read_prompts
+from tests.storage.sources.hostile_files import endless, pipe
+from tests.storage.sources.prompt_files import (
     PROMPTS,
     json_members,
     text_members,

@@ -17,14 +17,13 @@ from agd_core.safe_files import printable, require_regular
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 
 
-def named_files(place: str, suffix: str, kind: str = "images") -> list[Path]:
+def named_files(place: str, suffix: str) -> list[Path]:
     """The files of a place, in order: those of a folder and of a pattern by name, those of a range by number.
 
     Args:
         place: a file, a folder with files of this suffix (not deeper), or a pattern with `*`, `?`, `[...]` and
             ranges `{first..last}`, padded with zeros as their first number is.
         suffix: such as ".tar".
-        kind: what is kept in them, for messages.
 
     Raises:
         InputError: there is no such file, or one is no regular file.
@@ -33,7 +32,7 @@ def named_files(place: str, suffix: str, kind: str = "images") -> list[Path]:
     if os.path.isdir(path):
         found = sorted(file for file in path.glob(f"*{suffix}") if not file.name.startswith("."))
     else:
-        found = [file for name in _expanded(*_parted(str(path))) for file in _matching(*name, kind)]
+        found = [file for name in _expanded(*_parted(str(path))) for file in _matching(*name)]
     for file in found:
         require_regular(file)
     return found
@@ -58,10 +57,10 @@ def _expanded(there: str, rest: str) -> Iterator[tuple[str, str]]:
         yield from _expanded(there, f"{rest[: match.start()]}{number:0{len(first)}d}{rest[match.end() :]}")
 
 
-def _matching(there: str, rest: str, kind: str) -> list[Path]:
+def _matching(there: str, rest: str) -> list[Path]:
     name = there + rest
     if os.path.exists(name):
         return [Path(name)]
     if found := sorted(glob(escape(there) + rest)):
         return [Path(file) for file in found]
-    raise InputError(f"{kind} {printable(name)} do not exist")
+    raise InputError(f"{printable(name)} does not exist")

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from agd_core.errors import InputError
-from storage.prompts import read_prompts
-from storage.prompts.texts import MOST_CHARACTERS
-from tests.storage.prompts.prompt_files import (
+from storage.sources import read_prompts
+from storage.sources.texts import MOST_CHARACTERS
+from tests.storage.sources.prompt_files import (
     PROMPTS,
     json_members,
     text_members,
@@ -51,19 +51,19 @@ def document(path, data):
 
 
 BAD = {
-    "nothing there": (lambda p: str(p / "absent"), "absent do not exist; allowed are a .txt file"),
-    "no place": (lambda p: "", "prompts '' do not exist"),
-    "no such text": (lambda p: str(p / "absent.txt"), "prompts {}/absent.txt do not exist"),
-    "no such tar": (lambda p: str(p / "absent.tar"), "prompts {}/absent.tar do not exist"),
-    "no such parquet": (lambda p: str(p / "absent.parquet"), "prompts {}/absent.parquet do not exist"),
-    "a URL": (lambda p: "s3://bucket/prompts.txt", "prompts s3:/bucket/prompts.txt do not exist"),
+    "nothing there": (lambda p: str(p / "absent"), "absent does not exist; allowed are a .txt file"),
+    "no place": (lambda p: "", "'' does not exist"),
+    "no such text": (lambda p: str(p / "absent.txt"), "{}/absent.txt does not exist"),
+    "no such tar": (lambda p: str(p / "absent.tar"), "{}/absent.tar does not exist"),
+    "no such parquet": (lambda p: str(p / "absent.parquet"), "{}/absent.parquet does not exist"),
+    "a URL": (lambda p: "s3://bucket/prompts.txt", "s3:/bucket/prompts.txt does not exist"),
     "missing shard": (
         lambda p: write_tar(p / "0.tar", *text_members("a")).replace("0.tar", "{0..3}.tar"),
-        "prompts {}/1.tar do not exist",
+        "{}/1.tar does not exist",
     ),
-    "pattern without files": (lambda p: str(p / "*.txt"), "*.txt do not exist"),
-    "another suffix": (lambda p: write_bytes(p / "a.csv", b"a"), "a.csv are of no known kind; allowed are a .txt file"),
-    "empty folder": (lambda p: empty(p / "e"), "/e are of no known kind; allowed are a .txt file"),
+    "pattern without files": (lambda p: str(p / "*.txt"), "*.txt does not exist"),
+    "another suffix": (lambda p: write_bytes(p / "a.csv", b"a"), "a.csv is of no known kind; allowed are a .txt file"),
+    "empty folder": (lambda p: empty(p / "e"), "/e is of no known kind; allowed are a .txt file"),
     "empty text": (lambda p: write_bytes(p / "a.txt", b""), "a.txt holds no prompts; allowed are a .txt file"),
     "comments only": (lambda p: write_text(p / "a.txt", ["# a", "", " "]), "a.txt holds no prompts"),
     "empty table": (lambda p: write_parquet(p / "a.parquet", caption=pa.array([], pa.string())), "holds no prompts"),

@@ -1,7 +1,8 @@
-"""What a prompt may be."""
+"""Texts as they are stored, and what a prompt may be."""
 
 import codecs
 import unicodedata
+from typing import Any, NamedTuple
 
 from agd_core.errors import InputError
 
@@ -9,6 +10,15 @@ MOST_CHARACTERS = 10_000
 """A longer text is no prompt."""
 _NO_TEXT = ("Cc", "Cs")
 """Unicode's categories of control characters and of halves of surrogate pairs."""
+
+
+class Text(NamedTuple):
+    """A text of a source."""
+
+    where: str
+    """For messages."""
+    text: str
+    """As it is stored."""
 
 
 def decoded(data: bytes, where: str) -> str:
@@ -35,4 +45,16 @@ def checked(where: str, text: str) -> str:
     for place, character in enumerate(text, start=1):
         if unicodedata.category(character) in _NO_TEXT:
             raise InputError(f"{where} holds the control character U+{ord(character):04X}, its character {place}")
+    return text
+
+
+def first_text(cell: Any, where: str) -> str:
+    """A text, or the first of a list of texts.
+
+    Raises:
+        InputError: it is neither.
+    """
+    text = cell[0] if isinstance(cell, list) and cell else cell
+    if not isinstance(text, str):
+        raise InputError(f"{where} holds no text; allowed are a text or a list of texts")
     return text

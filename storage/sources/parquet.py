@@ -1,4 +1,4 @@
-"""Parquet files with an image and a caption per row, as COCO is commonly packed."""
+"""Parquet files with an image, a caption or both per row, as COCO is commonly packed."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 
 from agd_core.errors import InputError, first_line
 from agd_core.safe_files import open_regular, printable
-from storage.images.base import ImageSource
-from storage.images.pixels import EncodedImage
-from storage.images.places import named_files
+from storage.sources.images import ImageSource
+from storage.sources.pixels import EncodedImage
+from storage.sources.places import named_files
+from storage.sources.texts import Text, first_text
 
 IMAGE = "image"
 """Column of encoded images: bytes, or a struct whose field `bytes` holds them."""
+SUFFIX = ".parquet"
 CAPTIONS = ("caption", "captions", "text", "prompt", "sentences")
 """Columns that texts are looked for in, the first that is there; of a list of texts the first is taken."""
 _ROWS = 32
@@ -30,14 +32,13 @@ class ParquetImages(ImageSource):
     """The rows of Parquet files, read by row group.
 
     Args:
-        place: a .parquet file, a folder of them, or a pattern, see `storage.images.places.named_files`.
+        place: a .parquet file, a folder of them, or a pattern, see `storage.sources.places.named_files`.
     """
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self._parts = named_files(place, ".parquet")
-        self._columns = [_columns(part) for part in self._parts]
-        self._count = sum(rows for rows, _ in self._columns)
+        self._parts = named_files(place, SUFFIX)
+        self._count = sum(map(_image_rows, self._parts))
 
     def __len__(self) -> int:
         return self._count
@@ -53,42 +54,31 @@ class ParquetImages(ImageSource):
             for row, cell in enumerate(_cells(part, IMAGE)):
                 yield EncodedImage(f"{name}, row {row}", _bytes(cell, f"{name}, row {row}"))
 
-    def captions(self) -> list[str] | None:
-        """Every row's first text, of the first column of `CAPTIONS` that all files have."""
-        column = text_column([names for _, names in self._columns])
-        return None if column is None else [text for part in self._parts for _, text in texts(part, column)]
 
+def parquet_texts(place: str) -> Iterator[Text]:
+    """The first text of every row, of the first column of `CAPTIONS` that all files have; nothing else is read.
 
-def text_column(columns: Sequence[Sequence[str]]) -> str | None:
-    """The first of `CAPTIONS` that is among the columns of every file; None where there is no such column."""
-    return next((name for name in CAPTIONS if all(name in names for names in columns)), None)
-
-
-def texts(part: Path, column: str) -> Iterator[tuple[str, str]]:
-    """Where it is, for messages, and the first text of every row; nothing of other columns is read.
+    Args:
+        place: as for `ParquetImages`.
 
     Raises:
-        InputError: the file is broken, or a row holds no text.
+        InputError: a file is not there or is broken, the files share no column of texts, or a row holds no text.
     """
-    name = printable(part)
-    for row, cell in enumerate(_cells(part, column)):
-        where = f"{name}, row {row}, column {printable(column)}"
-        yield where, first_text(cell, where)
+    parts = named_files(place, SUFFIX)
+    columns = [_rows_and_columns(part)[1] for part in parts]
+    column = next((name for name in CAPTIONS if all(name in names for names in columns)), None)
+    if column is None:
+        raise InputError(
+            f"{printable(place)} has no column of texts ({', '.join(CAPTIONS)}) in every file; "
+            f"the columns are {_named(columns)}"
+        )
+    for part in parts:
+        for row, cell in enumerate(_cells(part, column)):
+            where = f"{printable(part)}, row {row}, column {column}"
+            yield Text(where, first_text(cell, where))
 
 
-def first_text(cell: Any, where: str) -> str:
-    """A text, or the first of a list of texts.
-
-    Raises:
-        InputError: it is neither.
-    """
-    text = cell[0] if isinstance(cell, list) and cell else cell
-    if not isinstance(text, str):
-        raise InputError(f"{where} holds no text; allowed are a text or a list of texts")
-    return text
-
-
-def rows_and_columns(part: Path) -> tuple[int, list[str]]:
+def _rows_and_columns(part: Path) -> tuple[int, list[str]]:
     """How many rows a file has, and the names of its columns.
 
     Raises:
@@ -134,12 +124,17 @@ def _require_possible(footer: pq.FileMetaData, size: int) -> None:
             raise ValueError(f"{packed} bytes of column {column.path_in_schema} would unpack to {unpacked} bytes")
 
 
-def _columns(part: Path) -> tuple[int, list[str]]:
-    rows, names = rows_and_columns(part)
+def _image_rows(part: Path) -> int:
+    rows, names = _rows_and_columns(part)
     if IMAGE not in names:
         found = printable(", ".join(names))
         raise InputError(f"{printable(part)} has no column {IMAGE!r} of encoded images; it has {found}")
-    return rows, names
+    return rows
+
+
+def _named(columns: Sequence[Sequence[str]]) -> str:
+    """All columns of all files, each once."""
+    return ", ".join(dict.fromkeys(printable(name) for names in columns for name in names)) or "none"
 
 
 def _cells(part: Path, column: str) -> Iterator[Any]:

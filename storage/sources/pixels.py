@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from agd_core.errors import InputError, first_line
-from storage.images.base import StoredImage
+from storage.sources.images import StoredImage
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """Names of image files end so, in small or capital letters."""

@@ -14,8 +14,8 @@ import zarr
 from PIL import Image
 
 from agd_core.errors import InputError
-from storage.images import batches, open_images
-from tests.storage.images.image_files import (
+from storage.sources import batches, open_images
+from tests.storage.sources.image_files import (
     add_member,
     encoded,
     write_folder,
@@ -106,11 +106,11 @@ PIXELS_16 = encoded(np.full((16, 16), 40_000, np.uint16))
 GIF = encoded(RANDOM[0], "GIF")
 JPEG = encoded(np.repeat(RANDOM[0], 3, axis=-1), "JPEG")
 BAD_PLACES = {
-    "nothing there": (lambda p: str(p / "absent"), "absent do not exist; allowed are a folder"),
-    "no such tar": (lambda p: str(p / "absent.tar"), "absent.tar do not exist"),
-    "no such parquet": (lambda p: str(p / "absent.parquet"), "absent.parquet do not exist"),
+    "nothing there": (lambda p: str(p / "absent"), "absent does not exist; allowed are a folder"),
+    "no such tar": (lambda p: str(p / "absent.tar"), "absent.tar does not exist"),
+    "no such parquet": (lambda p: str(p / "absent.parquet"), "absent.parquet does not exist"),
     "no such zarr": (lambda p: str(p / "absent.zarr"), "is no Zarr array"),
-    "a URL": (lambda p: "s3://bucket/images", "do not exist; allowed are a folder"),
+    "a URL": (lambda p: "s3://bucket/images", "does not exist; allowed are a folder"),
     "empty folder": (lambda p: empty(p / "e"), "holds no images; allowed are a folder"),
     "folder of other files": (lambda p: file(p / "e" / "a.txt", b"").rpartition("/")[0], "holds no images"),
     "table of numbers": (lambda p: file(p / "a.csv", b"1,2"), "of no known kind; allowed are a folder"),
@@ -120,9 +120,12 @@ BAD_PLACES = {
     "tar of links": (lambda p: tar_of(p / "a.tar", link("a.png")), "holds no images"),
     "tar cut within a member": (lambda p: cut(write_tar(p / "a.tar", RANDOM), 700), "is no whole tar"),
     "tar cut between members": (lambda p: cut(write_tar(p / "a.tar", RANDOM), 2048), "is no whole tar"),
-    "missing shard": (lambda p: write_shards(p / "t", RANDOM) + "/shard-{000..007}.tar", "shard-004.tar do not exist"),
-    "pattern without files": (lambda p: write_shards(p / "t", RANDOM) + "/s*e.tar", "s*e.tar do not exist"),
-    "range without end": (lambda p: str(p / "{0..99999999999}.tar"), "0.tar do not exist"),
+    "missing shard": (
+        lambda p: write_shards(p / "t", RANDOM) + "/shard-{000..007}.tar",
+        "shard-004.tar does not exist",
+    ),
+    "pattern without files": (lambda p: write_shards(p / "t", RANDOM) + "/s*e.tar", "s*e.tar does not exist"),
+    "range without end": (lambda p: str(p / "{0..99999999999}.tar"), "0.tar does not exist"),
     "Zarr group": (lambda p: group(p / "a.zarr"), "is no Zarr array (of a group, name the array in it)"),
     "Zarr of floats": (
         lambda p: array(p / "a.zarr", np.zeros((2, 4, 4, 3))),
@@ -214,16 +217,6 @@ def test_a_sparse_member_is_no_image(tmp_path):
     member.type = tarfile.GNUTYPE_SPARSE
     with pytest.raises(InputError, match="holds no images"):
         open_images(tar_of(tmp_path / "a.tar", member))
-
-
-def test_captions_that_are_missing_are_named(tmp_path):
-    write_tar(tmp_path / "t" / "a.tar", RANDOM[:3], texts=["a", "b", "c"])
-    write_tar(tmp_path / "t" / "b.tar", RANDOM[3:], first=3)
-    with pytest.raises(InputError, match=r"b.tar/0003.png has no .txt member beside it, other images have"):
-        open_images(str(tmp_path / "t")).captions()
-    table(tmp_path / "a.parquet", image=[JPEG, JPEG], caption=["a", None])
-    with pytest.raises(InputError, match=r"a.parquet, row 1, column caption holds no text"):
-        open_images(str(tmp_path / "a.parquet")).captions()
 
 
 def test_a_large_tar_is_passed_without_remembering_its_members(tmp_path):

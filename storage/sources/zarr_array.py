@@ -11,9 +11,9 @@ import numpy as np
 from agd_core.errors import InputError, first_line
 from agd_core.home import expand
 from agd_core.safe_files import printable, read_json, require_regular
-from storage.images.base import ImageSource
-from storage.images.pixels import MOST_PIXELS, PixelImage
-from storage.images.walking import entries_below
+from storage.sources.images import ImageSource
+from storage.sources.pixels import MOST_PIXELS, PixelImage
+from storage.sources.walking import entries_below
 
 METADATA = ("zarr.json", ".zarray")
 """The file that makes a folder an array (or, the first, a group)."""
@@ -64,9 +64,6 @@ class ZarrImages(ImageSource):
             for row, pixels in enumerate(self._read(first, first + rows), start=first):
                 yield PixelImage(f"{self._name}[{row}]", pixels if pixels.ndim == 3 else pixels[..., None])
 
-    def captions(self) -> None:
-        """None: an array has no texts."""
-
     def _read(self, first: int, last: int) -> np.ndarray:
         try:
             return np.asarray(self._array[first:last])
@@ -97,23 +94,23 @@ def _refuse_pickle(root: Path) -> None:
 def _open(root: Path) -> Any:
     import zarr
 
-    from storage.images.zarr_codecs import bounded
+    from storage.sources.zarr_codecs import bounded
 
     name = printable(root)
     try:
         found = zarr.open_array(str(root), mode="r")
-        _require_possible(name, found)
+        _require_possible(found)
         plain = found.async_array
         return zarr.Array(zarr.AsyncArray(bounded(plain.metadata), plain.store_path, plain.config))
     except InputError as error:
-        raise InputError(f"{name} {str(error).removeprefix(f'{name} ')}") from error
+        raise InputError(f"{name} {error}") from error
     except Exception as error:  # zarr has an exception per way in which metadata can be wrong
         reason = printable(first_line(error))
         raise InputError(f"{name} is no Zarr array (of a group, name the array in it): {reason}") from error
 
 
-def _require_possible(name: str, array: Any) -> None:
-    """Images of a size that can be read.
+def _require_possible(array: Any) -> None:
+    """Images of a size that can be read; a message goes on from the name of the array.
 
     Raises:
         InputError: other types, shapes or chunks.
@@ -121,16 +118,16 @@ def _require_possible(name: str, array: Any) -> None:
     shape, chunks = array.shape, array.chunks
     if str(array.dtype) != "uint8" or len(shape) not in (3, 4) or (*shape, 1)[3] not in _CHANNELS:
         raise InputError(
-            f"{name} is {array.dtype} {list(shape)}; allowed is uint8 [images, height, width] or "
+            f"is {array.dtype} {list(shape)}; allowed is uint8 [images, height, width] or "
             "[images, height, width, 1 or 3]"
         )
     if shape[1] * shape[2] > MOST_PIXELS:
-        raise InputError(f"{name} has images of {shape[2]} x {shape[1]} pixels; allowed are {MOST_PIXELS:,} pixels")
+        raise InputError(f"has images of {shape[2]} x {shape[1]} pixels; allowed are {MOST_PIXELS:,} pixels")
     if math.prod(chunks) > MOST_CHUNK_BYTES:
-        raise InputError(f"{name} has chunks of {math.prod(chunks):,} bytes; allowed are {MOST_CHUNK_BYTES:,}")
+        raise InputError(f"has chunks of {math.prod(chunks):,} bytes; allowed are {MOST_CHUNK_BYTES:,}")
     if math.prod(_chunks_per_file(array)) > MOST_CHUNKS_PER_FILE:
         raise InputError(
-            f"{name} has {math.prod(_chunks_per_file(array)):,} chunks in a shard; allowed are {MOST_CHUNKS_PER_FILE:,}"
+            f"has {math.prod(_chunks_per_file(array)):,} chunks in a shard; allowed are {MOST_CHUNKS_PER_FILE:,}"
         )
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from agd_core.errors import InputError
 from agd_core.safe_files import open_regular, printable
-from storage.images.places import named_files
-from storage.prompts.texts import decoded
+from storage.sources.places import named_files
+from storage.sources.texts import Text, decoded
 
 SUFFIX = ".txt"
 _COMMENT = "#"
@@ -14,23 +14,23 @@ _MOST_LINE_BYTES = 1 << 20
 """No more is read at once; a longer line is refused."""
 
 
-def text_prompts(place: str) -> Iterator[tuple[str, str]]:
-    """Where it is, for messages, and the text of every line that is no comment; a byte order mark is passed over.
+def text_lines(place: str) -> Iterator[Text]:
+    """Every line that is no comment; a byte order mark is passed over.
 
     Args:
-        place: a .txt file, a folder of them, or a pattern, see `storage.images.places.named_files`.
+        place: a .txt file, a folder of them, or a pattern, see `storage.sources.places.named_files`.
 
     Raises:
         InputError: a file is not there or is not UTF-8.
     """
-    for file in named_files(place, SUFFIX, "prompts"):
+    for file in named_files(place, SUFFIX):
         try:
             yield from _lines(file)
         except OSError as error:
             raise InputError(f"{printable(file)} cannot be read: {error.strerror}") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def _lines(path: Path) -> Iterator[Text]:
     name = printable(path)
     with open_regular(path) as file:
         for row, line in enumerate(iter(lambda: file.readline(_MOST_LINE_BYTES), b""), start=1):
@@ -39,4 +39,4 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
                 raise InputError(f"{where} is longer than {_MOST_LINE_BYTES >> 20} MB")
             text = decoded(line, where)
             if not text.lstrip().startswith(_COMMENT):
-                yield where, text
+                yield Text(where, text)

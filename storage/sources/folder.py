@@ -7,15 +7,15 @@ from pathlib import Path
 
 from agd_core.home import expand
 from agd_core.safe_files import printable, read_bytes, require_regular
-from storage.images.base import ImageSource
-from storage.images.pixels import MOST_BYTES, SUFFIXES, EncodedImage
-from storage.images.walking import entries_below
+from storage.sources.images import ImageSource
+from storage.sources.pixels import MOST_BYTES, SUFFIXES, EncodedImage
+from storage.sources.walking import entries_below
 
 
 class FolderImages(ImageSource):
     """PNG, JPEG and WebP files by their path below the folder; names that begin with a dot are left out.
 
-    Links to files and folders are followed, see `storage.images.walking`.
+    Links to files and folders are followed, see `storage.sources.walking`.
 
     Args:
         place: the folder.
@@ -40,9 +40,6 @@ class FolderImages(ImageSource):
     def images(self) -> Iterator[EncodedImage]:
         """Every file as one image."""
         return (EncodedImage(printable(path), read_bytes(path, MOST_BYTES)) for path in self.files())
-
-    def captions(self) -> None:
-        """None: a folder of images has no texts."""
 
 
 def _regular(entry: os.DirEntry[str]) -> str:

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from agd_core.errors import InputError
-from storage.images import open_images, parquet, stamp
-from storage.images.base import _groups
-from tests.storage.images import hostile_files as hostile
-from tests.storage.images.image_files import (
+from storage.sources import open_images, parquet, stamp
+from storage.sources.images import _groups
+from tests.storage.sources import hostile_files as hostile
+from tests.storage.sources.image_files import (
     encoded,
     write_folder,
     write_parquet,
@@ -191,7 +191,7 @@ def test_a_picture_is_refused_by_its_size_before_it_is_decoded(tmp_path):
 
 def test_large_pictures_are_decoded_one_after_another(tmp_path, monkeypatch):
     """Thirty-two of the largest at once would take gigabytes."""
-    monkeypatch.setattr("storage.images.base._PIXELS_TOGETHER", 2 * 64 * 64)
+    monkeypatch.setattr("storage.sources.images._PIXELS_TOGETHER", 2 * 64 * 64)
     source = open_images(write_folder(tmp_path / "p", RANDOM))
     together = [len(group) for group in _groups(source.images())]
     assert together == [2, 2, 2, 2]
