@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv demo up test fresh-check check bench clean
+.PHONY: help venv demo up test soak fresh-check check bench clean
 
 help:
 	@echo "make demo   set up everything and distil the built-in teacher (about 5 minutes on 2 cores)"
 	@echo "make up     the GPU lab: Prefect server, UI and one worker, until Ctrl-C"
 	@echo "make test   run the tests"
+	@echo "make soak   the long forms of tests: every kill, every damage, many nights; hours"
 	@echo "make check  lint and types"
 	@echo "make fresh-check  the demo and the tests on a bare Debian made for it; root, Linux, before a release"
 	@echo "make bench  measure speed (benchmarks/)"
@@ -31,6 +32,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
+soak: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m soak
 
 # As a new user with an empty home in a bare Debian; AS=root: as root there.
 fresh-check:

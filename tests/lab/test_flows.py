@@ -25,6 +25,7 @@ from tests.conftest import SMALL
 from tests.lab.lab_process import wait_for
 
 FORMS = {job.name: form_of(job) for job in JOBS}
+SOAK = pytest.mark.soak
 ONE_ADAPTER = "adapters=[{kind: agd-modulated-mlp}]"
 
 
@@ -123,7 +124,9 @@ def damage_by_one_byte(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, damage_by_truncation, damage_by_one_byte])
+@pytest.mark.parametrize(
+    "damage", [damage_by_one_byte, *(pytest.param(d, marks=SOAK) for d in (Path.unlink, damage_by_truncation))]
+)
 def test_a_deleted_or_torn_shard_is_made_anew_and_no_other(server, tmp_path, damage):
     given = settings(tmp_path, job="collect")
     run_and_count(collect_flow, given)
@@ -155,7 +158,12 @@ CHANGES = [
 CHAIN = ["collect", "train", "sample", "features", "evaluate", "write"]
 
 
-@pytest.mark.parametrize(("change", "first"), CHANGES)
+FIRST_OF_EACH_STAGE = dict(reversed([(first, change) for change, first in CHANGES])).values()
+
+
+@pytest.mark.parametrize(
+    ("change", "first"), [pytest.param(*c, marks=[] if c[0] in FIRST_OF_EACH_STAGE else SOAK) for c in CHANGES]
+)
 def test_no_stage_is_served_from_before_a_change(ran, output, change, first):
     """Of the stage that a change touches, and of all after it, no run may come from the cache, but for those
     sample sets that the change leaves alone (without guidance, with CFG)."""
@@ -201,10 +209,8 @@ def test_what_the_form_cannot_check_fails_with_one_line(server, tmp_path, change
 def test_the_log_of_a_run_says_what_was_reused(ran, output):
     state = collect_flow(settings(output, job="collect"), return_state=True)
     wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
-    deadline = time.monotonic() + 20
     with get_client(sync_client=True) as client:
-        while not (lines := [log.message for log in client.read_logs(wanted)]) and time.monotonic() < deadline:
-            time.sleep(0.5)
+        lines = wait_for(lambda: [log.message for log in client.read_logs(wanted)])
     assert any(line.startswith("trajectories: cached") for line in lines)
 
 
@@ -216,7 +222,7 @@ def stop_a_process_once(there_is, flow, given):
         while not there_is() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == -signal.SIGTERM
+        assert process.wait() == -signal.SIGTERM
 
 
 def test_a_stop_within_a_mapped_unit_keeps_the_committed_ones(server, tmp_path):
@@ -243,7 +249,7 @@ def test_the_stages_before_sampling_are_enough_for_its_flow(ran, output):
     assert ended == {"Cached": cached, "Completed": ["write"]}
 
 
-@pytest.mark.parametrize("runner", ["dask", "ray"])
+@pytest.mark.parametrize("runner", ["dask", pytest.param("ray", marks=SOAK)])
 def test_other_processes_collect_and_sample_the_same(server, tmp_path, runner):
     folders = {"threads": tmp_path / "threads", runner: tmp_path / runner}
     for name, folder in folders.items():

@@ -49,6 +49,7 @@ def test_a_spoilt_adapter_raises_the_alarm_and_is_measured_again(lab, output):
     assert named(lab, "evaluate kept 2026-11-21-again") == []
 
 
+@pytest.mark.soak
 def test_an_adapter_that_was_away_is_measured_when_the_night_is_asked_for_again(lab, output):
     folder = output.parent / "kept"
     folder.rename(output.parent / "away")

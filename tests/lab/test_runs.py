@@ -77,6 +77,7 @@ def test_a_cancelled_collection_keeps_its_units_and_a_retry_in_the_browser_does_
     assert verify(tmp_path)["ok"]
 
 
+@pytest.mark.soak
 def test_a_collection_of_three_thousand_units_is_cancelled_within_its_grace(lab, tmp_path):
     given = {"preset": "fashion-dit-quick", "output": str(tmp_path), "overrides": MANY, "fan_out": {"workers": 2}}
     run = lab.trigger(COLLECT, settings=given)
@@ -98,7 +99,7 @@ def unbroken(tmp_path_factory):
     return collected_unbroken(tmp_path_factory.mktemp("unbroken"), [*LONG, "collect.seed=7"])
 
 
-@pytest.mark.parametrize("killed", ["the flow", "the flow and its worker"])
+@pytest.mark.parametrize("killed", [pytest.param("the flow", marks=pytest.mark.soak), "the flow and its worker"])
 def test_what_is_killed_goes_on_by_itself_to_the_same_content(lab, tmp_path, unbroken, killed):
     given = {"preset": "fashion-dit-quick", "output": str(tmp_path), "overrides": [*LONG, "collect.seed=7"]}
     run = lab.trigger(COLLECT, settings=given)
