@@ -17,6 +17,7 @@ from agd_core.memory import (
     training_memory,
 )
 from agd_core.peak_memory import OTHER, LivingTensors
+from tests.soak import short
 
 TINY = ("tiny-dit", "tiny-sd", "tiny-sdxl", "tiny-sd3")
 HEADS, WIDTH, TOKENS = 4, 64, 1024
@@ -63,10 +64,14 @@ def real_peak(sized, adapter_config, batch, checkpointing):
 
 @pytest.mark.parametrize(
     ("name", "checkpointing", "kind"),
-    [
-        *((name, checkpointing, CrossAttentionConfig) for name in TINY for checkpointing in (False, True)),
-        (TINY[0], False, OffsetConfig),
-    ],
+    short(
+        [
+            *((name, checkpointing, CrossAttentionConfig) for name in TINY for checkpointing in (False, True)),
+            (TINY[0], False, OffsetConfig),
+        ],
+        keep=(1, 2, 2 * len(TINY)),
+        several=True,
+    ),
 )
 def test_the_estimate_is_what_a_real_step_takes(name, checkpointing, kind):
     sized, config, batch = tiny(name), kind(hidden_width=32), 3

@@ -23,9 +23,9 @@ from flows.lab.parameters import FanOut, form_of
 from flows.stages.verify import verify
 from tests.conftest import SMALL
 from tests.lab.lab_process import wait_for
+from tests.soak import short
 
 FORMS = {job.name: form_of(job) for job in JOBS}
-SOAK = pytest.mark.soak
 ONE_ADAPTER = "adapters=[{kind: agd-modulated-mlp}]"
 
 
@@ -124,9 +124,7 @@ def damage_by_one_byte(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(
-    "damage", [damage_by_one_byte, *(pytest.param(d, marks=SOAK) for d in (Path.unlink, damage_by_truncation))]
-)
+@pytest.mark.parametrize("damage", short([damage_by_one_byte, Path.unlink, damage_by_truncation]))
 def test_a_deleted_or_torn_shard_is_made_anew_and_no_other(server, tmp_path, damage):
     given = settings(tmp_path, job="collect")
     run_and_count(collect_flow, given)
@@ -158,12 +156,10 @@ CHANGES = [
 CHAIN = ["collect", "train", "sample", "features", "evaluate", "write"]
 
 
-FIRST_OF_EACH_STAGE = dict(reversed([(first, change) for change, first in CHANGES])).values()
+FIRST_OF_EACH_STAGE = (0, 5, 8, 11)
 
 
-@pytest.mark.parametrize(
-    ("change", "first"), [pytest.param(*c, marks=[] if c[0] in FIRST_OF_EACH_STAGE else SOAK) for c in CHANGES]
-)
+@pytest.mark.parametrize(("change", "first"), short(CHANGES, FIRST_OF_EACH_STAGE, several=True))
 def test_no_stage_is_served_from_before_a_change(ran, output, change, first):
     """Of the stage that a change touches, and of all after it, no run may come from the cache, but for those
     sample sets that the change leaves alone (without guidance, with CFG)."""
@@ -249,7 +245,7 @@ def test_the_stages_before_sampling_are_enough_for_its_flow(ran, output):
     assert ended == {"Cached": cached, "Completed": ["write"]}
 
 
-@pytest.mark.parametrize("runner", ["dask", pytest.param("ray", marks=SOAK)])
+@pytest.mark.parametrize("runner", short(["dask", "ray"]))
 def test_other_processes_collect_and_sample_the_same(server, tmp_path, runner):
     folders = {"threads": tmp_path / "threads", runner: tmp_path / runner}
     for name, folder in folders.items():

@@ -21,6 +21,7 @@ from flows.stages.verify import verify
 from tests.lab.browser import browse
 from tests.lab.lab_process import wait_for
 from tests.leases import overlaps
+from tests.soak import short
 
 TRAIN, COLLECT, DISTILL = "train-adapter/train-adapter", "collect-trajectories/collect-trajectories", "distill/distill"
 MANY = ["collect.trajectories=6000", "collect.steps=40", "collect.shard_trajectories=2", "collect.batch_size=2"]
@@ -99,7 +100,7 @@ def unbroken(tmp_path_factory):
     return collected_unbroken(tmp_path_factory.mktemp("unbroken"), [*LONG, "collect.seed=7"])
 
 
-@pytest.mark.parametrize("killed", [pytest.param("the flow", marks=pytest.mark.soak), "the flow and its worker"])
+@pytest.mark.parametrize("killed", short(["the flow and its worker", "the flow"]))
 def test_what_is_killed_goes_on_by_itself_to_the_same_content(lab, tmp_path, unbroken, killed):
     given = {"preset": "fashion-dit-quick", "output": str(tmp_path), "overrides": [*LONG, "collect.seed=7"]}
     run = lab.trigger(COLLECT, settings=given)
