@@ -4,10 +4,14 @@ Schedulers differ in what they offer and expect. The three functions at the end 
 denoising loop knows no names.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import diffusers
+import torch
 from torch import Tensor
 
 from agd_core.errors import InputError, first_line
@@ -85,10 +89,37 @@ def _check_zero_snr(name: SchedulerName, scheduler: Any) -> None:
         )
 
 
-def is_flow_matching(base_config: dict[str, Any]) -> bool:
+def is_flow_matching(base_config: Mapping[str, Any]) -> bool:
     """Whether a model with this diffusers scheduler configuration was trained by flow matching."""
     named = "FlowMatch" in str(base_config.get("_class_name", ""))
     return named or base_config.get("prediction_type") == "flow_prediction"
+
+
+def noise_level(base_config: Mapping[str, Any], timestep: Tensor) -> Tensor:
+    """How noisy latents are at a timestep: the noise's standard deviation over the factor of the clean latents.
+
+    This is sigma as EDM has it (https://arxiv.org/abs/2206.00364), from 0 to infinity and the same for every sort of
+    model, whatever a sampler scales its latents by.
+
+    Args:
+        base_config: the base model's diffusers scheduler configuration.
+        timestep: `[batch]`, what the network is handed; what lies between two training steps is interpolated.
+    """
+    if is_flow_matching(base_config):
+        noise = timestep / float(base_config.get("num_train_timesteps", 1000))
+        return noise / (1 - noise)
+    alphas = _alphas(json.dumps(base_config, sort_keys=True, default=str)).to(timestep.device)
+    below = timestep.long().clamp(0, len(alphas) - 1)
+    above = (below + 1).clamp(max=len(alphas) - 1)
+    alpha = torch.lerp(alphas[below], alphas[above], timestep - below)
+    return ((1 - alpha) / alpha).sqrt()
+
+
+@lru_cache(maxsize=8)
+def _alphas(base_config: str) -> Tensor:
+    """How much of the clean latents' variance is left after every training step."""
+    alphas: Tensor = diffusers.DDPMScheduler.from_config(json.loads(base_config)).alphas_cumprod
+    return alphas
 
 
 def allowed_samplers(base_config: dict[str, Any]) -> tuple[SchedulerName, ...]:

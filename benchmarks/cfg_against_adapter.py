@@ -12,8 +12,7 @@ import torch
 from agd_core.adapters import Adapter, CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
 from agd_core.base_models import BaseModelConfig
 from agd_core.denoising import denoise
-from agd_core.guidance import GuidedDenoiser
-from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.schedulers import build_scheduler
 from agd_core.student import Student
 from agd_core.subjects import Subjects

@@ -30,7 +30,7 @@ from agd_core.backbones import Backbone, backbone_of
 from agd_core.condition import Condition
 from agd_core.errors import InputError
 from agd_core.full_size import full_size_model, full_size_names
-from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.guidance import ClassifierFreeGuidance, GuidanceCall
 from agd_core.memory import Sized
 from flows.workplace import pick_device
 
@@ -99,9 +99,9 @@ def bare_step(backbone: Backbone, inputs: Inputs) -> Tensor:
 def cfg_step(backbone: Backbone, inputs: Inputs) -> Tensor:
     """Two rows per image in one batch, then the formula; a null condition would cost what the same condition costs."""
     both = Condition.cat([inputs.condition, inputs.condition])
-    output = backbone.call(inputs.latents.repeat(2, 1, 1, 1), inputs.timestep.repeat(2), both)
-    conditional, unconditional = output.chunk(2)
-    return ClassifierFreeGuidance().combine(conditional, unconditional, inputs.guidance_scale)
+    output = backbone.call(torch.cat([inputs.latents, inputs.latents]), inputs.timestep.repeat(2), both)
+    answers = dict(zip(("conditional", "unconditional"), output.chunk(2), strict=True))
+    return ClassifierFreeGuidance().combine(answers, GuidanceCall(inputs.guidance_scale, inputs.timestep, {}))
 
 
 def agd_step(backbone: Backbone, attached: AttachedAdapter, inputs: Inputs) -> Tensor:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from agd_core.adapters import AnyAdapterConfig, ModulatedMlpConfig
 from agd_core.base_models import BaseModelConfig
 from agd_core.config import Config
-from agd_core.guidance import ClassifierFreeGuidanceConfig, GuidanceConfig
+from agd_core.guidance import ClassifierFreeGuidance, GuidanceConfig
 from agd_core.home import expand
 from agd_core.metrics import EvaluateConfig
 from agd_core.sampling import SampleConfig
@@ -38,7 +38,7 @@ class PipelineConfig(Config):
 
     base_model: BaseModelConfig = BaseModelConfig()
     """The model to distil."""
-    guidance: GuidanceConfig = ClassifierFreeGuidanceConfig()
+    guidance: GuidanceConfig = ClassifierFreeGuidance()
     """The rule that makes it a teacher."""
     collect: CollectConfig = CollectConfig()
     """Stage 1: guided trajectories."""

@@ -34,7 +34,7 @@ class Run:
     @cached_property
     def teacher(self) -> GuidedDenoiser:
         """The base model, guided."""
-        return GuidedDenoiser(self.model, self.config.guidance.build())
+        return GuidedDenoiser(self.model, self.config.guidance)
 
     @cached_property
     def collected(self) -> Subjects:
@@ -87,9 +87,7 @@ class Run:
                     f"{setting}: {cut.cut} of {len(subjects)} prompts are cut, for a text encoder reads "
                     f"{cut.most_tokens} tokens{same}"
                 )
-        channels, guided = self.model.latent_shape[0], self.config.guidance.guided_channels
-        if guided is not None and guided > channels:
-            raise InputError(f"guidance.guided_channels {guided} exceeds the {channels} channels of this base model")
+        self.config.guidance.check(self.model)
         self._check_samplers()
         return self
 

@@ -1,8 +1,18 @@
 """Guidance rules. A new rule is one file here plus one line in `GuidanceConfig`."""
 
-from agd_core.guidance.base import Guidance, GuidedDenoiser
-from agd_core.guidance.classifier_free import ClassifierFreeGuidanceConfig
+from agd_core.guidance.base import CONDITIONAL, UNCONDITIONAL, Answers, Guidance, GuidanceCall, GuidedDenoiser, Pass
+from agd_core.guidance.classifier_free import ClassifierFreeGuidance
 
-GuidanceConfig = ClassifierFreeGuidanceConfig
+GuidanceConfig = ClassifierFreeGuidance
 
-__all__ = ["ClassifierFreeGuidanceConfig", "Guidance", "GuidanceConfig", "GuidedDenoiser"]
+__all__ = [
+    "CONDITIONAL",
+    "UNCONDITIONAL",
+    "Answers",
+    "ClassifierFreeGuidance",
+    "Guidance",
+    "GuidanceCall",
+    "GuidanceConfig",
+    "GuidedDenoiser",
+    "Pass",
+]

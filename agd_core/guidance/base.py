@@ -1,34 +1,106 @@
-"""Guidance: turns a bare model into a teacher that is itself a `Denoiser`."""
+"""Guidance: turns a bare model into a teacher that is itself a `Denoiser`.
+
+A rule names the predictions that it needs, its passes, and combines their answers.
+"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from typing import Any
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
 
 from agd_core.ask import Ask
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
+from agd_core.config import Config
 from agd_core.denoiser import Latents, PerRow, Prediction
+from agd_core.schedulers import noise_level
+
+Answers = Mapping[str, Tensor]
+"""What each pass predicted, by its name: `[batch, channels, ...]`, as many channels as a latent has."""
+Rows = Bool[Tensor, " batch"]
+_ALL = slice(None)
 
 
-class Guidance(ABC):
-    """A rule that combines a conditional and an unconditional prediction."""
+@dataclass(frozen=True)
+class Pass:
+    """One prediction that a rule needs. Passes of the same model and hooks are evaluated in one batch."""
+
+    name: str
+    condition: Callable[[Ask], Condition]
+    """What the network is conditioned on."""
+    model: BaseModel | None = None
+    """Another network, such as a weaker one; None: the one that is guided."""
+    hooks: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
+    """Perturbs the network inside the block, and leaves nothing of it behind."""
+
+
+CONDITIONAL = Pass("conditional", attrgetter("condition"))
+UNCONDITIONAL = Pass("unconditional", attrgetter("null"))
+
+
+@dataclass(frozen=True)
+class GuidanceCall:
+    """What a rule may know of the predictions that are asked for."""
+
+    guidance_scale: PerRow
+    timestep: PerRow
+    """What the network is handed."""
+    scheduler_config: Mapping[str, Any]
+    """Of the noise schedule that the model was trained with."""
+
+    @cached_property
+    def noise_level(self) -> PerRow:
+        """See `agd_core.schedulers.noise_level`."""
+        return noise_level(self.scheduler_config, self.timestep)
+
+
+class Guidance(Config, ABC):
+    """A rule with its settings. One that uses another network names its weights in `identity`, too."""
+
+    kind: str
+
+    @property
+    def label(self) -> str:
+        """What tables and plots call a teacher under this rule."""
+        return self.kind
 
     @abstractmethod
-    def combine(self, conditional: Latents, unconditional: Latents, guidance_scale: PerRow) -> Latents:
-        """The guided prediction; at `guidance_scale == 1` it must equal `conditional`; the arguments are left alone."""
+    def passes(self, model: BaseModel) -> tuple[Pass, ...]:
+        """The predictions that the rule needs, `CONDITIONAL` first; each costs one network evaluation per row."""
+
+    def rows(self, one: Pass, call: GuidanceCall) -> Rows | None:
+        """The rows in which the rule needs this pass (None: in all); in the others it answers as `CONDITIONAL` does."""
+        return None
+
+    @abstractmethod
+    def combine(self, answers: Answers, call: GuidanceCall) -> Latents:
+        """The guided prediction; at `guidance_scale == 1` it must equal the conditional one.
+
+        The answers are left alone.
+        """
+
+    def check(self, model: BaseModel) -> None:
+        """Refuse settings that this model cannot follow.
+
+        Raises:
+            InputError: names the setting.
+        """
 
 
 class GuidedDenoiser:
-    """A base model under guidance: both predictions in one batch of twice the rows, two NFE per image."""
+    """A base model under guidance; the rows of every pass are counted, whichever network evaluates it."""
 
     def __init__(self, base_model: BaseModel, guidance: Guidance) -> None:
-        self.base_model = base_model
-        self.guidance = guidance
-
-    @property
-    def network_evaluations(self) -> int:
-        """Rows that went through the base network so far."""
-        return self.base_model.network_evaluations
+        self.base_model, self.guidance = base_model, guidance
+        self.network_evaluations = 0
+        self._passes = guidance.passes(base_model)
 
     @torch.no_grad()
     def predict(self, latents: Latents, timestep: PerRow, ask: Ask) -> Prediction:
@@ -37,9 +109,51 @@ class GuidedDenoiser:
         The rule guides as many channels as a latent has; a learned variance behind them is the conditional one, as in
         DiT's `forward_with_cfg` (https://github.com/facebookresearch/DiT, models.py).
         """
-        both = Ask.unguided(Condition.cat([ask.condition, ask.null]))
-        doubled = self.base_model.predict(torch.cat([latents, latents]), timestep.repeat(2), both)
-        conditional, unconditional = doubled.chunk(2)
-        channels = latents.shape[1]
-        guided = self.guidance.combine(conditional[:, :channels], unconditional[:, :channels], ask.guidance_scale)
+        call = GuidanceCall(ask.guidance_scale, timestep, self.base_model.scheduler_config)
+        answers = self._answers(latents, ask, call)
+        channels, conditional = latents.shape[1], answers[CONDITIONAL.name]
+        guided = self.guidance.combine({name: answer[:, :channels] for name, answer in answers.items()}, call)
         return torch.cat([guided, conditional[:, channels:]], dim=1)
+
+    def _answers(self, latents: Latents, ask: Ask, call: GuidanceCall) -> dict[str, Tensor]:
+        """What every pass predicts in all rows, a learned variance included."""
+        rows = {one.name: self.guidance.rows(one, call) for one in self._passes}
+        needed = [one for one in self._passes if (mine := rows[one.name]) is None or bool(mine.any())]
+        parts: dict[str, Tensor] = {}
+        for together in _batches(needed):
+            parts |= self._evaluated(together, rows, latents, ask, call)
+        return {name: _whole(parts.get(name), mine, parts[CONDITIONAL.name]) for name, mine in rows.items()}
+
+    def _evaluated(
+        self, passes: Sequence[Pass], rows: Mapping[str, Rows | None], latents: Latents, ask: Ask, call: GuidanceCall
+    ) -> dict[str, Tensor]:
+        """What passes of one model and hooks predict, each in its own rows."""
+        chosen = [_ALL if (mine := rows[one.name]) is None else mine for one in passes]
+        model, hooks = passes[0].model or self.base_model, passes[0].hooks
+        asked = [one.condition(ask)[mine] for one, mine in zip(passes, chosen, strict=True)]
+        with hooks(model.network) if hooks else nullcontext():
+            predicted = model.predict(
+                torch.cat([latents[mine] for mine in chosen]),
+                torch.cat([call.timestep[mine] for mine in chosen]),
+                Ask.unguided(Condition.cat(asked)),
+            )
+        self.network_evaluations += len(predicted)
+        parts = torch.split(predicted, [len(each) for each in asked])
+        return {one.name: part for one, part in zip(passes, parts, strict=True)}
+
+
+def _batches(passes: Sequence[Pass]) -> Iterable[list[Pass]]:
+    """Passes of one model and hooks together, in their order."""
+    batches: dict[object, list[Pass]] = {}
+    for one in passes:
+        batches.setdefault((one.model, one.hooks), []).append(one)
+    return batches.values()
+
+
+def _whole(part: Tensor | None, rows: Rows | None, conditional: Tensor) -> Tensor:
+    """A pass's answer in all rows: the conditional one where the pass was not needed."""
+    if part is None or rows is None:
+        return conditional if part is None else part
+    whole = conditional.clone()
+    whole[rows] = part
+    return whole

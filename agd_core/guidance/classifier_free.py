@@ -4,12 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from agd_core.config import Config
-from agd_core.denoiser import Latents, PerRow, rowwise
-from agd_core.guidance.base import Guidance
+from agd_core.base_models.base import BaseModel
+from agd_core.denoiser import Latents, rowwise
+from agd_core.errors import InputError
+from agd_core.guidance.base import CONDITIONAL, UNCONDITIONAL, Answers, Guidance, GuidanceCall, Pass
 
 
-class ClassifierFreeGuidanceConfig(Config):
+class ClassifierFreeGuidance(Guidance):
     """`guided = uncond + guidance_scale * (cond - uncond)`."""
 
     kind: Literal["cfg"] = "cfg"
@@ -17,20 +18,25 @@ class ClassifierFreeGuidanceConfig(Config):
     """Guide only the first channels, the rest stays conditional. None guides all, as diffusers does; the
     original DiT code guides 3 of 4 (https://github.com/facebookresearch/DiT, models.py)."""
 
-    def build(self) -> "ClassifierFreeGuidance":
-        """The rule itself."""
-        return ClassifierFreeGuidance(self.guided_channels)
+    @property
+    def label(self) -> str:
+        """As everybody calls it."""
+        return "CFG"
 
+    def passes(self, model: BaseModel) -> tuple[Pass, ...]:
+        """With the condition and without."""
+        return CONDITIONAL, UNCONDITIONAL
 
-class ClassifierFreeGuidance(Guidance):
-    """The one formula."""
-
-    def __init__(self, guided_channels: int | None = None) -> None:
-        self.guided_channels = guided_channels
-
-    def combine(self, conditional: Latents, unconditional: Latents, guidance_scale: PerRow) -> Latents:
-        """`uncond + guidance_scale * (cond - uncond)` on the guided channels."""
-        guided = unconditional + rowwise(guidance_scale, conditional) * (conditional - unconditional)
+    def combine(self, answers: Answers, call: GuidanceCall) -> Latents:
+        """The formula, on the guided channels."""
+        conditional, unconditional = answers[CONDITIONAL.name], answers[UNCONDITIONAL.name]
+        guided = unconditional + rowwise(call.guidance_scale, conditional) * (conditional - unconditional)
         if self.guided_channels is not None:
             guided[:, self.guided_channels :] = conditional[:, self.guided_channels :]
         return guided
+
+    def check(self, model: BaseModel) -> None:
+        """No more channels are guided than there are."""
+        channels, guided = model.latent_shape[0], self.guided_channels
+        if guided is not None and guided > channels:
+            raise InputError(f"guidance.guided_channels {guided} exceeds the {channels} channels of this base model")

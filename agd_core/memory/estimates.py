@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from agd_core.adapters import Adapter, AdapterConfig, AdapterInputs, AttachedAdapter
+from agd_core.ask import Ask
 from agd_core.backbones import Backbone, backbone_of
+from agd_core.base_models import BaseModel
 from agd_core.base_models.decoder import PIXELS_TOGETHER
 from agd_core.condition import Condition
-from agd_core.guidance import GuidanceConfig
+from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.memory.sized import Sized
 from agd_core.peak_memory import LivingTensors
 
@@ -103,7 +105,8 @@ def sampling_memory(
         living.name(_weights(network.to_empty(device="cpu")), BASE)
         backbone, condition = backbone_of(network), sized.conditions(batch)
         if guidance is not None:
-            _guided(sized, backbone, guidance, condition)
+            ask = Ask(condition, sized.conditions(batch), _scalars(batch))
+            GuidedDenoiser(_Bare(sized, backbone), guidance).predict(sized.latents(batch), _scalars(batch), ask)
         elif adapter_config is None:
             _alone(sized, backbone, condition)
         else:
@@ -169,13 +172,12 @@ def _train_once(sized: Sized, backbone: Backbone, attached: AttachedAdapter, con
         nn.functional.mse_loss(prediction, pairs[:, 1:].flatten(1, 2)).backward()  # type: ignore[no-untyped-call]
 
 
-def _guided(sized: Sized, backbone: Backbone, guidance: GuidanceConfig, condition: Condition) -> None:
-    """As agd_core.guidance does it: both predictions in one batch of twice the rows."""
-    rows = len(condition)
-    both = Condition.cat([condition, sized.conditions(rows)])
-    doubled = sized.kept(backbone.call(sized.latents(2 * rows), _scalars(2 * rows), both))
-    conditional, unconditional = doubled.chunk(2)
-    guidance.build().combine(conditional, unconditional, _scalars(rows))
+class _Bare(BaseModel):
+    """The base model on fake tensors."""
+
+    def __init__(self, sized: Sized, backbone: Backbone) -> None:
+        self.backbone, self.latent_shape, self.scheduler_config = backbone, sized.latent_shape, {}
+        self.prediction_channels = sized.slots * self.latent_shape[0]
 
 
 def _alone(sized: Sized, backbone: Backbone, condition: Condition) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from agd_core.backbones import backbone_of
 from agd_core.errors import InputError
-from agd_core.guidance import ClassifierFreeGuidanceConfig
+from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.pipelines.doors import GuidanceEmbedding
 from agd_core.pipelines.loading import adapters_of, forget_compiled, network_of, set_enabled
 from agd_core.safe_files import printable
@@ -65,7 +65,7 @@ def measure_drift(pipe: Any, **call: Any) -> Drift:
             guidance changes nothing in it.
     """
     network = network_of(pipe)
-    if (kind := adapters_of(network).guidance["kind"]) != ClassifierFreeGuidanceConfig().kind:
+    if (kind := adapters_of(network).guidance["kind"]) != ClassifierFreeGuidance().kind:
         raise InputError(f"measure_drift compares with CFG, the active adapter has learnt {printable(kind)}")
     call = {**call, "output_type": "latent", "return_dict": False}
     _check_guidance(pipe, call)

@@ -65,7 +65,7 @@ class Cell:
         with Student(base_model) as student:
             if self.adapter:
                 add_adapter(student, self.adapter.path)
-            yield GuidedDenoiser(base_model, self.guidance.build()) if self.guidance else student
+            yield GuidedDenoiser(base_model, self.guidance) if self.guidance else student
 
 
 class SamplingCost(TypedDict):

@@ -15,12 +15,12 @@ from agd_core.adapter_files import AdapterCard, read_adapter, read_card, save_ad
 from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
 from agd_core.base_sketch import load_sketch
 from agd_core.checksums import as_text, sums_of
-from agd_core.guidance import ClassifierFreeGuidanceConfig
+from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.student import Student
 from agd_core.subjects import Subjects
 from storage.artefacts import ArtefactStore
 
-RULE = ClassifierFreeGuidanceConfig().identity()
+RULE = ClassifierFreeGuidance().identity()
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import torch
 from agd_core.base_models import BaseModelConfig
 from agd_core.denoising import denoise
 from agd_core.errors import InputError
-from agd_core.guidance import GuidedDenoiser
-from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.miniatures import MINIATURES, miniature_folder
 from agd_core.schedulers import build_scheduler
 from agd_core.seeding import generator, stacked_noise

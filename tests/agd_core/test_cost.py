@@ -11,8 +11,7 @@ from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
 from agd_core.cost import MIN_ROUNDS, measure_costs
 from agd_core.errors import InputError
-from agd_core.guidance import GuidedDenoiser
-from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.peak_memory import peak_memory
 from agd_core.progress import Stopped
 from agd_core.student import Student

@@ -7,7 +7,7 @@ from agd_core.backbones import backbone_of
 from agd_core.base_models.sources import resolve_source
 from agd_core.condition import Condition
 from agd_core.full_size import FullSizeModel, full_size_model
-from agd_core.guidance import ClassifierFreeGuidanceConfig
+from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.memory import (
     Sized,
     decoding_memory,
@@ -113,7 +113,7 @@ def test_no_matrix_of_all_tokens_by_all_tokens_is_counted(dtype):
 
 def test_guidance_takes_twice_the_activations_of_one_pass():
     sized = tiny("tiny-sd")
-    alone, guided = sampling_memory(sized, 8), sampling_memory(sized, 8, ClassifierFreeGuidanceConfig())
+    alone, guided = sampling_memory(sized, 8), sampling_memory(sized, 8, ClassifierFreeGuidance())
     assert guided.parts[OTHER] == pytest.approx(sampling_memory(sized, 16).parts[OTHER], rel=0.1)
     assert guided.parts[OTHER] > 1.5 * alone.parts[OTHER]
     student = sampling_memory(sized, 8, adapter_config=OffsetConfig(hidden_width=32))

@@ -8,8 +8,7 @@ import torch
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
 from agd_core.denoising import denoise
-from agd_core.guidance import GuidedDenoiser
-from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.prediction_error import UNGUIDED, measure_prediction_errors
 from agd_core.progress import Stopped
 from agd_core.sampling import SampleConfig

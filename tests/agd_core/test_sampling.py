@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from agd_core import sampling
-from agd_core.guidance import GuidedDenoiser
-from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.sampling import SampleConfig, sample_images
 from agd_core.subjects import Subjects
 from flows.presets import load_config

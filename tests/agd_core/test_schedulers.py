@@ -4,14 +4,21 @@ from typing import get_args
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 
 from agd_core.ask import Ask
 from agd_core.condition import Condition
 from agd_core.denoising import denoise
 from agd_core.errors import InputError
-from agd_core.schedulers import IMAGE_TOKENS, SchedulerName, allowed_samplers, build_scheduler, is_flow_matching
+from agd_core.schedulers import (
+    IMAGE_TOKENS,
+    SchedulerName,
+    allowed_samplers,
+    build_scheduler,
+    is_flow_matching,
+    noise_level,
+)
 from agd_core.seeding import generator
 
 
@@ -174,3 +181,16 @@ def test_a_shift_by_an_unknown_image_size_is_refused():
     with pytest.raises(InputError, match="use_dynamic_shifting, but its family does not say") as refused:
         build_scheduler("flow-euler", FLOW | {"use_dynamic_shifting": True}, 8)
     assert "\n" not in str(refused.value)
+
+
+def test_the_noise_level_is_edms_sigma_for_every_sort_of_model():
+    diffusion, flow = DDPMScheduler(), {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+    config = stored(diffusion)
+    alphas = diffusion.alphas_cumprod
+    sigmas = ((1 - alphas) / alphas).sqrt()
+    assert torch.allclose(noise_level(config, torch.tensor([0.0, 500.0, 999.0])), sigmas[[0, 500, 999]])
+    between = noise_level(config, torch.tensor([500.25]))
+    assert sigmas[500] < between < sigmas[501]
+    assert torch.allclose(noise_level(flow, torch.tensor([250.0, 500.0])), torch.tensor([1 / 3, 1.0]))
+    terminal = config | {"rescale_betas_zero_snr": True}
+    assert noise_level(terminal, torch.tensor([999.0])) == torch.inf

@@ -7,8 +7,7 @@ import torch
 from agd_core.adapters import Adapter, CrossAttentionConfig
 from agd_core.base_models import BaseModelConfig
 from agd_core.checkpoint import Checkpoint
-from agd_core.guidance import GuidedDenoiser
-from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.subjects import Subjects
 from agd_core.trainer import TrainConfig, train_adapter
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection

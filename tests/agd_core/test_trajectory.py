@@ -7,8 +7,7 @@ from pydantic import ValidationError
 
 from agd_core.ask import Ask
 from agd_core.errors import NumericError
-from agd_core.guidance import GuidedDenoiser
-from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.progress import Stopped
 from agd_core.records import CARRIERS, INPUT, TARGET
 from agd_core.schedulers import build_scheduler

@@ -8,7 +8,7 @@ from agd_core.adapter_files import WEIGHTS, AdapterCard, read_card, save_adapter
 from agd_core.adapters import Adapter, ModulatedMlpConfig
 from agd_core.checkpoint import load_tensors
 from agd_core.checksums import LISTS
-from agd_core.guidance import ClassifierFreeGuidanceConfig
+from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.seeding import generator
 from flows.presets import load_config
 from flows.registry import Entry, register
@@ -17,7 +17,7 @@ from flows.stages.collect import collect
 from flows.stages.distill import train_all
 from flows.workplace import Workplace
 
-RULE = ClassifierFreeGuidanceConfig().identity()
+RULE = ClassifierFreeGuidance().identity()
 TRAINED = (
     "collect.trajectories=40",
     "collect.steps=10",

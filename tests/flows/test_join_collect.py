@@ -41,7 +41,7 @@ class Shared:
         self.config, self.base_model = load_config("fashion-dit", SETTINGS), teacher
         self.plan = collection_plan(Run(self.config, Workplace(Path()), teacher))
         self.store = ZarrTrajectoryStore.prepare(MemoryObjects(), self.plan)
-        self.teacher = GuidedDenoiser(teacher, self.config.guidance.build())
+        self.teacher = GuidedDenoiser(teacher, self.config.guidance)
 
     def other_collects(self, unit):
         with self.store.write_unit(unit) as writer:

@@ -5,7 +5,7 @@ import torch
 
 from agd_core.adapter_files import AdapterCard, save_adapter
 from agd_core.adapters import Adapter, OffsetConfig
-from agd_core.guidance import ClassifierFreeGuidanceConfig
+from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.progress import Stopped
 from flows.run import Run
 from flows.stages.prediction_error import ADAPTER, CURVE, prediction_error, read_curve, read_curves
@@ -26,7 +26,7 @@ def saved_adapter(teacher, output, spread):
     artefact = ArtefactStore(output / FOLDER).artefact("adapter", {"spread": spread})
     artefact.path.mkdir(parents=True)
     card = AdapterCard.of(
-        teacher, adapter, "builtin:fashion-dit", ClassifierFreeGuidanceConfig().identity(), (1.0, 6.0), "d" * 64
+        teacher, adapter, "builtin:fashion-dit", ClassifierFreeGuidance().identity(), (1.0, 6.0), "d" * 64
     )
     save_adapter(adapter, card, teacher.network, artefact.path)
     artefact.finish({"spread": spread})

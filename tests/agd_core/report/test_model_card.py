@@ -14,13 +14,13 @@ from typer.main import get_command
 from agd_core.adapter_files import AdapterCard, read_card, save_adapter
 from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
 from agd_core.base_models import BaseModelConfig
-from agd_core.guidance import ClassifierFreeGuidanceConfig
+from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.report.model_card import FILE, ModelCard, render_card
 from agd_core.safe_files import printable
 from flows.cli.app import app
 from tests.agd_core.report.made_up import FEW, full_row, row, score
 
-RULE = ClassifierFreeGuidanceConfig().identity()
+RULE = ClassifierFreeGuidance().identity()
 ATTACK = "a|b\n# c <script>`code`</script> *d* [e](http://f) ```"
 NO_NETWORK = """
 import socket, sys
