@@ -1,6 +1,7 @@
 """Stage 3's core: sample images with any denoiser, counting what it cost."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -101,7 +102,8 @@ def sample_images(
         Stopped: when `should_stop` answered True between batches.
     """
     labels = [index % len(subjects) for index in range(config.images)]
-    parts, seconds = [], 0.0
+    whole: dict[str, Tensor] = {}
+    seconds = 0.0
     evaluations = denoiser.network_evaluations
     for first in range(0, config.images, config.batch_size):
         if should_stop():
@@ -111,15 +113,23 @@ def sample_images(
         started = time.perf_counter()
         latents = _denoised(denoiser, subjects.base_model, config, rows, ask)
         seconds += time.perf_counter() - started
-        parts.append((latents, to_bytes(subjects.base_model.decode(latents)).cpu()))
+        batch = {"latents": latents, "images": to_bytes(subjects.base_model.decode(latents))}
+        _put(batch, whole, rows, config.images)
         on_progress(rows.stop, config.images)
     return SampleSet(
-        images=torch.cat([images for _, images in parts]),
-        latents=torch.cat([latents for latents, _ in parts]).cpu(),
+        **whole,
         labels=torch.tensor(labels),
         nfe=(denoiser.network_evaluations - evaluations) / config.images,
         denoising_seconds=seconds,
     )
+
+
+def _put(batch: Mapping[str, Tensor], whole: dict[str, Tensor], rows: range, count: int) -> None:
+    """Put a batch at its rows of tensors on the CPU with `count` rows, made with the first: no set is held twice."""
+    for name, part in batch.items():
+        if name not in whole:
+            whole[name] = torch.empty((count, *part.shape[1:]), dtype=part.dtype)
+        whole[name][rows.start : rows.stop] = part
 
 
 def _denoised(

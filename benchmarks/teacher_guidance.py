@@ -29,7 +29,7 @@ def main():
         for scale in arguments.scales:
             cell = Cell(scale, sampled.steps, sampled.scheduler, run.config.guidance if scale != 1 else None)
             name = f"scale {scale:g}"
-            looked = LookedAt.by(run.instruments, sample(run, cell, name), place, name)
+            looked = LookedAt.by(run.instruments, sample(run, cell, name), run.sampled, place, name)
             scores = read_evaluation(evaluate(run, cell, looked, looked, name))["scores"]
             fd, accuracy = scores["fd"], scores["accuracy"]["value"]
             interval = f"{fd['low']:.3f} to {fd['high']:.3f}"

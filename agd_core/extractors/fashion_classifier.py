@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from agd_core.base_models.sources import BUILTIN_FOLDER
 from agd_core.errors import InputError
-from agd_core.extractors.base import Agreement, Extracted, FeatureExtractor
+from agd_core.extractors.base import Agreement, Extracted, FeatureExtractor, Images
 from agd_core.extractors.files import reason
+from agd_core.extractors.preprocessing import apply_in_batches
 from agd_core.fashion_mnist import CLASS_NAMES, to_signed
 from agd_core.metrics.reference import Reference
 from agd_core.safe_files import printable
@@ -18,7 +19,6 @@ from agd_core.weights import read_state
 
 FOLDER = BUILTIN_FOLDER / "fashion-classifier"
 WEIGHTS, REFERENCE = "classifier.safetensors", "train_reference.safetensors"
-_BATCH_IMAGES = 500
 _SHAPE = (32, 32, 1)
 
 
@@ -76,7 +76,7 @@ class FashionFeatures(FeatureExtractor):
         return self.sha256
 
     @torch.inference_mode()
-    def extract(self, images: UInt8[Tensor, "images height width channels"]) -> Extracted:
+    def extract(self, images: Images) -> Extracted:
         """Penultimate activations and class logits.
 
         Raises:
@@ -85,12 +85,8 @@ class FashionFeatures(FeatureExtractor):
         if (found := tuple(images.shape[1:])) != _SHAPE:
             shape = " x ".join(map(str, found))
             raise InputError(f"extractor {self.name} takes 32 x 32 x 1 images, not {shape}; choose another one")
-        features, logits = [], []
-        for batch in torch.split(images, _BATCH_IMAGES):
-            signed = to_signed(batch.permute(0, 3, 1, 2).contiguous().to(self.device))
-            features.append(self.model.features(signed))
-            logits.append(self.model.head(features[-1]))
-        return Extracted(torch.cat(features).cpu(), torch.cat(logits).cpu())
+        features, logits = apply_in_batches(self._look, images, self.device)
+        return Extracted(features, logits)
 
     def agreement(self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]) -> Agreement | None:
         """Whether the most likely class is the one that was asked for."""
@@ -101,6 +97,10 @@ class FashionFeatures(FeatureExtractor):
     def shipped_reference(self) -> Reference:
         """The 60,000 real training images."""
         return Reference.load(self.folder / REFERENCE)
+
+    def _look(self, images: Images) -> tuple[Tensor, Tensor]:
+        features = self.model.features(to_signed(images.permute(0, 3, 1, 2).contiguous().to(self.device)))
+        return features, self.model.head(features)
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -14,7 +14,7 @@ from agd_core.report.images import grid_png
 from agd_core.report.plots import loss_plot
 from agd_core.report.rows import HEADINGS, cells
 from flows.stages.sample import STAGE as SAMPLES
-from flows.stages.sample import read_samples
+from flows.stages.sample import read_images
 from flows.stages.train import LOSSES
 from flows.stages.train import STAGE as ADAPTER
 from storage.artefacts import Artefact
@@ -75,7 +75,7 @@ def _losses(artefact: Artefact, title: str) -> bytes:
 
 
 def _samples(artefact: Artefact, title: str) -> bytes:
-    return grid_png(read_samples(artefact).images[:_GRID_IMAGES], _GRID_COLUMNS)
+    return grid_png(read_images(artefact, slice(_GRID_IMAGES)), _GRID_COLUMNS)
 
 
 def _key(title: str) -> str:

@@ -130,7 +130,7 @@ def _part(scores: Mapping[str, Mapping[str, object]], metric: str, part: str) ->
 def _look(run: Run, method: Method, point: Point) -> LookedAt:
     cell = make_cell(run.config, method, point)
     samples = sample(run, cell, method.name)
-    return LookedAt.by(run.instruments, samples, run.place, f"{method.name}, {cell.point}")
+    return LookedAt.by(run.instruments, samples, run.sampled, run.place, f"{method.name}, {cell.point}")
 
 
 def _parameters(adapter: Artefact) -> int:

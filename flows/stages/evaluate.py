@@ -1,6 +1,7 @@
 """Stage 4: every metric of one sample set, with its errors and its protocol, as a small JSON artefact."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from typing_extensions import TypedDict
 from agd_core.atomic import write_json
 from agd_core.digest import file_digest
 from agd_core.evaluator import evaluate_samples
+from agd_core.extractors import FeatureExtractor
 from agd_core.home import expand
 from agd_core.metrics import EvaluateConfig, Measured, Reference, Seen
 from agd_core.metrics.base import Better
@@ -33,9 +35,14 @@ class LookedAt:
     features: Artefact | None
     judged: Artefact | None
     """Features of the judge, where it is not the extractor."""
+    judge: FeatureExtractor | None
+    subjects: Subjects
+    """What the images were asked for."""
 
     @classmethod
-    def by(cls, instruments: Instruments, samples: Artefact, place: Workplace, what: str) -> "LookedAt":
+    def by(
+        cls, instruments: Instruments, samples: Artefact, subjects: Subjects, place: Workplace, what: str
+    ) -> "LookedAt":
         """Let the networks look at a sample set, unless they have.
 
         Raises:
@@ -44,7 +51,27 @@ class LookedAt:
         extractor, judge = instruments.extractor, instruments.judge
         seen = features(extractor, samples, place, what) if extractor else None
         judged = features(judge, samples, place, what) if judge and judge is not extractor else None
-        return cls(samples, seen, judged)
+        return cls(samples, seen, judged, judge, subjects)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """The sample set as the metrics see it, read when it is first asked for and held as long as this is."""
+        sampled = read_samples(self.samples)
+        extracted = read_features(self.features) if self.features else None
+        judged = read_features(self.judged) if self.judged else extracted
+        agreement = None
+        if self.judge and judged:
+            asked = self.subjects.texts(sampled.labels.tolist())
+            agreement = self.judge.agreement(judged, sampled.labels, asked)
+        return Seen(
+            images=sampled.images,
+            latents=sampled.latents,
+            labels=torch.tensor(self.subjects.strata(sampled.labels.tolist())),
+            features=extracted.features if extracted else None,
+            logits=extracted.logits if extracted else None,
+            agreement=agreement.values if agreement else None,
+            agreement_metric=agreement.metric if agreement else "",
+        )
 
 
 def evaluate(run: Run, cell: Cell, samples: LookedAt, guided: LookedAt, label: str) -> Artefact:
@@ -67,8 +94,7 @@ def evaluate(run: Run, cell: Cell, samples: LookedAt, guided: LookedAt, label: s
     }
 
     def work(artefact: Artefact) -> None:
-        seen, paired_with = (see(looked, instruments, run.sampled) for looked in (samples, guided))
-        scores = evaluate_samples(Measured(seen, paired_with, instruments.reference), config)
+        scores = evaluate_samples(Measured(samples.seen, guided.seen, instruments.reference), config)
         protocol = make_protocol(run, cell, samples.samples)
         values = {"scores": {name: score.as_dict() for name, score in scores.items()}, "protocol": protocol.as_dict()}
         write_json(values, artefact.path / EVALUATION)
@@ -104,26 +130,6 @@ def _settings(config: EvaluateConfig) -> dict[str, Any]:
     kept = ("metrics", "distance_subsets", "kid_subsets", "kid_subset_size", "neighbours", "seed")
     lpips = file_digest(expand(config.lpips_weights)) if config.lpips_weights else None
     return {**{name: config.identity()[name] for name in kept}, "lpips": lpips, "version": VERSION}
-
-
-def see(looked: LookedAt, instruments: Instruments, subjects: Subjects) -> Seen:
-    """A sample set as the metrics see it."""
-    sampled = read_samples(looked.samples)
-    extracted = read_features(looked.features) if looked.features else None
-    judged = read_features(looked.judged) if looked.judged else extracted
-    agreement = None
-    if instruments.judge and judged:
-        asked = subjects.texts(sampled.labels.tolist())
-        agreement = instruments.judge.agreement(judged, sampled.labels, asked)
-    return Seen(
-        images=sampled.images,
-        latents=sampled.latents,
-        labels=torch.tensor(subjects.strata(sampled.labels.tolist())),
-        features=extracted.features if extracted else None,
-        logits=extracted.logits if extracted else None,
-        agreement=agreement.values if agreement else None,
-        agreement_metric=agreement.metric if agreement else "",
-    )
 
 
 def make_protocol(run: Run, cell: Cell, samples: Artefact) -> Protocol:

@@ -6,7 +6,7 @@ from agd_core.checkpoint import save_tensors
 from agd_core.extractors import Extracted, FeatureExtractor
 from agd_core.progress import Stopped
 from flows.stages.reference import finite_features
-from flows.stages.sample import read_samples
+from flows.stages.sample import read_images, read_labels
 from flows.stages.tensors import Form, read_tensors
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
@@ -49,12 +49,13 @@ def read_features(artefact: Artefact) -> Extracted:
 
 
 def _extract(extractor: FeatureExtractor, samples: Artefact, place: Workplace, what: str) -> Extracted:
-    images = read_samples(samples).images
-    progress, parts = place.progress(f"{extractor.name} features of {what}"), []
-    for batch in torch.split(images, _IMAGES):
+    images, parts = len(read_labels(samples)), []
+    progress = place.progress(f"{extractor.name} features of {what}")
+    for first in range(0, images, _IMAGES):
         if place.should_stop():
             raise Stopped("stopped while looking at images; run the same command again")
+        batch = read_images(samples, slice(first, first + _IMAGES))
         parts.append(finite_features(extractor.extract(batch), extractor, what))
-        progress(sum(len(part.features) for part in parts), len(images))
+        progress(first + len(batch), images)
     logits = [part.logits for part in parts if part.logits is not None]
     return Extracted(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)

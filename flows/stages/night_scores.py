@@ -17,7 +17,7 @@ from flows.instruments import Instruments
 from flows.registry import Entry
 from flows.run import Run
 from flows.stages.comparison import CFG
-from flows.stages.evaluate import LookedAt, see
+from flows.stages.evaluate import LookedAt
 from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
@@ -63,7 +63,7 @@ def scores(entry: Entry, tonight: Run, sampled: Sampled, instruments: Instrument
     """Every metric of student and teacher, as the part of a `MetricRecord` that differs between them."""
     config = entry.evaluate.model_copy(update={"metrics": _METRICS})
     student, guided = (
-        see(LookedAt.by(instruments, samples, tonight.place, entry.name), instruments, tonight.sampled)
+        LookedAt.by(instruments, samples, tonight.sampled, tonight.place, entry.name).seen
         for samples in (sampled.student, sampled.guided)
     )
     rows = ((sampled.student, student, _OF_STUDENT, ""), (sampled.guided, guided, _OF_TEACHER, "teacher_"))

@@ -28,7 +28,7 @@ from agd_core.seeding import derive_seed
 from flows.registry import Entry
 from flows.run import Run
 from flows.stages.night_scores import Sampled, of_night, sample_tonight, scores
-from flows.stages.sample import read_samples
+from flows.stages.sample import read_images
 from flows.stages.verdicts import open_history, verdicts_of_night, write_trend
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
@@ -157,7 +157,7 @@ def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[
     def work(artefact: Artefact) -> None:
         tonight = of_night(run, seed, folder / WORK)
         sampled = sample_tonight(entry, tonight)
-        write_bytes(grid_png(read_samples(sampled.student).images[:_GRID_IMAGES], _GRID_COLUMNS), artefact.path / GRID)
+        write_bytes(grid_png(read_images(sampled.student, slice(_GRID_IMAGES)), _GRID_COLUMNS), artefact.path / GRID)
         common = {"night": night, **_of_all_metrics(entry, tonight, sampled), "protocol_digest": _digest(protocol)}
         rows = [common | row for row in scores(entry, tonight, sampled, run.instruments)]
         finished = {"finished_at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -17,7 +17,7 @@ from flows.run import Run
 from flows.stages.comparison import Compared, Trained
 from flows.stages.extras import Extras
 from flows.stages.pictures import plots
-from flows.stages.sample import read_samples
+from flows.stages.sample import read_images, read_labels
 from flows.stages.summary import summary
 from storage.artefacts import Artefact
 
@@ -151,13 +151,13 @@ def _rows(compared: Sequence[Compared]) -> list[Row]:
 
 def _grid(item: Compared, subjects: Subjects) -> Picture:
     """The first images of a sample set, fewer of large ones."""
-    sampled = read_samples(item.samples)
-    height, width = sampled.images.shape[1:3]
+    images = read_images(item.samples, slice(_GRID_IMAGES))
+    height, width = images.shape[1:3]
     small = max(height, width) <= _WIDEST
     count, columns = (_GRID_IMAGES, _GRID_COLUMNS) if small else (_LARGE_IMAGES, _LARGE_COLUMNS)
     caption = f"scale {item.row['guidance_scale']:g}, {item.row['nfe']:g} NFE"
-    labels = subjects.texts(sampled.labels[:count].tolist())
-    png = grid_png(sampled.images[:count], columns, 2 if small else 1)
+    labels = subjects.texts(read_labels(item.samples)[:count].tolist())
+    png = grid_png(images[:count], columns, 2 if small else 1)
     return Picture(item.row["name"], caption, png, labels, columns, max(height, width))
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from jaxtyping import Int, UInt8
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from agd_core.adapter_files import add_adapter
@@ -15,10 +16,8 @@ from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
 from agd_core.checkpoint import save_tensors
 from agd_core.denoiser import Denoiser
-from agd_core.errors import InputError, first_line
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.protocol import library_versions
-from agd_core.safe_files import confined, printable, require_regular
 from agd_core.sampling import SampleSet, sample_images
 from agd_core.schedulers import SchedulerName
 from agd_core.student import Student
@@ -129,12 +128,20 @@ def read_sampling_cost(artefact: Artefact) -> SamplingCost:
     return artefact.json(COST, SamplingCost)
 
 
+def read_images(artefact: Artefact, rows: slice = slice(None)) -> UInt8[Tensor, "images height width channels"]:
+    """Some images of a stored sample set; no others are read."""
+    return _read_one(artefact, "images", rows)
+
+
+def read_labels(artefact: Artefact) -> Int[Tensor, " images"]:
+    """Number of the subject of every image of a stored sample set."""
+    return _read_one(artefact, "labels")
+
+
 def read_nfe(artefact: Artefact) -> float:
     """Network evaluations per image of a stored sample set."""
-    path = confined(artefact.path, SAMPLES)
-    require_regular(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return float(file.get_tensor("nfe"))
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{printable(path)} is not what a stage writes: {printable(first_line(error))}") from error
+    return float(_read_one(artefact, "nfe"))
+
+
+def _read_one(artefact: Artefact, name: str, rows: slice = slice(None)) -> Tensor:
+    return read_tensors(artefact, SAMPLES, {name: _FORMS[name]}, rows)[name]

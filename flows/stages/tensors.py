@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from agd_core.checkpoint import load_tensors
 from agd_core.errors import InputError, first_line
 from agd_core.safe_files import confined, printable, require_regular
 from storage.artefacts import Artefact
@@ -23,13 +22,16 @@ class Form(NamedTuple):
     optional: bool = False
 
 
-def read_tensors(artefact: Artefact, name: str, forms: Mapping[str, Form]) -> dict[str, Tensor]:
-    """The tensors of one of an artefact's safetensors files.
+def read_tensors(
+    artefact: Artefact, name: str, forms: Mapping[str, Form], rows: slice = slice(None)
+) -> dict[str, Tensor]:
+    """Tensors of one of an artefact's safetensors files; nothing else of it is read.
 
     Args:
         artefact: the artefact.
         name: of the file.
-        forms: what its tensors must be; all but scalars have equally many rows.
+        forms: which tensors, and what they must be; all but scalars have equally many rows.
+        rows: which of them; scalars are read whole.
 
     Raises:
         InputError: no such file, or other tensors in it.
@@ -37,11 +39,14 @@ def read_tensors(artefact: Artefact, name: str, forms: Mapping[str, Form]) -> di
     path = confined(artefact.path, name)
     require_regular(path)
     try:
-        tensors, _ = load_tensors(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        with safe_open(path, framework="pt") as file:
+            stored = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            shapes = {key: part.get_shape() for key, part in stored.items()}
+            tensors = {key: stored[key][rows if shapes[key] else ...] for key in forms if key in stored}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{printable(path)} is not what a stage writes: {printable(first_line(error))}") from error
     wrong = [key for key, form in forms.items() if not _fits(tensors.get(key), form)]
-    if wrong or len({len(tensor) for tensor in tensors.values() if tensor.ndim}) > 1:
+    if wrong or len({shape[0] for shape in shapes.values() if shape}) > 1:
         reason = f"tensor {wrong[0]} is missing or another" if wrong else "its tensors have different numbers of rows"
         raise InputError(f"{printable(path)} is not what a stage writes: {reason}")
     return tensors

@@ -18,6 +18,8 @@ LABELS = {
     "paired_mse": "paired error to CFG",
     "teacher_fd": "Fréchet distance, CFG",
     "teacher_accuracy": "class accuracy, CFG",
+    "clip_score": "CLIP score",
+    "teacher_clip_score": "CLIP score, CFG",
 }
 """Every metric by the name that the history knows it by."""
 

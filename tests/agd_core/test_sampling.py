@@ -5,6 +5,7 @@ import torch
 
 from agd_core import sampling
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
+from agd_core.peak_memory import peak_memory
 from agd_core.sampling import SampleConfig, sample_images
 from agd_core.subjects import Subjects
 from flows.presets import load_config
@@ -51,3 +52,12 @@ def test_one_sample_set_is_that_of_its_point_whatever_else_is_compared(model):
     alone = config.at(2.0, 3, "ddim")
     assert (alone.guidance_scale, alone.steps, alone.scheduler) == (2.0, 3, "ddim")
     assert alone.identity() == CONFIG.at(2.0, 3, "ddim").identity() != CONFIG.at(2.0, 4, "ddim").identity()
+
+
+def test_a_sample_set_is_held_once_while_it_is_made(teacher, monkeypatch):
+    side, config = 256, SampleConfig(images=64, batch_size=1)
+    monkeypatch.setattr(sampling, "denoise", lambda *arguments: torch.zeros(1, *teacher.latent_shape))
+    monkeypatch.setattr(type(teacher), "decode", lambda self, latents: torch.zeros(len(latents), 3, side, side))
+    subjects = Subjects.of(teacher, (), "")
+    peak, _ = peak_memory(lambda: sample_images(teacher, subjects, config), teacher.device)
+    assert peak < 1.5 * config.images * 3 * side**2

@@ -159,7 +159,9 @@ def test_the_scores_are_those_of_the_evaluation_stage(adapter, teacher, tmp_path
     found = {score["metric"]: score["value"] for score in scores(entry, run, made, run.instruments)}
     cell = Cell(entry.guidance_scale, entry.sample.steps, "ddim")
     for prefix, samples in (("", made.student), ("teacher_", made.guided)):
-        looked, guided = (LookedAt.by(run.instruments, each, place, "mine") for each in (samples, made.guided))
+        looked, guided = (
+            LookedAt.by(run.instruments, each, run.sampled, place, "mine") for each in (samples, made.guided)
+        )
         evaluation = evaluate(run, cell, looked, guided, "mine")
         expected = {name: score["value"] for name, score in read_evaluation(evaluation)["scores"].items()}
         assert found[f"{prefix}fd"] == pytest.approx(expected["fd"])

@@ -14,11 +14,15 @@ from agd_core.progress import Stopped
 from flows.instruments import check_evaluation
 from flows.presets import load_config
 from flows.run import Run
+from flows.stages import evaluate as evaluation
+from flows.stages import sample as sampling
 from flows.stages.collect import collect
 from flows.stages.distill import distill, train_all
-from flows.stages.sample import SAMPLES, Cell, read_samples, sample
+from flows.stages.sample import SAMPLES, Cell, read_images, read_labels, read_samples, sample
+from flows.stages.tensors import read_tensors
 from flows.stages.verify import verify
 from flows.workplace import Workplace
+from storage.artefacts import Artefact
 from tests.conftest import SMALL
 
 
@@ -71,6 +75,39 @@ def test_running_again_does_nothing(first_run, small_config):
     assert again.metrics == first_run[1].metrics
     assert lines.work() == []
     assert lines
+
+
+def test_every_sample_set_is_read_once_whatever_is_compared_with_it(first_run, small_config, monkeypatch):
+    read = []
+    counted = lambda artefact: read.append(artefact.path) or read_samples(artefact)  # noqa: E731
+    monkeypatch.setattr(evaluation, "read_samples", counted)
+    changed = small_config.model_copy(update={"evaluate": small_config.evaluate.model_copy(update={"seed": 7})})
+    rows = distill(Run(changed, Workplace(first_run[0])), "agd distill test").metrics["all_rows"]
+    assert len(rows) == 10
+    assert len(read) == len(set(read)) > 5
+
+
+def test_pictures_and_features_read_no_sample_set_as_a_whole(first_run, small_config, monkeypatch):
+    """A thousand images of SDXL are 3 GB: a grid reads the images that it shows."""
+    asked = []
+
+    def counted(artefact, name, forms, rows=slice(None)):
+        asked.append((set(forms), rows))
+        return read_tensors(artefact, name, forms, rows)
+
+    monkeypatch.setattr(sampling, "read_tensors", counted)
+    distill(Run(small_config, Workplace(first_run[0])), "agd distill another")
+    show = [rows for forms, rows in asked if "images" in forms]
+    assert show == [slice(40)] * 5
+    assert not any("latents" in forms for forms, _ in asked)
+
+
+def test_a_slice_reads_as_many_rows(first_run):
+    samples = next(first_run[0].glob("artefacts/samples-*"))
+    artefact = Artefact(samples, "samples", "")
+    whole = read_samples(artefact)
+    assert torch.equal(read_images(artefact, slice(3, 8)), whole.images[3:8])
+    assert torch.equal(read_labels(artefact), whole.labels)
 
 
 def test_a_finished_folder_that_cannot_be_written_to_is_read(first_run, small_config, monkeypatch):

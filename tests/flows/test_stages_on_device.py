@@ -77,7 +77,7 @@ def sample_sets(config, teacher, distilled):
 
 def evaluated(config, changed, teacher, sample_sets, place):
     run = Run(config.model_copy(update={"evaluate": changed}), place, teacher)
-    looked = [LookedAt.by(run.instruments, samples, place, "test") for samples in sample_sets]
+    looked = [LookedAt.by(run.instruments, samples, run.sampled, place, "test") for samples in sample_sets]
     return evaluate(run, Cell(2.0, 4, "ddim"), *looked, "test")
 
 

@@ -105,15 +105,6 @@ def test_names_of_classes_become_prompts():
     assert prompt("a red cube") == "a red cube"
 
 
-def test_features_do_not_depend_on_how_many_images_are_given(folder, cuttings):
-    extractor = opened(folder)
-    whole = extractor.extract(cuttings).features
-    for size in (1, 7, 64):
-        parts = [extractor.extract(part).features for part in torch.split(cuttings, size)]
-        assert torch.equal(torch.cat(parts), whole)
-    assert whole.shape == (65, extractor.width)
-
-
 def test_identity_and_resize_say_what_is_used(folder, copy):
     extractor = opened(folder)
     assert extractor.resize == "short side 64, bicubic with antialiasing in 8 bits, centre 64 x 64"

@@ -11,21 +11,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from agd_core.extractors import open_extractor
+from tests.agd_core.extractors.examples import write_tiny_dinov2
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Made for 56 x 56, so that the position embeddings are interpolated, as with the published weights."""
-    config = transformers.Dinov2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
-    )
-    path = tmp_path_factory.mktemp("dinov2")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.Dinov2Model(config).save_pretrained(path)
-    return path
+    return write_tiny_dinov2(tmp_path_factory.mktemp("dinov2"))
 
 
 @pytest.fixture
@@ -47,16 +40,6 @@ def test_features_are_the_class_token_of_the_picture_that_pillow_resized(folder,
     ours = extractor.extract(photo[None])
     assert ours.logits is None
     assert (ours.features - theirs).norm() / theirs.norm() < 2e-3
-
-
-def test_features_do_not_depend_on_how_many_images_are_given(folder, cuttings):
-    extractor = opened(folder)
-    whole = extractor.extract(cuttings).features
-    for size in (1, 7, 64):
-        parts = [extractor.extract(part).features for part in torch.split(cuttings, size)]
-        assert torch.equal(torch.cat(parts), whole)
-    assert whole.shape == (65, extractor.width)
-    assert len(whole.unique(dim=0)) == 65
 
 
 def test_identity_follows_weights_and_settings(folder, copy):

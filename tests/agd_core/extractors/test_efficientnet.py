@@ -41,17 +41,6 @@ def test_logits_are_those_of_the_packages_own_forward(extractor, photo, capsys):
     torch.testing.assert_close(extractor.extract(square[None]).logits, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_features_do_not_depend_on_how_many_images_are_given(extractor, cuttings):
-    images = cuttings[:9]
-    whole = extractor.extract(images)
-    for sizes in ([7, 2], [1, 8]):
-        parts = [extractor.extract(part) for part in torch.split(images, sizes)]
-        assert torch.equal(torch.cat([part.features for part in parts]), whole.features)
-        assert torch.equal(torch.cat([part.logits for part in parts]), whole.logits)
-    assert whole.features.shape == (9, extractor.width)
-    assert whole.logits.shape == (9, 1000)
-
-
 def test_other_weights_are_refused(cpu, tmp_path, one_line):
     torch.save({"_fc.bias": torch.zeros(1000)}, tmp_path / "other.pth")
     message = one_line(EfficientNetFeatures, tmp_path / "other.pth", cpu)

@@ -6,12 +6,12 @@ import torch
 import torch_fidelity
 from PIL import Image
 from safetensors.torch import save_file
-from torch_fidelity import feature_extractor_inceptionv3, metric_fid, metric_isc, metric_kid, metric_prc
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
 from agd_core.digest import file_digest
 from agd_core.extractors import open_extractor
 from agd_core.extractors.inception import STANDARD_FILE, InceptionFeatures
+from tests.agd_core.extractors.examples import write_random_inception
 
 OPTIONS = {
     "isc_splits": 2,
@@ -23,26 +23,9 @@ OPTIONS = {
 }
 
 
-def random_state() -> dict[str, torch.Tensor]:
-    """He-normal weights for every tensor of the network, so that activations keep their scale."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *args, **kwargs: {})
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
-        state = FeatureExtractorInceptionV3("random", ["2048"]).state_dict()
-    generator = torch.Generator().manual_seed(0)
-    matrices = {name: tensor for name, tensor in state.items() if tensor.ndim > 1}
-    drawn = {
-        name: torch.randn(tensor.shape, generator=generator) * (2 / tensor[0].numel()) ** 0.5
-        for name, tensor in matrices.items()
-    }
-    return state | drawn
-
-
 @pytest.fixture(scope="module")
 def random_weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("inception") / "random-weights.pth"
-    torch.save(random_state(), path)
-    return path
+    return write_random_inception(tmp_path_factory.mktemp("inception"))
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +73,6 @@ def test_all_metrics_equal_torch_fidelitys_own_call(extractor, random_weights, f
     assert ours == pytest.approx(theirs, rel=1e-6)
     assert ours["frechet_inception_distance"] > 1e-3
     assert ours["inception_score_mean"] > 1 + 1e-4
-
-
-def test_features_do_not_depend_on_how_many_images_are_given(extractor, cuttings):
-    """A call of one image, which stands elsewhere in its batch; the network is too slow for more here."""
-    together, alone = extractor.extract(cuttings[:3]), extractor.extract(cuttings[1:2])
-    assert torch.equal(alone.features, together.features[1:2])
-    assert torch.equal(alone.logits, together.logits[1:2])
-    assert together.features.shape == (3, extractor.width)
-    assert together.logits.shape == (3, 1008)
 
 
 def test_other_than_the_standard_weights_do_not_make_a_fid(extractor, random_weights):

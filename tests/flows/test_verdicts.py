@@ -1,0 +1,34 @@
+"""What is drawn of the nights of an adapter."""
+
+from flows.stages import night_scores, verdicts
+from flows.stages.verdicts import write_trend
+from storage.history import MetricRecord
+
+
+def record(metric):
+    sums, numbers = ["0" * 64] * 3, {"seed": 1, "images": 60, "nfe": 20.0, "seconds": 1.0}
+    return MetricRecord(
+        "2026-11-21",
+        "mine",
+        *sums,
+        metric=metric,
+        value=0.5,
+        standard_error=0.1,
+        better="higher",
+        device="CPU",
+        versions="{}",
+        finished_at="2026-11-21T00:00:00+00:00",
+        **numbers,
+    )
+
+
+def test_every_metric_of_a_night_is_drawn_under_words(tmp_path, monkeypatch):
+    """Also those of a model that takes prompts, whose judge is CLIP."""
+    drawn = []
+    monkeypatch.setattr(verdicts, "trend_plot", lambda trends, title: drawn.extend(trends) or b"a picture")
+    of_student, of_teacher = night_scores._OF_STUDENT, night_scores._OF_TEACHER
+    metrics = [*of_student, *(f"teacher_{name}" for name in of_teacher)]
+    path = write_trend("mine", [record(metric) for metric in metrics], tmp_path)
+    assert path.read_bytes() == b"a picture"
+    assert len(drawn) == len(set(drawn)) == len(metrics)
+    assert not any("_" in words or words in metrics for words in drawn)
