@@ -1,5 +1,6 @@
 """The base of every configuration: immutable, typed, refusing unknown names."""
 
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
@@ -38,6 +39,17 @@ class Config(Strict):
         """
         left_out = {name for name, field in type(self).model_fields.items() if field.json_schema_extra == NOT_IDENTITY}
         return self.model_dump(mode="json", exclude=left_out)
+
+
+def one_of(known: Callable[[], Collection[str]]) -> Callable[[str], str]:
+    """A check that a name is one of those that are known by then."""
+
+    def check(name: str) -> str:
+        if name not in known():
+            raise ValueError(f"allowed are {', '.join(known())}")
+        return name
+
+    return check
 
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}

@@ -17,39 +17,6 @@ _LIBRARIES = ("torch", "diffusers", "torch-fidelity", "torchmetrics", "transform
 _NOT_INSTALLED = "not installed"
 _HASH_DIGITS, _SHOWN_DIGITS = 64, 12
 
-_PAIRED = frozenset({"paired_mse", "psnr", "ssim", "feature_cosine", "lpips"})
-_TO_REAL_IMAGES = frozenset({"fd", "fd_infinity", "kid", "precision", "recall"})
-_IN_FEATURES = _TO_REAL_IMAGES | {"inception_score", "feature_cosine"}
-_JUDGED = frozenset({"accuracy", "clip_score"})
-_SHAPES_ONLY: dict[str, frozenset[str]] = {
-    "base_model": frozenset(),
-    "base_digest": _PAIRED,
-    "guidance": _PAIRED,
-    "extractor": _IN_FEATURES,
-    "extractor_sha256": _IN_FEATURES,
-    "distance": frozenset(),
-    "judge": _JUDGED,
-    "judge_sha256": _JUDGED,
-    "resize": _IN_FEATURES | _JUDGED,
-    "reference": _TO_REAL_IMAGES,
-    "reference.description": frozenset(),
-    "settings.metrics": frozenset(),
-    "settings.kid_subsets": frozenset({"kid"}),
-    "settings.kid_subset_size": frozenset({"kid"}),
-    "settings.neighbours": frozenset({"precision", "recall"}),
-    "settings.lpips": frozenset({"lpips"}),
-    "libraries.torch-fidelity": _IN_FEATURES | _JUDGED,
-    "libraries.transformers": _IN_FEATURES | _JUDGED,
-    "libraries.torchmetrics": frozenset({"ssim"}),
-    "libraries.lpips": frozenset({"lpips"}),
-}
-"""Fields that shape these metrics alone; every other field shapes every metric.
-
-Base model and guidance rule are what is being compared, save where the guided teacher is the yardstick. Where a model
-lies and how real images are described are words: the digest beside them decides.
-"""
-_KNOWN_METRICS = _PAIRED | _IN_FEATURES | _JUDGED
-
 
 def library_versions() -> dict[str, str]:
     """Versions of what computes images and metrics, ours included."""
@@ -166,9 +133,7 @@ FIELDS = tuple(item.name for item in fields(Protocol))
 """Names of a protocol's fields: what `--allow` takes."""
 
 
-def differences(
-    here: Mapping[str, Any], there: Mapping[str, Any], allowed: Collection[str] = (), metric: str | None = None
-) -> list[Difference]:
+def differences(here: Mapping[str, Any], there: Mapping[str, Any], allowed: Collection[str] = ()) -> list[Difference]:
     """Where two protocols differ, strictly: a field that one of them lacks, or both, counts as different.
 
     Args:
@@ -176,15 +141,12 @@ def differences(
         there: another one.
         allowed: fields whose differences are left out: the protocol's own ("libraries") or one inside them
             ("libraries.torch").
-        metric: leave out what does not shape this metric; a metric that is not known here is shaped by everything.
-            Without one, every difference is named, also those that are mere words.
     """
     found = []
     for name in dict.fromkeys((*FIELDS, *here, *there)):
         a, b = here.get(name, NOT_RECORDED), there.get(name, NOT_RECORDED)
         found += [difference for difference in _inside(name, a, b) if not _is_equal(difference)]
-    found = [item for item in found if item.field not in allowed and item.top_field not in allowed]
-    return [item for item in found if metric is None or _shapes(item, metric)]
+    return [item for item in found if item.field not in allowed and item.top_field not in allowed]
 
 
 def in_words(value: Any) -> str:
@@ -209,11 +171,6 @@ def _inside(name: str, here: Any, there: Any) -> list[Difference]:
 
 def _is_equal(pair: Difference) -> bool:
     return bool(pair.here == pair.there != NOT_RECORDED)
-
-
-def _shapes(pair: Difference, metric: str) -> bool:
-    limits = [_SHAPES_ONLY[name] for name in (pair.field, pair.top_field) if name in _SHAPES_ONLY]
-    return all(limit and (metric in limit or metric not in _KNOWN_METRICS) for limit in limits)
 
 
 def _network(name: str, sha256: str | None) -> str:

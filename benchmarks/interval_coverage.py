@@ -18,7 +18,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from agd_core.metrics import METRICS, EvaluateConfig, FeatureStatistics, Measured, Reference, Score, Seen
+from agd_core.evaluator import EvaluateConfig, evaluate_samples
+from agd_core.metrics import FeatureStatistics, Measured, Reference, Score, Seen
 from agd_core.metrics import frechet_distance as distance
 from agd_core.seeding import generator
 
@@ -142,7 +143,7 @@ def coverage(
 def measure(world: World, seed: int, config: EvaluateConfig) -> dict[str, Score]:
     """Every score of one sample set."""
     measured = world.draw(seed)
-    return {name: score for metric in config.metrics for name, score in METRICS[metric](measured, config).items()}
+    return evaluate_samples(measured, config)
 
 
 def _covered(metric: str, truth: float, scores: Sequence[Score]) -> Coverage:

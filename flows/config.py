@@ -7,9 +7,9 @@ from pydantic import Field, field_validator, model_validator
 from agd_core.adapters import AnyAdapterConfig, ModulatedMlpConfig
 from agd_core.base_models import BaseModelConfig
 from agd_core.config import Config
+from agd_core.evaluator import EvaluateConfig
 from agd_core.guidance import ClassifierFreeGuidance, GuidanceConfig
 from agd_core.home import expand
-from agd_core.metrics import EvaluateConfig
 from agd_core.sampling import SampleConfig
 from agd_core.trainer import TrainConfig
 from agd_core.trajectory import CollectConfig

@@ -8,8 +8,9 @@ import torch
 
 from agd_core.base_models import BaseModel
 from agd_core.errors import InputError
+from agd_core.evaluator import EvaluateConfig
 from agd_core.extractors import FeatureExtractor, open_extractor
-from agd_core.metrics import EvaluateConfig, Reference
+from agd_core.metrics import Reference
 from flows.stages.reference import check_sources, reference
 from flows.workplace import Workplace
 

@@ -14,9 +14,9 @@ from agd_core.base_models import BaseModel, BaseModelConfig
 from agd_core.config import Config
 from agd_core.config_problems import first_problem
 from agd_core.errors import InputError
+from agd_core.evaluator import EvaluateConfig
 from agd_core.guidance import GuidanceConfig
 from agd_core.home import expand
-from agd_core.metrics import EvaluateConfig
 from agd_core.protocol import in_words
 from agd_core.safe_files import confined, printable, read_json
 from agd_core.sampling import SampleConfig

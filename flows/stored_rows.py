@@ -3,7 +3,6 @@
 The file may have been made by anybody, so nothing in it is believed before it was looked at here.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -11,25 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from agd_core.config_problems import first_problem
 from agd_core.errors import InputError
-from agd_core.metrics.base import Better
+from agd_core.metrics import Better, quantities
 from agd_core.safe_files import printable
 
-_ROUNDING = 0.01
-_RANGES: dict[str, tuple[float, float]] = {
-    "fd": (-_ROUNDING, math.inf),
-    "inception_score": (1 - _ROUNDING, math.inf),
-    "precision": (0, 1),
-    "recall": (0, 1),
-    "accuracy": (0, 1),
-    "clip_score": (-100 - _ROUNDING, 100 + _ROUNDING),
-    "paired_mse": (0, math.inf),
-    "psnr": (0, 59),
-    "ssim": (-1 - _ROUNDING, 1 + _ROUNDING),
-    "feature_cosine": (-1 - _ROUNDING, 1 + _ROUNDING),
-    "lpips": (-_ROUNDING, math.inf),
-}
-"""What a metric's value can be, with room for rounding; unbiased estimates of a distance (kid, fd_infinity) can be
-anything."""
 _LARGEST = 1e12
 _Number = Annotated[float, Field(allow_inf_nan=False, ge=-_LARGEST, le=_LARGEST)]
 _Positive = Annotated[float, Field(allow_inf_nan=False, gt=0, le=_LARGEST)]
@@ -118,6 +101,6 @@ def _contradictions(row: _StoredRow) -> Iterator[str]:
     for name, score in row.scores.items():
         if score.low is not None and score.high is not None and score.low > score.high:
             yield f"scores.{printable(name)}: low {score.low:g} is above high {score.high:g}"
-        least, most = _RANGES.get(name, (-math.inf, math.inf))
-        if score.value is not None and not least <= score.value <= most:
+        known = quantities().get(name)
+        if known and score.value is not None and not known.least <= score.value <= known.most:
             yield f"scores.{name}.value is {score.value:g}, which no {name} can be"

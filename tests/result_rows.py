@@ -22,7 +22,7 @@ PROTOCOL = Protocol(
     scheduler="ddim",
     steps=20,
     guidance_scale=2.0,
-    settings={"distance_subsets": 100, "kid_subsets": 20, "kid_subset_size": 1000, "neighbours": 3, "lpips": None},
+    settings={"distance_subsets": 100, "kid_subsets": 20, "kid_subset_size": 1000, "neighbours": 3},
     libraries=LIBRARIES,
 )
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from agd_core.comparing.shaping import shaping
 from agd_core.metrics.standard_errors import NORMAL_95
 from agd_core.protocol import Difference, differences
 
@@ -68,8 +69,8 @@ def judge(
         protocols: how they were made.
         allowed: fields of the protocol that may differ.
     """
-    every = differences(*protocols, metric=metric)
-    refused = differences(*protocols, allowed, metric)
+    every = shaping(differences(*protocols), metric)
+    refused = shaping(differences(*protocols, allowed), metric)
     overruled = tuple(difference for difference in every if difference not in refused)
     baseline, other = scores
     judged = Judged(metric, baseline, other, "not comparable", refused=tuple(refused), allowed=overruled)

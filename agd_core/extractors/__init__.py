@@ -1,4 +1,4 @@
-"""Feature extractors. A new one is one file here, one line in `EXTRACTORS` and its name in `ExtractorName`."""
+"""Feature extractors. A new one is one file here and one line in `EXTRACTORS`."""
 
 import torch
 

@@ -1,38 +1,38 @@
-"""Metrics. A new one is one file here, one line in `METRICS` and its name in `MetricName`."""
+"""Metrics. A new one is one file here and one line in `METRICS`."""
 
-from agd_core.metrics.agreement import agreement_scores
-from agd_core.metrics.base import Better, Measured, Metric, Score, Seen
-from agd_core.metrics.distance import frechet_scores
+from agd_core.metrics.agreement import AGREEMENT
+from agd_core.metrics.base import Better, Measured, Metric, MetricSettings, Quantity, Score, Seen
+from agd_core.metrics.distance import FRECHET
 from agd_core.metrics.frechet import frechet_distance
-from agd_core.metrics.inception_score import inception_scores
-from agd_core.metrics.kernel import kid_scores
-from agd_core.metrics.lpips import lpips_scores
-from agd_core.metrics.paired import paired_scores
-from agd_core.metrics.precision_recall import precision_recall_scores
+from agd_core.metrics.inception_score import INCEPTION_SCORE
+from agd_core.metrics.kernel import KID
+from agd_core.metrics.lpips import LPIPS
+from agd_core.metrics.paired import PAIRED
+from agd_core.metrics.precision_recall import PRECISION_RECALL
 from agd_core.metrics.reference import Reference
 from agd_core.metrics.regression import Measurement, Verdict, judge_nights
-from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.standard_errors import accuracy_standard_error
 from agd_core.metrics.statistics import FeatureStatistics, RunningStatistics
 
 METRICS: dict[str, Metric] = {
-    "frechet": frechet_scores,
-    "kid": kid_scores,
-    "inception-score": inception_scores,
-    "precision-recall": precision_recall_scores,
-    "agreement": agreement_scores,
-    "paired": paired_scores,
-    "lpips": lpips_scores,
+    metric.name: metric for metric in (FRECHET, KID, INCEPTION_SCORE, PRECISION_RECALL, AGREEMENT, PAIRED, LPIPS)
 }
+
+
+def quantities() -> dict[str, Quantity]:
+    """Every number that some metric gives, by name, in the order of tables."""
+    return {quantity.name: quantity for metric in METRICS.values() for quantity in metric.quantities}
+
 
 __all__ = [
     "METRICS",
     "Better",
-    "EvaluateConfig",
     "FeatureStatistics",
     "Measured",
     "Measurement",
     "Metric",
+    "MetricSettings",
+    "Quantity",
     "Reference",
     "RunningStatistics",
     "Score",
@@ -41,4 +41,5 @@ __all__ = [
     "accuracy_standard_error",
     "frechet_distance",
     "judge_nights",
+    "quantities",
 ]

@@ -1,17 +1,58 @@
-"""What a metric is: a function of what was sampled, what was seen in it, and the real images."""
+"""What a metric is: numbers with a direction and a meaning, and a function of what was sampled, seen and is real."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jaxtyping import Float, Int, UInt8
+from pydantic import Field
 from torch import Tensor
 
+from agd_core.config import Config
 from agd_core.metrics.reference import Reference
-from agd_core.metrics.settings import EvaluateConfig
 
 Better = Literal["lower", "higher"]
-"""The good direction of a metric."""
+"""The good direction of a number."""
+Need = Literal["guided", "features", "real", "judge"]
+"""What is looked at beside the samples: the guided teacher's, an extractor's features or logits, real images' features,
+what the judge says."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number that a metric gives: how it is called, read and shown."""
+
+    name: str
+    """Among the scores of a row."""
+    better: Better
+    heading: str
+    """Of its column."""
+    format: str
+    """Of the number, its unit included, e.g. "{:.1%}"."""
+    meaning: str
+    """One line for the reader."""
+    words: str = ""
+    """What a sentence or an axis calls it; empty: its heading."""
+    needs: frozenset[Need] = frozenset()
+    """What shapes it beside the samples; "guided" makes it a paired one."""
+    least: float = -math.inf
+    """What no measurement falls below, with room for rounding."""
+    most: float = math.inf
+    packages: tuple[str, ...] = ()
+    """Libraries that shape it and not every number."""
+    headline: bool = False
+    """Whether the report's verdict, its plots over the scale and the nights are about it."""
+
+    @property
+    def in_words(self) -> str:
+        """What a sentence or an axis calls it."""
+        return self.words or self.heading
+
+    @property
+    def paired(self) -> bool:
+        """Whether the guided teacher is the yardstick, so that it says nothing about the teacher itself."""
+        return "guided" in self.needs
 
 
 @dataclass(frozen=True)
@@ -64,5 +105,27 @@ class Measured:
     """Real images in the same extractor's features; None to leave distances out."""
 
 
-Metric = Callable[[Measured, EvaluateConfig], Mapping[str, Score]]
-"""Gives scores by name; none where it has nothing to look at (no reference, no features, no guided set)."""
+class MetricSettings(Config):
+    """What every metric is told; one with settings of its own adds them."""
+
+    metrics: tuple[str, ...] = ("frechet", "kid", "inception-score", "precision-recall", "agreement", "paired")
+    """What to measure; those without something to look at (no real images, no classes) are left out."""
+    seed: int = Field(0, ge=0)
+    """Seeds the subsets."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One computation and the numbers that it gives; a file each, see `agd_core.metrics.METRICS`."""
+
+    name: str
+    """In `evaluate.metrics`."""
+    quantities: tuple[Quantity, ...]
+    scores: Callable[[Measured, Any], Mapping[str, Score]] = field(repr=False)
+    """Scores by the quantities' names, given an object of `settings`; none where it has nothing to look at."""
+    settings: type[MetricSettings] = MetricSettings
+    """With the fields of its own among those of `agd_core.evaluator.EvaluateConfig`."""
+
+    def owns(self, setting: str) -> bool:
+        """Whether a setting is this metric's own."""
+        return setting in self.settings.model_fields and setting not in MetricSettings.model_fields

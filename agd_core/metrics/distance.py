@@ -2,12 +2,32 @@
 
 from collections.abc import Mapping
 
-from agd_core.metrics.base import Measured, Score
+from pydantic import Field
+
+from agd_core.metrics.base import Measured, Metric, MetricSettings, Quantity, Score
 from agd_core.metrics.scores import normal_score
-from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.statistics import FeatureStatistics
 from agd_core.metrics.subsets import FEWEST_PER_FEATURE, Extrapolated, extrapolated_distance
 
+FD = Quantity(
+    "fd",
+    "lower",
+    "FD",
+    "{:.2f}",
+    "Fréchet distance to the real images in the extractor's features.",
+    words="Fréchet distance",
+    needs=frozenset({"features", "real"}),
+    least=-0.01,
+    headline=True,
+)
+FD_INFINITY = Quantity(
+    "fd_infinity",
+    "lower",
+    "FD∞",
+    "{:.2f}",
+    "The Fréchet distance extrapolated to endlessly many images.",
+    needs=frozenset({"features", "real"}),
+)
 FEWEST_IMAGES = 4
 """So that a half has two images."""
 FEWEST_PER_FEATURE_EXTRAPOLATED = 4
@@ -21,7 +41,14 @@ _AT_THIS_NUMBER = (
 _AT_INFINITY = "parabola in 1 / n through the distances of all, of three quarters and of halves, balanced random splits"
 
 
-def frechet_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
+class FrechetSettings(MetricSettings):
+    """How the Frechet distance is measured."""
+
+    distance_subsets: int = Field(100, ge=2)
+    """Random subsets through whose distances the bias of the Frechet distance is taken out, about this many."""
+
+
+def frechet_scores(measured: Measured, settings: FrechetSettings) -> Mapping[str, Score]:
     """`fd`, and `fd_infinity`: the same without the bias of a finite number of images.
 
     The interval of `fd` is about the expected distance of this many images, which is larger than that of infinitely
@@ -36,17 +63,17 @@ def frechet_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, S
     if samples.features is None or reference is None or len(samples.features) < FEWEST_IMAGES:
         return {}
     images, real = len(samples.features), reference.statistics
-    found = extrapolated_distance(samples.features, samples.labels, real, config.distance_subsets, config.seed)
+    found = extrapolated_distance(samples.features, samples.labels, real, settings.distance_subsets, settings.seed)
     warnings = _warnings(images, real)
-    fd = normal_score(found.distance, "lower", found.standard_error, _AT_THIS_NUMBER.format(images), *warnings)
-    return {"fd": fd, "fd_infinity": _infinity(found, images, len(real.mean), warnings)}
+    fd = normal_score(FD, found.distance, found.standard_error, _AT_THIS_NUMBER.format(images), *warnings)
+    return {FD.name: fd, FD_INFINITY.name: _infinity(found, images, len(real.mean), warnings)}
 
 
 def _infinity(found: Extrapolated, images: int, width: int, warnings: tuple[str, ...]) -> Score:
     if images >= FEWEST_PER_FEATURE_EXTRAPOLATED * width:
-        return normal_score(found.infinity, "lower", found.infinity_standard_error, _AT_INFINITY, *warnings)
+        return normal_score(FD_INFINITY, found.infinity, found.infinity_standard_error, _AT_INFINITY, *warnings)
     guess = f"{images:,} images for {width:,} features: fewer than four times as many; fd_infinity is a rough guess"
-    return normal_score(found.infinity, "lower", None, _AT_INFINITY, guess, *warnings)
+    return normal_score(FD_INFINITY, found.infinity, None, _AT_INFINITY, guess, *warnings)
 
 
 def _warnings(images: int, real: FeatureStatistics) -> tuple[str, ...]:
@@ -63,3 +90,6 @@ def _warnings(images: int, real: FeatureStatistics) -> tuple[str, ...]:
         *biased,
         f"{images} images: with fewer than {FEWEST_FOR_INTERVAL} the distance's interval may be too narrow",
     )
+
+
+FRECHET = Metric("frechet", (FD, FD_INFINITY), frechet_scores, FrechetSettings)

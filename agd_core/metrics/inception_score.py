@@ -11,17 +11,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agd_core.metrics.base import Measured, Score
+from agd_core.metrics.base import Measured, Metric, MetricSettings, Quantity, Score
 from agd_core.metrics.optional import optional_package
 from agd_core.metrics.scores import few_images, normal_score
-from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.standard_errors import balanced_standard_error
 from agd_core.metrics.statistics import check_finite
 
+INCEPTION = Quantity(
+    "inception_score",
+    "higher",
+    "IS",
+    "{:.2f}",
+    "Inception Score: how surely and how variously images are recognised.",
+    words="Inception Score",
+    needs=frozenset({"features"}),
+    least=0.99,
+)
 _MOST_SPLITS, _FEWEST_PER_SPLIT = 10, 10
 
 
-def inception_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
+def inception_scores(measured: Measured, settings: MetricSettings) -> Mapping[str, Score]:
     """`inception_score`: mean over ten random splits, fewer where a split would have fewer than ten images.
 
     Where next to no image is misjudged, what varies among sample sets is whether a rare one is; the error, taken from
@@ -36,15 +45,14 @@ def inception_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str,
         return {}
     check_finite(logits, "logits")
     splits = min(_MOST_SPLITS, max(1, len(logits) // _FEWEST_PER_SPLIT))
-    value, spread = _torch_fidelity(logits, splits, config.seed)
-    error = _error(logits, measured.samples.labels, _split_of(len(logits), splits, config.seed))
+    value, spread = _torch_fidelity(logits, splits, settings.seed)
+    error = _error(logits, measured.samples.labels, _split_of(len(logits), splits, settings.seed))
     method = (
         f"mean of {splits} splits of {len(logits) // splits} images, spread among them {spread:.2g}; "
         "influence function within classes; it grows with the images per split"
     )
-    return {
-        "inception_score": normal_score(value, "higher", error, method, *few_images(len(logits), "an inception score"))
-    }
+    few = few_images(len(logits), "an inception score")
+    return {INCEPTION.name: normal_score(INCEPTION, value, error, method, *few)}
 
 
 def _torch_fidelity(logits: Float[Tensor, "images classes"], splits: int, seed: int) -> tuple[float, float]:
@@ -88,3 +96,6 @@ def _influence(logits: Float[Tensor, "images classes"]) -> Float[Tensor, " image
     shares = log_shares.exp()
     divergences: Tensor = (shares * (log_shares - shares.mean(dim=0).log())).sum(dim=1)
     return divergences.mean().exp() * divergences
+
+
+INCEPTION_SCORE = Metric("inception-score", (INCEPTION,), inception_scores)

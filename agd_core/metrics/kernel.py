@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from agd_core.metrics.base import Measured, Score
+from agd_core.metrics.base import Measured, Metric, MetricSettings, Quantity, Score
 from agd_core.metrics.optional import optional_package
 from agd_core.metrics.scores import few_images, normal_score
-from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.standard_errors import balanced_standard_error
 from agd_core.metrics.statistics import check_finite
 from agd_core.seeding import generator
@@ -22,11 +22,29 @@ from agd_core.seeding import generator
 Features = Float[Tensor, "samples width"]
 Real = Float[Tensor, "real width"]
 Labels = Int[Tensor, " samples"]
+KERNEL_DISTANCE = Quantity(
+    "kid",
+    "lower",
+    "KID",
+    "{:.5f}",
+    "Kernel distance to the real images (squared MMD, cubic kernel), without size bias.",
+    words="kernel distance",
+    needs=frozenset({"features", "real"}),
+)
 _MOST_ROWS = 1000
 """Of the kernel matrix from which the error is taken; more change it by a few percent."""
 
 
-def kid_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
+class KidSettings(MetricSettings):
+    """How the kernel distance is measured."""
+
+    kid_subsets: int = Field(20, ge=1, le=1000)
+    """Subsets over which the kernel distance is averaged."""
+    kid_subset_size: int = Field(1000, ge=2)
+    """Images per subset, or as many as there are."""
+
+
+def kid_scores(measured: Measured, settings: KidSettings) -> Mapping[str, Score]:
     """`kid`: mean over random subsets, as large as the settings ask for or as there are images, sampled and real.
 
     Raises:
@@ -38,16 +56,15 @@ def kid_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score
         return {}
     check_finite(samples.features, "features")
     check_finite(reference.features, "features of real images")
-    size = min(config.kid_subset_size, len(samples.features), len(reference.features))
-    value, spread = _torch_fidelity(samples.features, reference.features, config.kid_subsets, size, config.seed)
-    error = _error(samples.features, samples.labels, reference.features, spread, config)
+    size = min(settings.kid_subset_size, len(samples.features), len(reference.features))
+    value, spread = _torch_fidelity(samples.features, reference.features, settings.kid_subsets, size, settings.seed)
+    error = _error(samples.features, samples.labels, reference.features, spread, settings)
     method = (
-        f"mean of {config.kid_subsets} subsets of {size} images, spread among them {spread:.2g}; "
+        f"mean of {settings.kid_subsets} subsets of {size} images, spread among them {spread:.2g}; "
         f"influence function within classes; against {len(reference.features):,} real images"
     )
-    return {
-        "kid": normal_score(value, "lower", error, method, *few_images(size, "a kernel distance", "images per subset"))
-    }
+    few = few_images(size, "a kernel distance", "images per subset")
+    return {KERNEL_DISTANCE.name: normal_score(KERNEL_DISTANCE, value, error, method, *few)}
 
 
 def _torch_fidelity(samples: Features, real: Real, subsets: int, size: int, seed: int) -> tuple[float, float]:
@@ -60,19 +77,19 @@ def _torch_fidelity(samples: Features, real: Real, subsets: int, size: int, seed
     return found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD]
 
 
-def _error(features: Features, labels: Labels, real: Real, spread: float, config: EvaluateConfig) -> float | None:
+def _error(features: Features, labels: Labels, real: Real, spread: float, settings: KidSettings) -> float | None:
     """Standard error among sample sets of this size, the real images taken as they are.
 
     What the samples give is the variance of a U-statistic, see `agd_core.metrics.subsets`: the influence function has
     its linear term once and its quadratic term twice. What the choice of subsets gives comes on top; one subset tells
     nothing about it.
     """
-    if config.kid_subsets < 2 or len(features) < 8:
+    if settings.kid_subsets < 2 or len(features) < 8:
         return None
-    rows = torch.randperm(len(features), generator=generator(config.seed, "kid-error"))[:_MOST_ROWS]
+    rows = torch.randperm(len(features), generator=generator(settings.seed, "kid-error"))[:_MOST_ROWS]
     linear, quadratic = _variances(features[rows], labels[rows], real)
     share = len(rows) / len(features)
-    return math.sqrt(linear * share + quadratic * share**2 + spread**2 / (config.kid_subsets - 1))
+    return math.sqrt(linear * share + quadratic * share**2 + spread**2 / (settings.kid_subsets - 1))
 
 
 def _variances(features: Features, labels: Labels, real: Real) -> tuple[float, float]:
@@ -91,3 +108,6 @@ def _kernel(a: Float[Tensor, "rows width"], b: Float[Tensor, "columns width"]) -
     """The cubic kernel; products in the features' own precision, as in torch-fidelity, then float64."""
     value: Tensor = (a @ b.T / a.shape[1] + 1).double().pow(3)
     return value
+
+
+KID = Metric("kid", (KERNEL_DISTANCE,), kid_scores, KidSettings)

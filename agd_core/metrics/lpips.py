@@ -7,28 +7,57 @@ heads; VGG16's ImageNet weights come from a local file of torchvision's, nothing
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from agd_core.home import expand
-from agd_core.metrics.base import Measured, Score
+from agd_core.metrics.base import Measured, Metric, MetricSettings, Quantity, Score
 from agd_core.metrics.optional import optional_package
 from agd_core.metrics.paired import is_same_set
 from agd_core.metrics.scores import mean_score
-from agd_core.metrics.settings import EvaluateConfig
 from agd_core.weights import read_state
 
 Images = UInt8[Tensor, "images height width channels"]
+PERCEPTUAL = Quantity(
+    "lpips",
+    "lower",
+    "LPIPS",
+    "{:.4f}",
+    "Perceptual distance to CFG's image from the same noise.",
+    needs=frozenset({"guided"}),
+    least=-0.01,
+    packages=("lpips",),
+)
 SMALLEST_SIDE = 16
 """Pixels; VGG16 halves an image four times."""
 _BATCH_PIXELS = 1 << 18
 
 
-def lpips_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
+class LpipsSettings(MetricSettings):
+    """What the perceptual distance needs."""
+
+    lpips_weights: str | None = None
+    """torchvision's VGG16 weights file, for the LPIPS distance."""
+
+    def identity(self) -> dict[str, Any]:
+        """The weights by their content, wherever they lie."""
+        digest = file_digest(expand(self.lpips_weights)) if self.lpips_weights else None
+        return {**super().identity(), "lpips_weights": digest}
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "LpipsSettings":
+        if LPIPS.name in self.metrics and not self.lpips_weights:
+            raise ValueError("metrics names lpips, which needs lpips_weights")
+        return self
+
+
+def lpips_scores(measured: Measured, settings: LpipsSettings) -> Mapping[str, Score]:
     """`lpips`: mean over images with the standard error of independent ones; images are not resized.
 
     Raises:
@@ -36,13 +65,13 @@ def lpips_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Sco
             smaller than 16 pixels.
     """
     samples, guided = measured.samples, measured.guided
-    if guided is None or config.lpips_weights is None or is_same_set(samples, guided):
+    if guided is None or settings.lpips_weights is None or is_same_set(samples, guided):
         return {}
-    weights = expand(config.lpips_weights)
+    weights = expand(settings.lpips_weights)
     height, width = samples.images.shape[1:3]
     distances = perceptual_distance(samples.images, guided.images, weights)
     method = f"mean over images, {height} x {width} as they are; VGG16 sha256 {file_digest(weights)}"
-    return {"lpips": mean_score(distances, "lower", method)}
+    return {PERCEPTUAL.name: mean_score(PERCEPTUAL, distances, method)}
 
 
 @torch.inference_mode()
@@ -71,14 +100,14 @@ def perceptual_distance(images: Images, guided: Images, weights: Path) -> Float[
 def _network(weights: Path) -> nn.Module:
     """The authors' network with these weights; the global random state is left as it was."""
     with optional_package("lpips"):
-        from lpips import LPIPS
+        import lpips
     try:
         state, _ = read_state(weights)
     except InputError as error:
         raise InputError(f"evaluate.lpips_weights must be torchvision's VGG16: {error}") from error
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision the old way
-        network: nn.Module = LPIPS(net="vgg", pnet_rand=True, verbose=False)
+        network: nn.Module = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     backbone = network.get_submodule("net")
     # "slice3.10.weight" of the package is "features.10.weight" of torchvision
     names = {name: f"features.{name.split('.', 1)[1]}" for name in backbone.state_dict()}
@@ -95,3 +124,6 @@ def _to_rgb(images: Images) -> Float[Tensor, "images 3 height width"]:
     """[-1, 1], three channels."""
     planes = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     return planes.expand(-1, 3, -1, -1)
+
+
+LPIPS = Metric("lpips", (PERCEPTUAL,), lpips_scores, LpipsSettings)

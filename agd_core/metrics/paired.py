@@ -6,13 +6,55 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from agd_core.metrics.base import Measured, Score, Seen
+from agd_core.metrics.base import Measured, Metric, MetricSettings, Quantity, Score, Seen
 from agd_core.metrics.optional import optional_package
-from agd_core.metrics.scores import mean_score
-from agd_core.metrics.settings import EvaluateConfig
+from agd_core.metrics.scores import mean_score, normal_score
 
 Images = UInt8[Tensor, "images height width channels"]
 PerImage = Float[Tensor, " images"]
+PAIRED_MSE = Quantity(
+    "paired_mse",
+    "lower",
+    "paired MSE",
+    "{:.4f}",
+    "Squared distance of final latents to CFG's from the same noise.",
+    words="paired error to CFG",
+    needs=frozenset({"guided"}),
+    least=0.0,
+    headline=True,
+)
+PSNR = Quantity(
+    "psnr",
+    "higher",
+    "PSNR, dB",
+    "{:.2f}",
+    "Likeness to CFG's image from the same noise, pixel by pixel; 58.9 dB is the cap: identical images.",
+    needs=frozenset({"guided"}),
+    least=0.0,
+    most=59.0,
+)
+SSIM = Quantity(
+    "ssim",
+    "higher",
+    "SSIM",
+    "{:.3f}",
+    "Structural likeness to CFG's image from the same noise; 1 is equal.",
+    needs=frozenset({"guided"}),
+    least=-1.01,
+    most=1.01,
+    packages=("torchmetrics",),
+)
+FEATURE_COSINE = Quantity(
+    "feature_cosine",
+    "higher",
+    "cosine",
+    "{:.4f}",
+    "Cosine to CFG's image from the same noise, in features; 1 is equal.",
+    words="cosine in features",
+    needs=frozenset({"guided", "features"}),
+    least=-1.01,
+    most=1.01,
+)
 _ROUNDING_MSE = 1 / 12
 """Mean squared error of rounding to whole numbers; it bounds the PSNR at 58.9 dB."""
 _SSIM_WINDOW = 11
@@ -20,7 +62,7 @@ _SSIM_WINDOW = 11
 _BATCH_VALUES = 1 << 20
 
 
-def paired_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
+def paired_scores(measured: Measured, settings: MetricSettings) -> Mapping[str, Score]:
     """`paired_mse` of the latents, `psnr` and `ssim` of the 8-bit images, `feature_cosine` where there are features.
 
     All are means over images with the standard error of independent ones. The guided set against itself has a
@@ -34,17 +76,17 @@ def paired_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Sc
         return {}
     latents = _squared_errors(samples.latents, guided.latents)
     if is_same_set(samples, guided):
-        return {"paired_mse": Score(float(latents.mean()), "lower", method="the guided set itself")}
+        return {PAIRED_MSE.name: normal_score(PAIRED_MSE, float(latents.mean()), None, "the guided set itself")}
     scores = {
-        "paired_mse": mean_score(latents, "lower", "mean over images of the latents' mean squared difference"),
-        "psnr": mean_score(psnr(samples.images, guided.images), "higher", "mean over images in dB, at most 58.9"),
+        PAIRED_MSE.name: mean_score(PAIRED_MSE, latents, "mean over images of the latents' mean squared difference"),
+        PSNR.name: mean_score(PSNR, psnr(samples.images, guided.images), "mean over images in dB, at most 58.9"),
     }
     if min(samples.images.shape[1:3]) >= _SSIM_WINDOW:
         method = "mean over images; Gaussian window of 11 pixels, sigma 1.5, edges reflected"
-        scores["ssim"] = mean_score(ssim(samples.images, guided.images), "higher", method)
+        scores[SSIM.name] = mean_score(SSIM, ssim(samples.images, guided.images), method)
     if samples.features is not None and guided.features is not None:
         cosine = _cosines(samples.features, guided.features)
-        scores["feature_cosine"] = mean_score(cosine, "higher", "mean over images of the features' cosine")
+        scores[FEATURE_COSINE.name] = mean_score(FEATURE_COSINE, cosine, "mean over images of the features' cosine")
     return scores
 
 
@@ -103,3 +145,6 @@ def _by_batches(compare: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tenso
 
 def _planes(images: Images) -> Float[Tensor, "images channels height width"]:
     return images.permute(0, 3, 1, 2).float()
+
+
+PAIRED = Metric("paired", (PAIRED_MSE, PSNR, SSIM, FEATURE_COSINE), paired_scores)

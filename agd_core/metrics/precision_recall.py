@@ -8,23 +8,50 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from agd_core.metrics.base import Measured, Score
+from agd_core.metrics.base import Measured, Metric, MetricSettings, Quantity, Score
 from agd_core.metrics.optional import optional_package
 from agd_core.metrics.scores import few_images, share_score
-from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.statistics import check_finite
 
 Features = Float[Tensor, "images width"]
 Real = Float[Tensor, "real width"]
+PRECISION = Quantity(
+    "precision",
+    "higher",
+    "precision",
+    "{:.3f}",
+    "Share of samples that lie among the real images.",
+    needs=frozenset({"features", "real"}),
+    least=0.0,
+    most=1.0,
+)
+RECALL = Quantity(
+    "recall",
+    "higher",
+    "recall",
+    "{:.3f}",
+    "Share of real images that lie among the samples.",
+    needs=frozenset({"features", "real"}),
+    least=0.0,
+    most=1.0,
+)
 RECALL_WIDENED = 1.2
 """Recall's error over the binomial one. Whether a sample lies in the manifold of the given real images is independent
 of the other samples, so precision's error is binomial; but all samples make the manifold that recall asks for. On
 synthetic Gaussians the spread of precision was 0.95 to 1.02 binomial errors, that of recall 1.06 to 1.18."""
 
 
-def precision_recall_scores(measured: Measured, config: EvaluateConfig) -> Mapping[str, Score]:
+class NeighbourSettings(MetricSettings):
+    """How precision and recall are measured."""
+
+    neighbours: int = Field(3, ge=1, le=50)
+    """k of the k-nearest-neighbour balls of precision and recall."""
+
+
+def precision_recall_scores(measured: Measured, settings: NeighbourSettings) -> Mapping[str, Score]:
     """`precision` and `recall`, against as many real images as there are samples, or as many as are kept.
 
     Raises:
@@ -32,18 +59,18 @@ def precision_recall_scores(measured: Measured, config: EvaluateConfig) -> Mappi
         NumericError: a feature is NaN or infinite.
     """
     samples, reference = measured.samples.features, measured.reference
-    if samples is None or reference is None or min(len(samples), len(reference.features)) <= config.neighbours:
+    if samples is None or reference is None or min(len(samples), len(reference.features)) <= settings.neighbours:
         return {}
     check_finite(samples, "features")
     check_finite(reference.features, "features of real images")
     real = evenly(reference.features, len(samples))
-    precision, recall = _torch_fidelity(samples, real, config.neighbours)
-    method = f"k = {config.neighbours}; against {len(real):,} real images, evenly chosen; binomial"
+    precision, recall = _torch_fidelity(samples, real, settings.neighbours)
+    method = f"k = {settings.neighbours}; against {len(real):,} real images, evenly chosen; binomial"
     few = few_images(min(len(samples), len(real)), "precision and recall")
     widened = f"{method}, widened by a fifth"
     return {
-        "precision": share_score(precision, len(samples), method, *few),
-        "recall": share_score(recall, len(real), widened, *few, widened=RECALL_WIDENED),
+        PRECISION.name: share_score(PRECISION, precision, len(samples), method, *few),
+        RECALL.name: share_score(RECALL, recall, len(real), widened, *few, widened=RECALL_WIDENED),
     }
 
 
@@ -59,3 +86,6 @@ def _torch_fidelity(samples: Features, real: Real, neighbours: int) -> tuple[flo
         from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
     found = prc_features_to_metric(samples, real, prc_neighborhood=neighbours, verbose=False)
     return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
+
+
+PRECISION_RECALL = Metric("precision-recall", (PRECISION, RECALL), precision_recall_scores, NeighbourSettings)

@@ -5,7 +5,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.metrics.base import Better, Score
+from agd_core.metrics.base import Quantity, Score
 from agd_core.metrics.standard_errors import NORMAL_95, accuracy_interval, accuracy_standard_error
 
 FEWEST_IMAGES = 100
@@ -23,25 +23,28 @@ def few_images(images: int, what: str, counted: str = "images") -> tuple[str, ..
     return (f"{images} {counted}: too few for {what} to say much",) if images < FEWEST_IMAGES else ()
 
 
-def normal_score(value: float, better: Better, error: float | None, method: str, *warnings: str) -> Score:
+def normal_score(quantity: Quantity, value: float, error: float | None, method: str, *warnings: str) -> Score:
     """A score whose 95 % interval is `value -/+ 1.96 error`; none without an error."""
     if error is None:
-        return Score(value, better, method=method, warnings=warnings)
+        return Score(value, quantity.better, method=method, warnings=warnings)
     margin = NORMAL_95 * error
-    return Score(value, better, error, value - margin, value + margin, method, warnings)
+    return Score(value, quantity.better, error, value - margin, value + margin, method, warnings)
 
 
-def mean_score(values: Float[Tensor, " images"], better: Better, method: str) -> Score:
+def mean_score(quantity: Quantity, values: Float[Tensor, " images"], method: str) -> Score:
     """The mean over images, with the standard error of independent ones; one image has no error."""
     values = values.double()
     error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
-    return normal_score(float(values.mean()), better, error, method)
+    return normal_score(quantity, float(values.mean()), error, method)
 
 
-def share_score(share: float, images: int, method: str, *warnings: str, widened: float = 1.0) -> Score:
-    """A share of images, higher being better, with its binomial error and interval (Agresti and Coull 1998).
+def share_score(
+    quantity: Quantity, share: float, images: int, method: str, *warnings: str, widened: float = 1.0
+) -> Score:
+    """A share of images with its binomial error and interval (Agresti and Coull 1998).
 
     Args:
+        quantity: what it is.
         share: 0 to 1.
         images: of how many.
         method: in words.
@@ -50,4 +53,4 @@ def share_score(share: float, images: int, method: str, *warnings: str, widened:
     """
     error = widened * accuracy_standard_error(share, images)
     low, high = accuracy_interval(share, images, widened)
-    return Score(share, "higher", error, low, high, method, warnings)
+    return Score(share, quantity.better, error, low, high, method, warnings)

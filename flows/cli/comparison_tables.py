@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agd_core.comparing.row_pairs import point_in_words
+from agd_core.metrics import quantities
 from agd_core.metrics.standard_errors import NORMAL_95
-from agd_core.report.columns import COLUMNS
 from agd_core.report.rows import WARNED
 from flows.comparing import Printed, method_name
 from flows.printing import number, print_line, print_table
 
 _CAPTION = "± is the 95 % interval of the difference from A"
-_ORDER = {column.key: place for place, column in enumerate(COLUMNS)}
+_ORDER = {name: place for place, name in enumerate(quantities())}
 
 
 def print_comparisons(found: Mapping[str, Any]) -> None:

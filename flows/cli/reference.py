@@ -13,7 +13,7 @@ from agd_core.safe_files import printable
 from flows.cli.options import Device, Json, Overrides, in_workplace, show
 
 if TYPE_CHECKING:
-    from agd_core.metrics.settings import EvaluateConfig
+    from agd_core.evaluator import EvaluateConfig
     from flows.workplace import Workplace
 
 Sources = Annotated[

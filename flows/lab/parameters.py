@@ -29,7 +29,7 @@ _BLANK = "Blank: as in the preset."
 
 def _blank(field: FieldInfo) -> FieldInfo:
     """The same field with no default, shown as one plain input instead of tabs for its type and null."""
-    return FieldInfo.merge_field_infos(field, default=None, json_schema_extra=_plain)
+    return FieldInfo(default=None, description=field.description, json_schema_extra=_plain)
 
 
 def _plain(schema: dict[str, Any]) -> None:
@@ -135,7 +135,9 @@ def _section(name: str) -> tuple[Any, Any]:
         text = "Adapters to train, of these kinds with their default widths; none: the preset's."
         return list[AdapterKind], Field([], description=text)
     config: Any = PipelineConfig.model_fields[name].annotation
-    fields: Any = {key: (field.annotation | None, _blank(field)) for key, field in config.model_fields.items()}
+    fields: Any = {
+        key: (field.rebuild_annotation() | None, _blank(field)) for key, field in config.model_fields.items()
+    }
     title = name.replace("_", " ").capitalize()
     box = create_model(
         f"{name.title().replace('_', '')}Section",

@@ -8,11 +8,9 @@ import torch
 from typing_extensions import TypedDict
 
 from agd_core.atomic import write_json
-from agd_core.digest import file_digest
 from agd_core.evaluator import evaluate_samples
 from agd_core.extractors import FeatureExtractor
-from agd_core.home import expand
-from agd_core.metrics import EvaluateConfig, Measured, Reference, Seen
+from agd_core.metrics import Measured, Reference, Seen
 from agd_core.metrics.base import Better
 from agd_core.protocol import Protocol, library_versions
 from agd_core.subjects import Subjects
@@ -23,7 +21,7 @@ from flows.stages.sample import Cell, read_samples, read_sampling_cost
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "evaluation", 3
+STAGE, VERSION = "evaluation", 4
 EVALUATION = "evaluation.json"
 
 
@@ -89,7 +87,7 @@ def evaluate(run: Run, cell: Cell, samples: LookedAt, guided: LookedAt, label: s
         "version": VERSION,
         "samples": samples.samples.digest,
         "guided": guided.samples.digest,
-        "evaluate": _settings(config),
+        "evaluate": config.identity(),
         "instruments": instruments.identity(),
     }
 
@@ -125,13 +123,6 @@ def read_evaluation(artefact: Artefact) -> Evaluation:
     return artefact.json(EVALUATION, Evaluation)
 
 
-def _settings(config: EvaluateConfig) -> dict[str, Any]:
-    """What shapes a score beside the instruments."""
-    kept = ("metrics", "distance_subsets", "kid_subsets", "kid_subset_size", "neighbours", "seed")
-    lpips = file_digest(expand(config.lpips_weights)) if config.lpips_weights else None
-    return {**{name: config.identity()[name] for name in kept}, "lpips": lpips, "version": VERSION}
-
-
 def make_protocol(run: Run, cell: Cell, samples: Artefact) -> Protocol:
     """How the numbers of one cell are made."""
     config, instruments = run.config, run.instruments
@@ -154,7 +145,7 @@ def make_protocol(run: Run, cell: Cell, samples: Artefact) -> Protocol:
         scheduler=cell.scheduler,
         steps=cell.steps,
         guidance_scale=cell.guidance_scale,
-        settings=_settings(config.evaluate),
+        settings={**config.evaluate.identity(), "version": VERSION},
         libraries=_libraries(samples),
     )
 

@@ -11,7 +11,7 @@ from agd_core.adapter_weights import MOST_BYTES
 from agd_core.atomic import write_bytes
 from agd_core.checksums import require_intact
 from agd_core.evaluator import evaluate_samples
-from agd_core.metrics import Measured
+from agd_core.metrics import METRICS, Measured, quantities
 from agd_core.safe_files import read_bytes
 from flows.instruments import Instruments
 from flows.registry import Entry
@@ -19,14 +19,11 @@ from flows.run import Run
 from flows.stages.comparison import CFG
 from flows.stages.evaluate import LookedAt
 from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
+from flows.stages.verdicts import OF_TEACHER
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 _COPY = "adapter-copy"
-_METRICS = ("frechet", "agreement", "paired")
-_OF_STUDENT = ("fd", "accuracy", "clip_score", "paired_mse")
-_OF_TEACHER = _OF_STUDENT[:-1]
-"""Its paired error is zero."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +58,25 @@ def sample_tonight(entry: Entry, tonight: Run) -> Sampled:
 
 def scores(entry: Entry, tonight: Run, sampled: Sampled, instruments: Instruments) -> Iterator[dict[str, Any]]:
     """Every metric of student and teacher, as the part of a `MetricRecord` that differs between them."""
-    config = entry.evaluate.model_copy(update={"metrics": _METRICS})
+    headline = tuple(name for name, metric in METRICS.items() if any(found.headline for found in metric.quantities))
+    config = entry.evaluate.model_copy(update={"metrics": headline})
     student, guided = (
         LookedAt.by(instruments, samples, tonight.sampled, tonight.place, entry.name).seen
         for samples in (sampled.student, sampled.guided)
     )
-    rows = ((sampled.student, student, _OF_STUDENT, ""), (sampled.guided, guided, _OF_TEACHER, "teacher_"))
-    for artefact, seen, names, prefix in rows:
+    rows = ((sampled.student, student, ""), (sampled.guided, guided, OF_TEACHER))
+    for artefact, seen, prefix in rows:
         measured = evaluate_samples(Measured(seen, guided, instruments.reference), config)
-        for name in names:
-            if score := measured.get(name):
+        for name in nightly_names(prefix):
+            if score := measured.get(name.removeprefix(prefix)):
                 known = {"value": score.value, "standard_error": score.standard_error or 0.0, "better": score.better}
-                yield {"metric": prefix + name, **known, **_cost(artefact)}
+                yield {"metric": name, **known, **_cost(artefact)}
+
+
+def nightly_names(prefix: str = "") -> list[str]:
+    """What the history calls a night's numbers; the teacher's paired ones say nothing."""
+    headline = [found for found in quantities().values() if found.headline]
+    return [prefix + found.name for found in headline if not (prefix and found.paired)]
 
 
 def _cost(samples: Artefact) -> dict[str, Any]:

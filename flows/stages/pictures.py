@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from agd_core.report.columns import measured
 from agd_core.report.page import Picture
 from agd_core.report.plots import (
     ErrorCurve,
@@ -16,12 +17,6 @@ from flows.stages.comparison import UNGUIDED, Trained
 from flows.stages.extras import Extras
 from flows.stages.train import LOSSES
 
-_OVER_SCALE = {
-    "fd": ("FD over scale", "Fréchet distance to real images"),
-    "accuracy": ("Accuracy over scale", "class accuracy"),
-    "clip_score": ("CLIP score over scale", "CLIP score"),
-    "paired_mse": ("Paired error over scale", "paired MSE to CFG"),
-}
 _EQUAL_NOISE = "All methods start from the same noise, with the same classes or prompts."
 
 
@@ -47,9 +42,13 @@ def _over_scale(rows: Sequence[Row]) -> list[Picture]:
     if len({row["teacher_scale"] for row in rows}) < 2:
         return []
     return [
-        Picture(title, f"{label} over the guidance scale. {_EQUAL_NOISE}", over_scale_plot(rows, value, label))
-        for value, (title, label) in _OVER_SCALE.items()
-        if any(value in row["scores"] for row in rows)
+        Picture(
+            f"{found.heading} over scale",
+            f"{found.in_words} over the guidance scale. {_EQUAL_NOISE}",
+            over_scale_plot(rows, found.name, found.in_words),
+        )
+        for found in measured(rows)
+        if found.headline
     ]
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from agd_core.errors import InputError, NumericError, naming
+from agd_core.evaluator import EvaluateConfig
 from agd_core.extractors import Extracted, FeatureExtractor
 from agd_core.home import expand
 from agd_core.metrics.reference import KEPT_FEATURES, Reference
-from agd_core.metrics.settings import EvaluateConfig
 from agd_core.metrics.statistics import RunningStatistics
 from agd_core.progress import Stopped
 from agd_core.safe_files import printable

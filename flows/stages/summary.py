@@ -4,12 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from agd_core.comparing.judging import Verdict, judge
-from agd_core.report.columns import COLUMNS, Cell, cell
+from agd_core.metrics import Quantity
+from agd_core.report.columns import cell, measured
 from agd_core.report.rows import Row
 
-_MAIN = {"fd": "Fréchet distance", "accuracy": "Accuracy", "clip_score": "CLIP score"}
-"""The metrics that the verdict is about; of the last two a base model has one."""
-_COLUMNS = {column.key: column for column in COLUMNS}
 _WORDS: Mapping[Verdict, str] = {
     "better": "better at 95 %",
     "same": "the same at 95 %",
@@ -28,8 +26,8 @@ def summary(rows: Sequence[Row]) -> str:
     guided = next(row for row in rows if row["method"] == "cfg")
     best = min((row for row in rows if row["adapter_parameters"]), key=_paired_error)
     unguided = next((row for row in rows if row["method"] == "none"), None)
-    measured = [metric for metric in _MAIN if any(metric in row["scores"] for row in (guided, best))]
-    return " ".join([_cost(guided, best, rows), *(_against(metric, guided, best, unguided) for metric in measured)])
+    found = [item for item in measured((guided, best)) if item.headline and not item.paired]
+    return " ".join([_cost(guided, best, rows), *(_against(item, guided, best, unguided) for item in found)])
 
 
 def _paired_error(row: Row) -> float:
@@ -47,30 +45,27 @@ def _cost(guided: Row, best: Row, rows: Sequence[Row]) -> str:
     )
 
 
-def _against(metric: str, guided: Row, best: Row, unguided: Row | None) -> str:
-    """One sentence on one metric, e.g. "Accuracy: 94.0% (...) with the adapter, 96.0% (...) with CFG: worse ..."."""
+def _against(metric: Quantity, guided: Row, best: Row, unguided: Row | None) -> str:
+    """One sentence on one number, e.g. "CLIP score: 31.0 (...) with the adapter, 31.2 (...) with CFG: the same ..."."""
+    name = metric.in_words[0].upper() + metric.in_words[1:]
     text = (
-        f"{_MAIN[metric]}: {_number(metric, best)} with the adapter, {_number(metric, guided)} with CFG: "
+        f"{name}: {_number(metric, best)} with the adapter, {_number(metric, guided)} with CFG: "
         f"{_verdict(metric, guided, best)}"
     )
     shown = [guided, best]
     if unguided is not None:
         shown.append(unguided)
         text += f"; without guidance {_number(metric, unguided)}: {_verdict(metric, guided, unguided)}"
-    warned = any(_cell(metric, row).warnings for row in shown)
+    warned = any(cell(row, metric).warnings for row in shown)
     return f"{text}; a warning belongs to these numbers, see below." if warned else f"{text}."
 
 
-def _verdict(metric: str, guided: Row, other: Row) -> str:
-    scores = guided["scores"].get(metric), other["scores"].get(metric)
-    found = judge(metric, scores, (guided["protocol"], other["protocol"])).verdict
+def _verdict(metric: Quantity, guided: Row, other: Row) -> str:
+    scores = guided["scores"].get(metric.name), other["scores"].get(metric.name)
+    found = judge(metric.name, scores, (guided["protocol"], other["protocol"])).verdict
     return _WORDS.get(found, found)
 
 
-def _number(metric: str, row: Row) -> str:
-    found = _cell(metric, row)
+def _number(metric: Quantity, row: Row) -> str:
+    found = cell(row, metric)
     return f"{found.text} ({found.below})" if found.below else found.text
-
-
-def _cell(metric: str, row: Row) -> Cell:
-    return cell(row, _COLUMNS[metric])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from agd_core.atomic import write_bytes
+from agd_core.metrics import quantities
 from agd_core.metrics.regression import Better, Measurement, Verdict, judge_nights
 from agd_core.report.plots import trend_plot
 from agd_core.safe_files import confined
@@ -12,16 +13,8 @@ from storage.history import FOLDER, History, MetricRecord
 
 TRENDS = "trends"
 """Name of the folder that holds an output folder's trend plots."""
-LABELS = {
-    "fd": "Fréchet distance",
-    "accuracy": "class accuracy",
-    "paired_mse": "paired error to CFG",
-    "teacher_fd": "Fréchet distance, CFG",
-    "teacher_accuracy": "class accuracy, CFG",
-    "clip_score": "CLIP score",
-    "teacher_clip_score": "CLIP score, CFG",
-}
-"""Every metric by the name that the history knows it by."""
+OF_TEACHER = "teacher_"
+"""Begins the names by which the history knows the guided teacher's numbers."""
 
 
 def open_history(output: Path) -> History:
@@ -56,6 +49,13 @@ def verdicts_of_night(records: Sequence[MetricRecord], night: str | None) -> dic
 def write_trend(name: str, records: Sequence[MetricRecord], output: Path) -> Path:
     """Draw every metric of one adapter over its nights; `records` as in `judge_history`."""
     path = confined(output, f"{TRENDS}/{name}.png")
-    labelled = {LABELS.get(metric, metric): verdicts for metric, verdicts in judge_history(records).items()}
+    labelled = {_in_words(metric): verdicts for metric, verdicts in judge_history(records).items()}
     write_bytes(trend_plot(labelled, name), path)
     return path
+
+
+def _in_words(metric: str) -> str:
+    """By the name that the history knows it by; one of another version has that name alone."""
+    name = metric.removeprefix(OF_TEACHER)
+    words = quantities()[name].in_words if name in quantities() else name
+    return words if name == metric else f"{words}, CFG"

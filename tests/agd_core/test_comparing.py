@@ -12,7 +12,8 @@ from agd_core.comparing.comparison import Choice, compare, require_comparable
 from agd_core.comparing.judging import judge, overall
 from agd_core.comparing.row_pairs import Source
 from agd_core.errors import InputError
-from agd_core.metrics import METRICS, EvaluateConfig, FeatureStatistics, Measured, Reference, Seen
+from agd_core.evaluator import EvaluateConfig
+from agd_core.metrics import METRICS, FeatureStatistics, Measured, Reference, Seen
 from agd_core.metrics.standard_errors import NORMAL_95
 from tests.result_rows import PROTOCOL, row, score, scores
 
@@ -282,7 +283,7 @@ def measured_distances(features, reference):
     images, width = features.shape
     pixels, latents = torch.zeros(images, 1, width, 1, dtype=torch.uint8), torch.zeros(images, 1, 1, 1)
     seen = Seen(pixels, latents, torch.arange(images) % 10, features)
-    found = METRICS["frechet"](Measured(seen, None, reference), EvaluateConfig(distance_subsets=20))
+    found = METRICS["frechet"].scores(Measured(seen, None, reference), EvaluateConfig(distance_subsets=20))
     return {name: one.as_dict() for name, one in found.items()}
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agd_core.comparing.shaping import shaping
 from agd_core.errors import InputError
 from agd_core.protocol import FIELDS, NOT_RECORDED, Protocol, differences, library_versions
 from tests.result_rows import LIBRARIES, PROTOCOL
@@ -50,8 +51,8 @@ def test_every_unlike_field_is_named_and_can_be_allowed(change, words, metric):
     assert PROTOCOL.differences(other, [difference.top_field]) == []
     assert PROTOCOL.differences(other, [difference.field]) == []
     assert PROTOCOL.differences(other, [name for name in FIELDS if name != difference.top_field]) == [difference]
-    assert differences(PROTOCOL.as_dict(), other.as_dict(), metric=metric) == [difference]
-    assert differences(PROTOCOL.as_dict(), other.as_dict(), metric="a metric of tomorrow") == [difference]
+    assert shaping([difference], metric) == [difference]
+    assert shaping([difference], "a metric of tomorrow") == [difference]
 
 
 def test_the_table_leaves_out_no_field():
@@ -67,19 +68,19 @@ def test_the_table_leaves_out_no_field():
         ({"reference": None}, "accuracy"),
         ({"libraries": {**LIBRARIES, "torch-fidelity": "0.3.0"}}, "ssim"),
         ({"libraries": {**LIBRARIES, "torchmetrics": "1.9.0"}}, "fd"),
-        ({"settings": {**PROTOCOL.settings, "neighbours": 5, "lpips": "1" * 64}}, "kid"),
+        ({"settings": {**PROTOCOL.settings, "neighbours": 5, "lpips_weights": "1" * 64}}, "kid"),
     ],
 )
 def test_a_field_that_does_not_shape_a_metric_does_not_refuse_it(change, metric):
     other = replace(PROTOCOL, **change)
-    assert PROTOCOL.differences(other)
-    assert differences(PROTOCOL.as_dict(), other.as_dict(), metric=metric) == []
+    assert (found := PROTOCOL.differences(other))
+    assert shaping(found, metric) == []
 
 
 @pytest.mark.parametrize("metric", ["fd", "paired_mse", "a metric of tomorrow"])
 def test_words_beside_a_digest_refuse_nothing(metric):
     other = replace(PROTOCOL, base_model="elsewhere", reference={**REFERENCE, "description": "the same files"})
-    assert differences(PROTOCOL.as_dict(), other.as_dict(), metric=metric) == []
+    assert shaping(PROTOCOL.differences(other), metric) == []
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -93,7 +94,7 @@ def test_a_field_that_is_not_recorded_equals_nothing(name):
 
 def test_an_unknown_field_counts_as_different_where_one_has_it():
     newer = {**PROTOCOL.as_dict(), "dithering": "blue noise"}
-    [difference] = differences(PROTOCOL.as_dict(), newer, metric="fd")
+    [difference] = shaping(differences(PROTOCOL.as_dict(), newer), "fd")
     assert difference.text("in A", "in B") == "dithering: not recorded in A, blue noise in B"
     assert differences(newer, newer) == []
 

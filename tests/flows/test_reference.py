@@ -9,10 +9,10 @@ import torch
 
 from agd_core.checkpoint import save_tensors
 from agd_core.errors import InputError
+from agd_core.evaluator import EvaluateConfig
 from agd_core.extractors import FashionFeatures
 from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
 from agd_core.metrics.reference import Reference
-from agd_core.metrics.settings import EvaluateConfig
 from agd_core.progress import Stopped
 from flows.stages import reference as stage
 from flows.stages.reference import DIGESTS, REFERENCE, describe, even_rows, reference, reference_artefact

@@ -69,7 +69,7 @@ def test_relative_paths_hold_from_everywhere(adapter, tmp_path, monkeypatch):
 
 def test_what_shapes_a_score_shapes_the_protocol(adapter, tmp_path):
     changes = ["sample.images=7", "sample.steps=3", "sample.scheduler=euler", "sample.guidance_scales=[3]"]
-    changes += ["sample.seed=2", "evaluate.distance_subsets=3", "evaluate.extractor=none"]
+    changes += ["sample.seed=2", "evaluate.distance_subsets=3", "evaluate.metrics=[paired]"]
     changes += ["base_model.dtype=bfloat16"]
     assert register(adapter, tmp_path / "out", name="plain").exit_code == 0
     assert register(adapter, tmp_path / "out", "--set", "sample.batch_size=3", name="batch").exit_code == 0
@@ -78,6 +78,8 @@ def test_what_shapes_a_score_shapes_the_protocol(adapter, tmp_path):
     protocols = {entry.name: json.dumps(entry.protocol({})) for entry in registered(tmp_path / "out")[0]}
     assert protocols.pop("batch") == protocols["plain"]
     assert len(set(protocols.values())) == len(protocols) == 1 + len(changes)
+    plain = find(tmp_path / "out", "plain")
+    assert plain.protocol({"extractor": None}) != plain.protocol({"extractor": "e" * 64})
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "../mine", "a.b", "ä", "a\n", "x" * 65])

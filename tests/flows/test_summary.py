@@ -24,7 +24,7 @@ def test_the_verdict_is_the_cost_and_two_judged_metrics():
         "20, with 4.7 % extra parameters. "
         "Fréchet distance: 0.65 (0.61 to 0.69) with the adapter, 0.64 (0.60 to 0.68) with CFG: the same at 95 %; "
         "without guidance 1.90 (1.86 to 1.94): worse at 95 %. "
-        "Accuracy: 93.0% (92.0% to 94.0%) with the adapter, 98.0% (97.0% to 99.0%) with CFG: worse at 95 %; "
+        "Class accuracy: 93.0% (92.0% to 94.0%) with the adapter, 98.0% (97.0% to 99.0%) with CFG: worse at 95 %; "
         "without guidance 90.0% (89.0% to 91.0%): worse at 95 %."
     )
 
@@ -50,7 +50,7 @@ def test_an_adapter_without_a_paired_error_is_not_the_closest(lost):
 
 def test_a_warning_is_said_with_its_metric():
     text = summary([CFG, shown("agd-offset", 0.65, 0.93, warnings=["few images"])])
-    assert "the same at 95 %; a warning belongs to these numbers, see below. Accuracy" in text
+    assert "the same at 95 %; a warning belongs to these numbers, see below. Class accuracy" in text
     assert text.count("a warning") == 1
 
 

@@ -1,7 +1,8 @@
 """What is drawn of the nights of an adapter."""
 
-from flows.stages import night_scores, verdicts
-from flows.stages.verdicts import write_trend
+from flows.stages import verdicts
+from flows.stages.night_scores import nightly_names
+from flows.stages.verdicts import OF_TEACHER, write_trend
 from storage.history import MetricRecord
 
 
@@ -26,8 +27,9 @@ def test_every_metric_of_a_night_is_drawn_under_words(tmp_path, monkeypatch):
     """Also those of a model that takes prompts, whose judge is CLIP."""
     drawn = []
     monkeypatch.setattr(verdicts, "trend_plot", lambda trends, title: drawn.extend(trends) or b"a picture")
-    of_student, of_teacher = night_scores._OF_STUDENT, night_scores._OF_TEACHER
-    metrics = [*of_student, *(f"teacher_{name}" for name in of_teacher)]
+    metrics = [*nightly_names(), *nightly_names(OF_TEACHER)]
+    assert {"clip_score", "teacher_clip_score", "paired_mse"} <= set(metrics)
+    assert "teacher_paired_mse" not in metrics
     path = write_trend("mine", [record(metric) for metric in metrics], tmp_path)
     assert path.read_bytes() == b"a picture"
     assert len(drawn) == len(set(drawn)) == len(metrics)

@@ -1,17 +1,11 @@
 import sys
-from typing import get_args
 
 import pytest
 import torch
 
 from agd_core.digest import file_digest
-from agd_core.extractors import EXTRACTORS, open_extractor
+from agd_core.extractors import open_extractor
 from agd_core.extractors.fashion_classifier import FOLDER, WEIGHTS
-from agd_core.metrics.settings import ExtractorName
-
-
-def test_every_name_that_the_config_allows_has_an_extractor():
-    assert {*EXTRACTORS, "none"} == set(get_args(ExtractorName))
 
 
 def test_none_opens_nothing(cpu):

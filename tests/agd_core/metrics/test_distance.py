@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from agd_core.errors import NumericError
+from agd_core.evaluator import EvaluateConfig
 from agd_core.metrics import (
     METRICS,
-    EvaluateConfig,
     FeatureStatistics,
     Measured,
     Reference,
@@ -126,8 +126,8 @@ def test_the_influence_is_the_derivative_of_the_distance():
 
 def test_infinity_is_where_more_images_lead():
     world = World(400, 32, shift=0.5)
-    scores = METRICS["frechet"](world.draw(0), CONFIG)
-    larger = METRICS["frechet"](World(6400, 32, shift=0.5).draw(1), CONFIG)
+    scores = METRICS["frechet"].scores(world.draw(0), CONFIG)
+    larger = METRICS["frechet"].scores(World(6400, 32, shift=0.5).draw(1), CONFIG)
     fd, infinity = scores["fd"].value, scores["fd_infinity"].value
     assert fd > larger["fd"].value > larger["fd_infinity"].value - larger["fd_infinity"].standard_error
     assert infinity == pytest.approx(world.distance, abs=3 * scores["fd_infinity"].standard_error)
@@ -149,7 +149,7 @@ def test_intervals_hold_the_truth_in_90_to_99_of_100_trials(world):
 
 @pytest.mark.parametrize("images", [100, 199])
 def test_fewer_than_four_images_per_feature_give_no_interval_at_infinity(images):
-    scores = METRICS["frechet"](World(images, 50, classes=1).draw(0), CONFIG)
+    scores = METRICS["frechet"].scores(World(images, 50, classes=1).draw(0), CONFIG)
     assert scores["fd"].warnings == ()
     assert scores["fd"].low < scores["fd"].value < scores["fd"].high
     assert len(scores["fd_infinity"].warnings) == 1
@@ -157,20 +157,20 @@ def test_fewer_than_four_images_per_feature_give_no_interval_at_infinity(images)
 
 
 def test_four_images_per_feature_are_enough():
-    score = METRICS["frechet"](World(200, 50, classes=1).draw(0), CONFIG)["fd_infinity"]
+    score = METRICS["frechet"].scores(World(200, 50, classes=1).draw(0), CONFIG)["fd_infinity"]
     assert score.warnings == ()
     assert score.low < score.value < score.high
 
 
 def test_few_images_are_said_to_have_narrow_intervals():
-    assert "fewer than 100" in METRICS["frechet"](World(60, 4).draw(0), CONFIG)["fd"].warnings[0]
+    assert "fewer than 100" in METRICS["frechet"].scores(World(60, 4).draw(0), CONFIG)["fd"].warnings[0]
 
 
 def test_the_warning_names_images_and_features():
     measured = World(150, 100, classes=1).draw(0)
     few = dataclasses.replace(measured.reference.statistics, samples=120)
     reference = Reference(few, measured.reference.features, "few real images")
-    warnings = METRICS["frechet"](dataclasses.replace(measured, reference=reference), CONFIG)["fd"].warnings
+    warnings = METRICS["frechet"].scores(dataclasses.replace(measured, reference=reference), CONFIG)["fd"].warnings
     assert warnings == (
         "150 images for 100 features: fewer than twice as many; the distance is biased upwards",
         "120 real images for 100 features: fewer than twice as many; the distance is biased upwards",
@@ -184,4 +184,4 @@ def test_without_features_or_real_images_there_is_no_distance():
         Measured(dataclasses.replace(measured.samples, features=None), None, measured.reference),
         World(3, 4).draw(0),
     ):
-        assert METRICS["frechet"](nothing, CONFIG) == {}
+        assert METRICS["frechet"].scores(nothing, CONFIG) == {}

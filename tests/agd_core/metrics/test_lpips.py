@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from agd_core.digest import file_digest
 from agd_core.errors import InputError
-from agd_core.metrics import METRICS, EvaluateConfig, Measured, Seen
+from agd_core.evaluator import EvaluateConfig
+from agd_core.metrics import METRICS, Measured, Seen
 from agd_core.metrics.lpips import perceptual_distance
 from agd_core.seeding import generator
 
@@ -45,7 +46,7 @@ def seen(side, seed, channels=1):
 
 def score(side, weights, channels=1):
     measured = Measured(seen(side, 0, channels), seen(side, 1, channels), None)
-    return METRICS["lpips"](measured, EvaluateConfig(metrics=("lpips",), lpips_weights=str(weights)))["lpips"]
+    return METRICS["lpips"].scores(measured, EvaluateConfig(metrics=("lpips",), lpips_weights=str(weights)))["lpips"]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_a_pytorch_file_gives_the_same_and_equal_images_give_zero(state, weights
     images = seen(32, 0).images
     assert perceptual_distance(images, images, weights).abs().max() == 0
     config = EvaluateConfig(metrics=("lpips",), lpips_weights=str(weights))
-    assert METRICS["lpips"](Measured(seen(32, 0), seen(32, 0), None), config) == {}
+    assert METRICS["lpips"].scores(Measured(seen(32, 0), seen(32, 0), None), config) == {}
 
 
 def test_the_global_random_state_is_left_alone(weights):
@@ -118,4 +119,4 @@ def test_a_missing_package_is_named_with_its_extra(weights, monkeypatch):
 
 
 def test_without_weights_there_is_no_score():
-    assert METRICS["lpips"](Measured(seen(32, 0), seen(32, 1), None), EvaluateConfig()) == {}
+    assert METRICS["lpips"].scores(Measured(seen(32, 0), seen(32, 1), None), EvaluateConfig()) == {}

@@ -8,8 +8,9 @@ import torch_fidelity
 from PIL import Image
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from agd_core.evaluator import EvaluateConfig
 from agd_core.extractors.fashion_classifier import FashionFeatures
-from agd_core.metrics import METRICS, EvaluateConfig, FeatureStatistics, Measured, Reference, Seen
+from agd_core.metrics import METRICS, FeatureStatistics, Measured, Reference, Seen
 from tests.real_images import COUNT, real_images
 
 SAMPLES = COUNT
@@ -88,37 +89,37 @@ def theirs(images, tmp_path_factory):
 )
 def test_it_equals_torch_fidelity_on_the_written_images(metric, score, key, measured, theirs):
     rounding = KERNEL_ROUNDING if metric == "kid" else 0.0
-    assert METRICS[metric](measured, CONFIG)[score].value == pytest.approx(theirs[key], rel=1e-6, abs=rounding)
+    assert METRICS[metric].scores(measured, CONFIG)[score].value == pytest.approx(theirs[key], rel=1e-6, abs=rounding)
 
 
 @pytest.mark.parametrize("metric", ["kid", "inception-score", "precision-recall"])
 def test_the_seed_decides_and_nothing_is_printed(metric, measured, capfd):
-    assert METRICS[metric](measured, CONFIG) == METRICS[metric](measured, CONFIG)
+    assert METRICS[metric].scores(measured, CONFIG) == METRICS[metric].scores(measured, CONFIG)
     assert capfd.readouterr() == ("", "")
 
 
 def test_another_seed_takes_other_subsets(measured):
     other = CONFIG.model_copy(update={"seed": 4})
-    assert METRICS["kid"](measured, CONFIG)["kid"].value != METRICS["kid"](measured, other)["kid"].value
+    assert METRICS["kid"].scores(measured, CONFIG)["kid"].value != METRICS["kid"].scores(measured, other)["kid"].value
 
 
 @pytest.mark.parametrize("metric", ["kid", "precision-recall"])
 def test_without_real_images_there_is_no_score(metric, measured):
-    assert METRICS[metric](dataclasses.replace(measured, reference=None), CONFIG) == {}
+    assert METRICS[metric].scores(dataclasses.replace(measured, reference=None), CONFIG) == {}
 
 
 def test_without_a_head_there_is_no_inception_score(measured):
     blind = dataclasses.replace(measured.samples, logits=None)
-    assert METRICS["inception-score"](dataclasses.replace(measured, samples=blind), CONFIG) == {}
+    assert METRICS["inception-score"].scores(dataclasses.replace(measured, samples=blind), CONFIG) == {}
 
 
 def test_precision_takes_as_many_real_images_as_there_are_samples(measured):
     seen = measured.samples
     few = Seen(seen.images[:50], seen.latents[:50], seen.labels[:50], seen.features[:50])
-    scores = METRICS["precision-recall"](dataclasses.replace(measured, samples=few), CONFIG)
+    scores = METRICS["precision-recall"].scores(dataclasses.replace(measured, samples=few), CONFIG)
     assert "against 50 real images" in scores["precision"].method
 
 
 def test_subsets_are_never_larger_than_there_are_images(measured):
     large = CONFIG.model_copy(update={"kid_subset_size": 1000})
-    assert "5 subsets of 300 images" in METRICS["kid"](measured, large)["kid"].method
+    assert "5 subsets of 300 images" in METRICS["kid"].scores(measured, large)["kid"].method

@@ -1,6 +1,7 @@
 import pytest
 
-from agd_core.report.columns import COLUMNS, Cell, cell, explained, measured, tables, warned
+from agd_core.metrics import quantities
+from agd_core.report.columns import Cell, cell, explained, measured, tables, warned
 from tests.agd_core.report.made_up import METHODS, full_row, row, score
 
 
@@ -36,16 +37,16 @@ def test_a_metric_that_nobody_described_is_shown_last():
     assert list(explained(rows)) == ["FD ↓"]
 
 
-@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.key)
+@pytest.mark.parametrize("column", quantities().values(), ids=lambda column: column.name)
 def test_every_metric_shows_value_interval_and_meaning(column):
-    found = cell(row("CFG", scores={column.key: score(0.5, width=0.25)}), column)
-    middle, low, high = (column.pattern.format(number) for number in (0.5, 0.25, 0.75))
+    found = cell(row("CFG", scores={column.name: score(0.5, width=0.25)}), column)
+    middle, low, high = (column.format.format(number) for number in (0.5, 0.25, 0.75))
     assert found == Cell(middle, f"{low} to {high}")
     assert column.meaning.endswith(".")
 
 
 def test_what_is_not_finite_is_said():
-    column = next(column for column in COLUMNS if column.key == "psnr")
+    column = quantities()["psnr"]
     assert cell(row("CFG", scores={"psnr": score(float("inf"), "higher")}), column).text == "no number"
 
 
@@ -53,7 +54,7 @@ def test_warnings_come_once_with_their_metrics():
     few, odd = score(1.0, warnings=["few images"]), score(1.0, warnings=["few images", "odd"])
     rows = [row("CFG", scores={"kid": few, "fd": few}), row("agd", scores={"fd": odd})]
     assert warned(rows) == {"few images": "FD, KID", "odd": "FD"}
-    assert [column.key for column in measured(rows)] == ["fd", "kid"]
+    assert [column.name for column in measured(rows)] == ["fd", "kid"]
 
 
 def test_cfg_against_itself_has_dashes_and_a_paired_error_of_zero():
@@ -72,4 +73,4 @@ def test_the_cap_of_psnr_is_said():
 @pytest.mark.parametrize("lost", [None, float("nan"), float("-inf")])
 def test_no_number_is_shown_as_such_and_keeps_its_warnings(lost):
     found = {**score(1.0, warnings=["few"]), "value": lost, "low": lost, "high": lost}
-    assert cell(row("agd", scores={"fd": found}), COLUMNS[0]) == Cell("no number", "", ("few",))
+    assert cell(row("agd", scores={"fd": found}), quantities()["fd"]) == Cell("no number", "", ("few",))
