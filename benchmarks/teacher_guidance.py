@@ -31,9 +31,9 @@ def main():
             name = f"scale {scale:g}"
             looked = LookedAt.by(run.instruments, sample(run, cell, name), run.sampled, place, name)
             scores = read_evaluation(evaluate(run, cell, looked, looked, name))["scores"]
-            fd, accuracy = scores["fd"], scores["accuracy"]["value"]
-            interval = f"{fd['low']:.3f} to {fd['high']:.3f}"
-            print(f"scale {scale:4g}   FD {fd['value']:.3f} ({interval})   accuracy {accuracy:.1%}", flush=True)
+            fd, accuracy = scores["fd"], scores["accuracy"].value
+            interval = f"{fd.low:.3f} to {fd.high:.3f}"
+            print(f"scale {scale:4g}   FD {fd.value:.3f} ({interval})   accuracy {accuracy:.1%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from agd_core.adapter_files import WEIGHTS
 from agd_core.checksums import LISTS, is_sealed, read_sums, require_intact
@@ -14,7 +14,7 @@ from agd_core.errors import InputError
 from agd_core.report.rows import Row
 from agd_core.safe_files import MOST_JSON_BYTES, confined, printable, read_json, require_regular
 from flows.published import METRICS
-from flows.stored_rows import check_rows
+from flows.stored_rows import stored_rows
 
 _PARTS = ("rows", "curve", "all_rows")
 _NEW = {"scores", "protocol"}
@@ -50,13 +50,13 @@ def read_results(place: Path, allow_edited: bool = False) -> Results:
         raise InputError(f"{printable(path)} was made before protocols were recorded; evaluate again")
     doubt = _doubt(metrics, path, allow_edited)
     try:
-        check_rows(rows)
+        found = stored_rows(rows)
     except InputError as error:
         raise InputError(f"{printable(path)} holds no readable results: {error}") from error
-    if not any(row["scores"] for row in rows):
+    if not any(row.scores for row in found):
         raise InputError(f"{printable(path)} has no evaluated rows")
     _check_weights(metrics, path)
-    return Results(cast(Sequence[Row], rows), doubt)
+    return Results(found, doubt)
 
 
 def _doubt(metrics: dict[str, Any], path: Path, allow_edited: bool) -> str | None:

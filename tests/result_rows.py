@@ -2,8 +2,9 @@
 
 import json
 
+from agd_core.metrics import Score
 from agd_core.protocol import Protocol
-from agd_core.report.rows import plain
+from agd_core.report.rows import Row, plain
 
 LIBRARIES = {"torch": "2.15.0", "diffusers": "0.42.1", "torch-fidelity": "0.4.0", "numpy": "2.4.6"}
 PROTOCOL = Protocol(
@@ -62,10 +63,22 @@ def row(name="agd-offset", measured=None, scale=2.0, steps=20, method=None, **pr
         "scheduler": how["scheduler"],
         "steps": steps,
         "nfe": 2.0 * steps if kind == "cfg" else float(steps),
+        "images_per_second": 1.0,
         "adapter_parameters": 0 if kind in ("none", "cfg") else 1000,
+        "adapter_percent": 0.0 if kind in ("none", "cfg") else 4.7,
         "scores": scores() if measured is None else measured,
         "protocol": how,
     }
+
+
+def as_row(found) -> Row:
+    """What is made here, as the pipeline holds it."""
+    return Row.model_validate(plain(found))
+
+
+def as_score(found) -> Score | None:
+    """The same of one score."""
+    return found and Score.model_validate(plain(found))
 
 
 def write(folder, *rows, curve=()):

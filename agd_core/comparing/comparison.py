@@ -13,6 +13,8 @@ from agd_core.report.rows import Row
 EDITED = "edited"
 """Allowed beside the fields of the protocol: numbers that are not as a run wrote them."""
 _NOISE_FIELDS = ("seed", "base_digest")
+_SHOWN = {"name", "method", "guidance_scale", "teacher_scale", "scheduler", "steps", "nfe", "adapter_parameters"}
+"""Of a row, in a comparison's plain data."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Choice:
             if name.partition(".")[0] not in (*FIELDS, EDITED):
                 allowed = ", ".join((*FIELDS, EDITED))
                 raise InputError(f"--allow {name}: a protocol has no such field; allowed: {allowed}")
-        measured = dict.fromkeys(name for source in sources for row in source.rows for name in row["scores"])
+        measured = dict.fromkeys(name for source in sources for row in source.rows for name in row.scores)
         for name in self.metrics:
             if name not in measured:
                 raise InputError(f"--metric {name} was not measured; measured: {', '.join(measured)}")
@@ -59,12 +61,12 @@ class Comparison:
     @property
     def same_noise(self) -> bool:
         """Whether both were sampled from the same noise, so that their errors are not independent."""
-        mine, theirs = (row["protocol"] for row in self.rows)
-        return all(name in mine and mine[name] == theirs.get(name) for name in _NOISE_FIELDS)
+        mine, theirs = (row.protocol for row in self.rows)
+        return all(name in mine and mine.get(name) == theirs.get(name) for name in _NOISE_FIELDS)
 
     def other_rules(self) -> list[str]:
         """Where the guidance rules differ that the two stand for or are measured against, in words."""
-        here, there = ({"guidance": row["protocol"].get("guidance")} for row in self.rows)
+        here, there = ({"guidance": row.protocol.get("guidance")} for row in self.rows)
         found = differences(here, there, allowed=set(FIELDS) - {"guidance"})
         return [f"another guidance rule, {item.text(*self._places())}" for item in found]
 
@@ -83,9 +85,8 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        shown = ("name", "method", "guidance_scale", "teacher_scale", "scheduler", "steps", "nfe", "adapter_parameters")
         rows = [
-            {"source": label, **{name: row[name] for name in shown}}  # type: ignore[literal-required]
+            {"source": label, **row.model_dump(mode="json", include=_SHOWN)}
             for label, row in zip(self.labels, self.rows, strict=True)
         ]
         return {
@@ -103,8 +104,8 @@ class Comparison:
         scores = judged.baseline, judged.other
         for label, row, score in zip(self.labels, self.rows, scores, strict=True):
             if score is None:
-                yield f"{judged.metric} was not measured for {row['name']} in {label}"
-        directions = {score["better"] for score in scores if score}
+                yield f"{judged.metric} was not measured for {row.name} in {label}"
+        directions = {score.better for score in scores if score}
         if len(directions) > 1:
             yield f"{judged.metric} has another good direction in {self.labels[0]} than in {self.labels[1]}"
         yield from (difference.text(*self._places()) for difference in judged.refused)
@@ -150,7 +151,7 @@ def require_comparable(comparisons: Sequence[Comparison]) -> None:
 
 
 def _judge_rows(rows: tuple[Row, Row], choice: Choice) -> list[Judged]:
-    mine, theirs = (row["scores"] for row in rows)
-    protocols = rows[0]["protocol"], rows[1]["protocol"]
+    mine, theirs = (row.scores for row in rows)
+    protocols = rows[0].protocol, rows[1].protocol
     names = [name for name in dict.fromkeys((*mine, *theirs)) if not choice.metrics or name in choice.metrics]
     return [judge(name, (mine.get(name), theirs.get(name)), protocols, choice.allowed) for name in names]

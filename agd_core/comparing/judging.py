@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agd_core.comparing.shaping import shaping
+from agd_core.metrics import Score
 from agd_core.metrics.standard_errors import NORMAL_95
 from agd_core.protocol import Difference, differences
 
@@ -15,8 +16,6 @@ Verdict = Literal["better", "same", "worse", "mixed", "not comparable", "unknown
 _ROUNDING = 1e-9
 """Relative difference that is rounding: no verdict rests on it, however small the standard errors are."""
 
-Score = Mapping[str, Any]
-"""See `agd_core.metrics.Score.as_dict`."""
 Protocol = Mapping[str, Any]
 """See `agd_core.protocol.Protocol.as_dict`."""
 
@@ -48,10 +47,11 @@ class Judged:
         return self.difference - margin, self.difference + margin
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, which has no NaN and no infinity: they become None."""
+        """Plain data for JSON."""
         low, high = self.interval or (None, None)
         numbers = {"difference": self.difference, "standard_error": self.standard_error, "low": low, "high": high}
-        scores = {"baseline": _plain(self.baseline), "other": _plain(self.other)}
+        both = {"baseline": self.baseline, "other": self.other}
+        scores = {side: score and score.model_dump(mode="json") for side, score in both.items()}
         return {"verdict": self.verdict, **scores, **numbers}
 
 
@@ -74,7 +74,7 @@ def judge(
     overruled = tuple(difference for difference in every if difference not in refused)
     baseline, other = scores
     judged = Judged(metric, baseline, other, "not comparable", refused=tuple(refused), allowed=overruled)
-    if baseline is None or other is None or refused or baseline["better"] != other["better"]:
+    if baseline is None or other is None or refused or baseline.better != other.better:
         return judged
     return _weigh(judged, baseline, other)
 
@@ -95,27 +95,15 @@ def overall(verdicts: Collection[Verdict]) -> Verdict:
 
 def _weigh(judged: Judged, baseline: Score, other: Score) -> Judged:
     """The verdict on two scores of like protocols."""
-    if not (_is_number(baseline["value"]) and _is_number(other["value"])):
+    if baseline.value is None or other.value is None:
         return replace(judged, verdict="unknown (no number)")
-    difference = other["value"] - baseline["value"]
-    errors = baseline["standard_error"], other["standard_error"]
-    if not all(map(_is_number, errors)):
+    difference = other.value - baseline.value
+    if baseline.standard_error is None or other.standard_error is None:
         return replace(judged, verdict="unknown (no interval)", difference=difference)
-    error = math.hypot(*errors)
-    rounding = _ROUNDING * max(abs(baseline["value"]), abs(other["value"]))
-    improvement = -difference if baseline["better"] == "lower" else difference
+    error = math.hypot(baseline.standard_error, other.standard_error)
+    rounding = _ROUNDING * max(abs(baseline.value), abs(other.value))
+    improvement = -difference if baseline.better == "lower" else difference
     verdict: Verdict = "better" if improvement > 0 else "worse"
     if abs(difference) <= max(NORMAL_95 * error, rounding):
         verdict = "same"
     return replace(judged, verdict=verdict, difference=difference, standard_error=error)
-
-
-def _plain(score: Score | None) -> dict[str, Any] | None:
-    if score is None:
-        return None
-    bad = [name for name, value in score.items() if isinstance(value, float) and not math.isfinite(value)]
-    return {**score, **dict.fromkeys(bad)}
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

@@ -32,10 +32,10 @@ class Source:
         """
         found: dict[str, dict[Point, Row]] = {}
         for row in self.rows:
-            if row["name"] in wanted or row["method"] in wanted or (not wanted and row["adapter_parameters"]):
-                found.setdefault(row["name"], {}).setdefault(point_of(row), row)
+            if row.name in wanted or row.method in wanted or (not wanted and row.adapter_parameters):
+                found.setdefault(row.name, {}).setdefault(point_of(row), row)
         if not found:
-            names = ", ".join(dict.fromkeys(row["name"] for row in self.rows))
+            names = ", ".join(dict.fromkeys(row.name for row in self.rows))
             raise InputError(f"{self.place}: no row of {', '.join(wanted) or 'an adapter'}; --method takes {names}")
         return found
 
@@ -82,7 +82,7 @@ def pair_rows(a: Source, b: Source, wanted: Collection[str], allowed: Collection
 
 def point_of(row: Row) -> Point:
     """Where a row was measured."""
-    return row["teacher_scale"], row["scheduler"], row["steps"]
+    return row.teacher_scale, row.scheduler, row.steps
 
 
 def point_in_words(point: Point) -> str:

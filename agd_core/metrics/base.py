@@ -3,15 +3,19 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from jaxtyping import Float, Int, UInt8
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from agd_core.config import Config
 from agd_core.metrics.reference import Reference
 
+LARGEST = 1e12
+"""No measurement is larger, nor a number that is read back."""
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
+Text = Annotated[str, Field(max_length=4096)]
 Better = Literal["lower", "higher"]
 """The good direction of a number."""
 Need = Literal["guided", "features", "real", "judge"]
@@ -55,25 +59,60 @@ class Quantity:
         return "guided" in self.needs
 
 
-@dataclass(frozen=True)
-class Score:
-    """One measured number with what is known about its error."""
+def _from_json(value: Any) -> Any:
+    """JSON has no tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
-    value: float
+
+class Score(BaseModel):
+    """One measured number with what is known about its error; the same in memory, in JSON and read back."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    value: Number | None
+    """None where it was measured and came out as no number."""
     better: Better
-    standard_error: float | None = None
+    standard_error: Annotated[Number, Field(ge=0)] | None = None
     """Of sampling this many images; None where it is not known."""
-    low: float | None = None
-    high: float | None = None
+    low: Number | None = None
+    high: Number | None = None
     """95 % interval; None where there is none."""
-    method: str = ""
+    method: Text = ""
     """How interval and standard error were made, e.g. "influence function within classes"."""
-    warnings: tuple[str, ...] = ()
+    warnings: Annotated[tuple[Text, ...], BeforeValidator(_from_json)] = ()
     """What a reader must know, e.g. that there are too few images for so many features."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {**vars(self), "warnings": list(self.warnings)}
+    @model_validator(mode="after")
+    def _in_order(self) -> "Score":
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        return self
+
+    @classmethod
+    def of(
+        cls, quantity: Quantity, value: float, error: float | None, ends: tuple[float, float] | None, *said: str
+    ) -> "Score":
+        """What was measured: NaN, infinity and what is beyond 1e12 become None, with a warning.
+
+        Args:
+            quantity: what was measured.
+            value: may be anything.
+            error: its standard error, if it is known.
+            ends: of its 95 % interval, if there is one.
+            said: the method, then the warnings.
+        """
+        method, *warnings = said
+        if not _is_number(value):
+            warnings.append(f"{quantity.name} is no number: what it was measured of is none")
+            return cls(value=None, better=quantity.better, method=method, warnings=tuple(warnings))
+        known = error is not None and _is_number(error)
+        low, high = ends if ends and known else (None, None)
+        kept = {"standard_error": error if known else None, "low": low, "high": high}
+        return cls(value=value, better=quantity.better, method=method, warnings=tuple(warnings), **kept)
+
+
+def _is_number(value: float) -> bool:
+    return abs(value) <= LARGEST
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,9 @@ def few_images(images: int, what: str, counted: str = "images") -> tuple[str, ..
 
 def normal_score(quantity: Quantity, value: float, error: float | None, method: str, *warnings: str) -> Score:
     """A score whose 95 % interval is `value -/+ 1.96 error`; none without an error."""
-    if error is None:
-        return Score(value, quantity.better, method=method, warnings=warnings)
-    margin = NORMAL_95 * error
-    return Score(value, quantity.better, error, value - margin, value + margin, method, warnings)
+    margin = NORMAL_95 * error if error is not None else None
+    ends = (value - margin, value + margin) if margin is not None else None
+    return Score.of(quantity, value, error, ends, method, *warnings)
 
 
 def mean_score(quantity: Quantity, values: Float[Tensor, " images"], method: str) -> Score:
@@ -52,5 +51,4 @@ def share_score(
         widened: how many times as large the error is.
     """
     error = widened * accuracy_standard_error(share, images)
-    low, high = accuracy_interval(share, images, widened)
-    return Score(share, quantity.better, error, low, high, method, warnings)
+    return Score.of(quantity, share, error, accuracy_interval(share, images, widened), method, *warnings)

@@ -1,11 +1,11 @@
 """The tables of all that was measured: one per sampler, grouped by guidance scale as the AGD paper prints them."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from agd_core.metrics import Quantity, quantities
-from agd_core.report.rows import NO_NUMBER, Row, is_number
+from agd_core.report.rows import NO_NUMBER, Row
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 """Behind a heading: the good direction."""
@@ -44,13 +44,13 @@ class Table:
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One table per scheduler and step count, in the order of the rows; a column only for what was measured."""
-    samplers = _grouped(rows, lambda row: (row["scheduler"], row["steps"]))
+    samplers = _grouped(rows, lambda row: (row.scheduler, row.steps))
     return [_table(f"{scheduler}, {steps} steps", group) for (scheduler, steps), group in samplers.items()]
 
 
 def measured(rows: Sequence[Row]) -> list[Quantity]:
     """What some row has a score of; what this version does not know comes last."""
-    found = {name: score["better"] for row in rows for name, score in row["scores"].items()}
+    found = {name: score.better for row in rows for name, score in row.scores.items()}
     known = quantities()
     new = [Quantity(name, better, name.replace("_", " "), "{:.4g}", "") for name, better in found.items()]
     return [known[name] for name in known if name in found] + [other for other in new if other.name not in known]
@@ -58,13 +58,13 @@ def measured(rows: Sequence[Row]) -> list[Quantity]:
 
 def heading(column: Quantity, rows: Sequence[Row]) -> str:
     """A metric's name with the good direction."""
-    directions = {row["scores"][column.name]["better"] for row in rows if column.name in row["scores"]}
+    directions = {row.scores[column.name].better for row in rows if column.name in row.scores}
     return f"{_name(column, rows)} {'/'.join(ARROWS[direction] for direction in sorted(directions))}"
 
 
 def _name(column: Quantity, rows: Sequence[Row]) -> str:
     """The metric's name; the Frechet distance has the one that its extractor gives it."""
-    names = {row["protocol"].get("distance", _DISTANCE) for row in rows}
+    names = {row.protocol.get("distance", _DISTANCE) for row in rows}
     return column.heading.replace(_DISTANCE, names.pop()) if len(names) == 1 else column.heading
 
 
@@ -78,39 +78,37 @@ def warned(rows: Sequence[Row]) -> dict[str, str]:
     metrics: dict[str, list[str]] = {}
     for column in measured(rows):
         for row in rows:
-            for warning in row["scores"].get(column.name, {}).get("warnings", ()):
+            for warning in row.scores[column.name].warnings if column.name in row.scores else ():
                 metrics.setdefault(warning, []).append(column.heading)
     return {warning: ", ".join(dict.fromkeys(names)) for warning, names in metrics.items()}
 
 
 def cell(row: Row, column: Quantity) -> Cell:
     """One metric of one row; a dash where it was not measured, `NO_NUMBER` where that gave none."""
-    score: Mapping[str, Any] | None = row["scores"].get(column.name)
-    if score is None:
+    if (score := row.scores.get(column.name)) is None:
         return Cell("-")
-    warnings = tuple(score["warnings"])
-    if not is_number(score["value"]):
-        return Cell(NO_NUMBER, warnings=warnings)
-    ends = [score["low"], score["high"]]
-    below = " to ".join(column.format.format(end) for end in ends) if all(map(is_number, ends)) else ""
-    return Cell(column.format.format(score["value"]), below, warnings)
+    if score.value is None:
+        return Cell(NO_NUMBER, warnings=score.warnings)
+    ends = [end for end in (score.low, score.high) if end is not None]
+    below = " to ".join(map(column.format.format, ends)) if len(ends) == 2 else ""
+    return Cell(column.format.format(score.value), below, score.warnings)
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
     columns = measured(rows)
     groups = tuple(
         Group(f"guidance scale {scale:g}", tuple(_line(row, columns) for row in sorted(group, key=_place)))
-        for scale, group in _grouped(rows, lambda row: row["teacher_scale"]).items()
+        for scale, group in _grouped(rows, lambda row: row.teacher_scale).items()
     )
     return Table(title, ("method", "NFE ↓", *(heading(column, rows) for column in columns)), groups)
 
 
 def _line(row: Row, columns: Sequence[Quantity]) -> tuple[Cell, ...]:
-    return (Cell(row["name"]), Cell(f"{row['nfe']:g}"), *(cell(row, column) for column in columns))
+    return (Cell(row.name), Cell(f"{row.nfe:g}"), *(cell(row, column) for column in columns))
 
 
 def _place(row: Row) -> int:
-    return _ORDER.get(row["method"], _ADAPTERS)
+    return _ORDER.get(row.method, _ADAPTERS)
 
 
 def _grouped(rows: Sequence[Row], key: Callable[[Row], _Key]) -> dict[_Key, list[Row]]:

@@ -84,8 +84,8 @@ class Page:
     def first_pair(self) -> tuple[int, int]:
         """The two grids that are compared at first: CFG and the first adapter if they are there."""
         titles = [grid.title for grid in self.grids]
-        guided = [row["name"] for row in self.rows if row["method"] == "cfg"]
-        students = [row["name"] for row in self.rows if row["method"] not in ("cfg", "none")]
+        guided = [row.name for row in self.rows if row.method == "cfg"]
+        students = [row.name for row in self.rows if row.method not in ("cfg", "none")]
         first = next((titles.index(name) for name in guided if name in titles), 0)
         second = next((titles.index(name) for name in students if name in titles), int(first == 0))
         return first, second

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from agd_core.metrics.regression import Band, Verdict
-from agd_core.report.rows import Row, is_number
+from agd_core.report.rows import Row
 
 _LOSS_WINDOW = 50
 _SHORT_NAME = 24
@@ -41,7 +41,7 @@ def distance_over_nfe_plot(rows: Sequence[Row]) -> bytes:
     """
     figure, axes = _figure("network evaluations per image (NFE)", "Fréchet distance")
     for line in _lines(rows):
-        _draw_line(axes, line, "fd", [row["nfe"] for row in line.rows])
+        _draw_line(axes, line, "fd", [row.nfe for row in line.rows])
     return _with_key(figure)
 
 
@@ -55,7 +55,7 @@ def over_scale_plot(rows: Sequence[Row], value: str, label: str) -> bytes:
     """
     figure, axes = _figure("guidance scale", label)
     for line in _lines(rows):
-        _draw_line(axes, line, value, [row["teacher_scale"] for row in line.rows])
+        _draw_line(axes, line, value, [row.teacher_scale for row in line.rows])
     return _with_key(figure)
 
 
@@ -66,12 +66,12 @@ def precision_recall_plot(rows: Sequence[Row]) -> bytes:
     """
     figure, axes = _figure("recall: how much of the real variety", "precision: how real")
     for line in _lines(rows):
-        both = [row for row in line.rows if all(_has(row, name) for name in ("precision", "recall"))]
-        recall, precision = ([row["scores"][name]["value"] for row in both] for name in ("recall", "precision"))
+        both = [row for row in line.rows if None not in (row.value("precision"), row.value("recall"))]
+        recall, precision = ([row.value(name) or 0.0 for row in both] for name in ("recall", "precision"))
         axes.plot(recall, precision, **line.look.arguments, label=line.name)
         for row, x, y in zip(both, recall, precision, strict=True):
-            if row["method"] == "cfg":
-                axes.annotate(f"{row['teacher_scale']:g}", (x, y), (5, 4), textcoords="offset points", fontsize="small")
+            if row.method == "cfg":
+                axes.annotate(f"{row.teacher_scale:g}", (x, y), (5, 4), textcoords="offset points", fontsize="small")
     return _with_key(figure)
 
 
@@ -184,11 +184,11 @@ _ADAPTER_LOOKS = tuple(
 
 def _lines(rows: Sequence[Row]) -> list[_Line]:
     """A line per method, and per scheduler where there are several; a method looks the same in every plot."""
-    several = len({row["scheduler"] for row in rows}) > 1
+    several = len({row.scheduler for row in rows}) > 1
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(f"{row['name']}, {row['scheduler']}" if several else row["name"], []).append(row)
-    looks = _looks({name: group[0]["method"] for name, group in groups.items()})
+        groups.setdefault(f"{row.name}, {row.scheduler}" if several else row.name, []).append(row)
+    looks = _looks({name: group[0].method for name, group in groups.items()})
     return [_Line(name, looks[name], group) for name, group in groups.items()]
 
 
@@ -203,16 +203,12 @@ def _looks(methods: Mapping[str, str]) -> dict[str, _Look]:
     return looks
 
 
-def _has(row: Row, metric: str) -> bool:
-    return metric in row["scores"] and is_number(row["scores"][metric]["value"])
-
-
 def _draw_line(axes: Axes, line: _Line, value: str, positions: Sequence[float]) -> None:
-    """One method's values with their 95 % intervals, from left to right; what is not finite is left out."""
+    """One method's values with their 95 % intervals, from left to right; what is no number is left out."""
     points = [
-        (position, score["value"], score["low"], score["high"])
+        (position, score.value, score.low, score.high)
         for position, row in sorted(zip(positions, line.rows, strict=True), key=lambda pair: pair[0])
-        if (score := row["scores"].get(value)) and is_number(score["value"])
+        if (score := row.scores.get(value)) and score.value is not None
     ]
     if not points:
         return

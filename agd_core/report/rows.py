@@ -1,38 +1,110 @@
 """One line of the results table, the same in the terminal, in metrics.json and in the report."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+from typing_extensions import TypedDict
+
+from agd_core.metrics.base import LARGEST, Number, Score, Text
+
+_Count = Annotated[int, Field(ge=1, le=int(LARGEST))]
+_Positive = Annotated[Number, Field(gt=0)]
 
 
-class Row(TypedDict):
-    """What one method reached at one guidance scale, scheduler and step count."""
+class _RecordedImages(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
 
-    name: str
+    images: _Count
+
+
+class RecordedProtocol(TypedDict, total=False):
+    """How numbers were made, see `agd_core.protocol.Protocol`: types alone.
+
+    What it lacks is for a comparison to say, see `agd_core.protocol.NOT_RECORDED`.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
+
+    base_model: Text
+    base_digest: Text
+    guidance: dict[str, Any]
+    extractor: Text
+    extractor_sha256: Text | None
+    distance: Text
+    judge: Text
+    judge_sha256: Text | None
+    resize: Text
+    reference: _RecordedImages | None
+    images: _Count
+    seed: Annotated[int, Field(ge=-(1 << 64), le=1 << 64)]
+    scheduler: Text
+    steps: _Count
+    guidance_scale: Number
+    settings: dict[str, Any]
+    quantisation: Text
+    prompts: Text | None
+    libraries: dict[str, Text]
+
+
+class Row(BaseModel):
+    """What one method reached at one guidance scale, scheduler and step count; the same in memory and in JSON."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    name: Text
     """How the report calls the method."""
-    method: str
+    method: Text
     """ "none", "cfg" or an adapter kind."""
-    guidance_scale: float
-    scheduler: str
-    steps: int
-    teacher_scale: float
+    guidance_scale: Number
+    scheduler: Text
+    steps: _Count
+    teacher_scale: Number
     """Guidance scale of the CFG samples that paired metrics compare with: the scale that was asked for."""
-    nfe: float
+    nfe: _Positive
     """Network evaluations per image, counted."""
-    fd: float | None
-    fd_low: float | None
-    fd_high: float | None
-    accuracy: float | None
-    paired_mse: float | None
-    images_per_second: float
+    images_per_second: _Positive
     """Denoising only, measured while the sample set was made, on the device that the protocol names."""
-    adapter_parameters: int
-    adapter_percent: float
+    adapter_parameters: Annotated[int, Field(ge=0, le=int(LARGEST))]
+    adapter_percent: Annotated[Number, Field(ge=0)]
     """Of the base network's parameters."""
-    scores: Mapping[str, Mapping[str, Any]]
-    """Every metric's `Score.as_dict()` by name, those above included."""
-    protocol: Mapping[str, Any]
-    """How the numbers were made, see `agd_core.protocol`."""
+    scores: dict[Text, Score]
+    """By the names of `agd_core.metrics.quantities`."""
+    protocol: RecordedProtocol
+
+    @computed_field
+    def fd(self) -> float | None:
+        """In JSON, beside the scores, for those who read no further; as are the next four."""
+        return self.value("fd")
+
+    @computed_field
+    def fd_low(self) -> float | None:
+        """Lower end of its interval."""
+        return self.scores["fd"].low if "fd" in self.scores else None
+
+    @computed_field
+    def fd_high(self) -> float | None:
+        """Upper end."""
+        return self.scores["fd"].high if "fd" in self.scores else None
+
+    @computed_field
+    def accuracy(self) -> float | None:
+        """See `fd`."""
+        return self.value("accuracy")
+
+    @computed_field
+    def paired_mse(self) -> float | None:
+        """See `fd`."""
+        return self.value("paired_mse")
+
+    def value(self, name: str) -> float | None:
+        """A score's value; None where it was not measured or is no number."""
+        return self.scores[name].value if name in self.scores else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return self.model_dump(mode="json")
 
 
 NO_NUMBER = "no number"
@@ -45,26 +117,20 @@ HEADINGS = ("method", "scale", "NFE", "FD (95 % interval)", "accuracy", "paired 
 def cells(row: Row) -> tuple[str, ...]:
     """The row as text, in the order of `HEADINGS`; a dash where nothing was measured, see also `NO_NUMBER`."""
     return (
-        row["name"],
-        f"{row['guidance_scale']:g}",
-        f"{row['nfe']:g}",
+        row.name,
+        f"{row.guidance_scale:g}",
+        f"{row.nfe:g}",
         _distance(row),
-        _number(row, "accuracy", row["accuracy"], "{:.1%}"),
-        _number(row, "paired_mse", row["paired_mse"], "{:.4f}"),
-        f"{row['images_per_second']:.1f}",
-        f"{row['adapter_parameters']:,} ({row['adapter_percent']:.1f} %)" if row["adapter_parameters"] else "-",
+        _number(row, "accuracy", "{:.1%}"),
+        _number(row, "paired_mse", "{:.4f}"),
+        f"{row.images_per_second:.1f}",
+        f"{row.adapter_parameters:,} ({row.adapter_percent:.1f} %)" if row.adapter_parameters else "-",
     )
 
 
-def warnings(rows: list[Row]) -> list[str]:
+def warnings(rows: Sequence[Row]) -> list[str]:
     """Every warning about a number of these rows, once, in order."""
-    every = (warning for row in rows for score in row["scores"].values() for warning in score["warnings"])
-    return list(dict.fromkeys(every))
-
-
-def is_number(value: float | None) -> bool:
-    """Whether there is a number that can be shown."""
-    return value is not None and math.isfinite(value)
+    return list(dict.fromkeys(said for row in rows for score in row.scores.values() for said in score.warnings))
 
 
 def plain(value: Any) -> Any:
@@ -77,14 +143,15 @@ def plain(value: Any) -> Any:
 
 
 def _distance(row: Row) -> str:
-    text = _number(row, "fd", row["fd"], "{:.2f}")
-    low, high = row["fd_low"], row["fd_high"]
-    if is_number(row["fd"]) and is_number(low) and is_number(high):
-        text = f"{text} ({low:.2f} to {high:.2f})"
-    return text + WARNED if row["scores"].get("fd", {}).get("warnings") else text
+    text = _number(row, "fd", "{:.2f}")
+    if (score := row.scores.get("fd")) is None:
+        return text
+    if score.low is not None and score.high is not None:
+        text = f"{text} ({score.low:.2f} to {score.high:.2f})"
+    return text + WARNED if score.warnings else text
 
 
-def _number(row: Row, metric: str, value: float | None, pattern: str) -> str:
-    if is_number(value):
+def _number(row: Row, name: str, pattern: str) -> str:
+    if (value := row.value(name)) is not None:
         return pattern.format(value)
-    return NO_NUMBER if metric in row["scores"] else "-"
+    return NO_NUMBER if name in row.scores else "-"

@@ -72,9 +72,9 @@ def _lines(done: Done, output: Path) -> Iterator[str]:
     if done.report is None:
         yield from (f"{name}: {path}" for name, path in done.data["artefacts"].items())
         return
-    from agd_core.report.rows import HEADINGS, WARNED, cells, warnings
+    from agd_core.report.rows import HEADINGS, WARNED, Row, cells, warnings
 
-    rows = done.data["rows"]
+    rows = [Row.model_validate(row) for row in done.data["rows"]]
     print_table(HEADINGS, [cells(row) for row in rows])
     yield from (f"{WARNED.strip()} {warning}" for warning in warnings(rows))
     yield f"report: {(output / next(done.report.path.glob('*.html')).name).resolve()}"

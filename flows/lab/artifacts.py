@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from agd_core.report.images import grid_png
 from agd_core.report.plots import loss_plot
-from agd_core.report.rows import HEADINGS, cells
+from agd_core.report.rows import HEADINGS, Row, cells
 from flows.stages.sample import STAGE as SAMPLES
 from flows.stages.sample import read_images
 from flows.stages.train import LOSSES
@@ -43,7 +43,7 @@ def show_results(metrics: dict[str, Any], report: Artefact, output: Path) -> Non
 def metric_table(rows: list[Any]) -> str:
     """Rows of the results table in Markdown."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
-    return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in rows)])
+    return "\n".join([*lines, *("| " + " | ".join(cells(Row.model_validate(row))) + " |" for row in rows)])
 
 
 def report_link(page: Path) -> str:

@@ -1,9 +1,8 @@
 """Stages 3 and 4 for every method at every point of a configuration: the rows of the results tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 from agd_core.adapter_files import read_card
 from agd_core.adapters import AdapterConfig
@@ -99,32 +98,21 @@ def _compare_one(run: Run, method: Method, point: Point, guided: LookedAt) -> Co
     samples = looked.samples
     cost = read_sampling_cost(samples)
     measured = read_evaluation(evaluation)
-    scores = measured["scores"]
-    row: Row = {
-        "name": method.name,
-        "method": method.kind,
-        "guidance_scale": cell.used_scale,
-        "scheduler": point.scheduler,
-        "steps": point.steps,
-        "teacher_scale": point.scale,
-        "nfe": read_nfe(samples),
-        "fd": _part(scores, "fd", "value"),
-        "fd_low": _part(scores, "fd", "low"),
-        "fd_high": _part(scores, "fd", "high"),
-        "accuracy": _part(scores, "accuracy", "value"),
-        "paired_mse": _part(scores, "paired_mse", "value"),
-        "images_per_second": cost["images"] / cost["denoising_seconds"],
-        "adapter_parameters": method.parameters,
-        "adapter_percent": 100 * method.parameters / run.model.parameters,
-        "scores": scores,
-        "protocol": measured["protocol"],
-    }
+    row = Row(
+        name=method.name,
+        method=method.kind,
+        guidance_scale=cell.used_scale,
+        scheduler=point.scheduler,
+        steps=point.steps,
+        teacher_scale=point.scale,
+        nfe=read_nfe(samples),
+        images_per_second=cost["images"] / cost["denoising_seconds"],
+        adapter_parameters=method.parameters,
+        adapter_percent=100 * method.parameters / run.model.parameters,
+        scores=measured["scores"],
+        protocol=measured["protocol"],
+    )
     return Compared(row, method, cost["device"], samples, evaluation)
-
-
-def _part(scores: Mapping[str, Mapping[str, object]], metric: str, part: str) -> Any:
-    """One number of a score; None where it was not measured."""
-    return scores.get(metric, {}).get(part)
 
 
 def _look(run: Run, method: Method, point: Point) -> LookedAt:

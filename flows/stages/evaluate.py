@@ -10,9 +10,9 @@ from typing_extensions import TypedDict
 from agd_core.atomic import write_json
 from agd_core.evaluator import evaluate_samples
 from agd_core.extractors import FeatureExtractor
-from agd_core.metrics import Measured, Reference, Seen
-from agd_core.metrics.base import Better
+from agd_core.metrics import Measured, Reference, Score, Seen
 from agd_core.protocol import Protocol, library_versions
+from agd_core.report.rows import RecordedProtocol
 from agd_core.subjects import Subjects
 from flows.instruments import Instruments
 from flows.run import Run
@@ -94,28 +94,17 @@ def evaluate(run: Run, cell: Cell, samples: LookedAt, guided: LookedAt, label: s
     def work(artefact: Artefact) -> None:
         scores = evaluate_samples(Measured(samples.seen, guided.seen, instruments.reference), config)
         protocol = make_protocol(run, cell, samples.samples)
-        values = {"scores": {name: score.as_dict() for name, score in scores.items()}, "protocol": protocol.as_dict()}
-        write_json(values, artefact.path / EVALUATION)
+        plain = {name: score.model_dump(mode="json") for name, score in scores.items()}
+        write_json({"scores": plain, "protocol": protocol.as_dict()}, artefact.path / EVALUATION)
 
     return run.place.produce(STAGE, identity, work, title=f"evaluate {label}, {cell.point}")
-
-
-class StoredScore(TypedDict):
-    """`agd_core.metrics.Score.as_dict()`."""
-
-    value: float | None
-    better: Better
-    standard_error: float | None
-    low: float | None
-    high: float | None
-    warnings: list[str]
 
 
 class Evaluation(TypedDict):
     """What an evaluation's file holds."""
 
-    scores: dict[str, StoredScore]
-    protocol: dict[str, Any]
+    scores: dict[str, Score]
+    protocol: RecordedProtocol
 
 
 def read_evaluation(artefact: Artefact) -> Evaluation:

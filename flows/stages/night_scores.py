@@ -1,5 +1,6 @@
 """What a night measures: the student and the guided teacher from the same noise, every score with a standard error."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -69,7 +70,8 @@ def scores(entry: Entry, tonight: Run, sampled: Sampled, instruments: Instrument
         measured = evaluate_samples(Measured(seen, guided, instruments.reference), config)
         for name in nightly_names(prefix):
             if score := measured.get(name.removeprefix(prefix)):
-                known = {"value": score.value, "standard_error": score.standard_error or 0.0, "better": score.better}
+                value = math.nan if score.value is None else score.value
+                known = {"value": value, "standard_error": score.standard_error or 0.0, "better": score.better}
                 yield {"metric": name, **known, **_cost(artefact)}
 
 

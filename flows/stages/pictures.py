@@ -39,7 +39,7 @@ def plots(headline: Sequence[Row], curve: Sequence[Row], trained: Trained, extra
 
 
 def _over_scale(rows: Sequence[Row]) -> list[Picture]:
-    if len({row["teacher_scale"] for row in rows}) < 2:
+    if len({row.teacher_scale for row in rows}) < 2:
         return []
     return [
         Picture(
@@ -53,14 +53,14 @@ def _over_scale(rows: Sequence[Row]) -> list[Picture]:
 
 
 def _over_nfe(rows: Sequence[Row]) -> list[Picture]:
-    if not any("fd" in row["scores"] for row in rows):
+    if not any("fd" in row.scores for row in rows):
         return []
     caption = "Quality for cost: Fréchet distance over network evaluations per image, at the headline's scale."
     return [Picture("FD over NFE", caption, distance_over_nfe_plot(rows))]
 
 
 def _precision_recall(rows: Sequence[Row]) -> list[Picture]:
-    if not any("precision" in row["scores"] for row in rows):
+    if not any("precision" in row.scores for row in rows):
         return []
     caption = (
         "Precision (samples look real) over recall (all that is real is covered), at the headline's sampler and steps; "

@@ -16,7 +16,7 @@ from agd_core.digest import file_digest
 from agd_core.errors import InputError
 from agd_core.protocol import Protocol
 from agd_core.report.model_card import FILE, ModelCard, render_card
-from agd_core.report.rows import Row, plain
+from agd_core.report.rows import Row
 from agd_core.safe_files import read_json
 from flows.published import (
     ADAPTER_FILES,
@@ -54,12 +54,13 @@ def publish_evaluated(run: Run, trained: Trained, compared: Sequence[Compared], 
     output = run.place.output
     for adapter, artefact in trained:
         shown = (adapter.label, CFG.name, UNGUIDED.name)
-        rows = [plain(item.row) for item in compared if item.row["name"] in shown]
+        rows = [item.row for item in compared if item.row.name in shown]
         folder = adapter_folder(output, adapter.label)
         if not _holds(folder, artefact):
             (folder / METRICS).unlink(missing_ok=True)
         _publish(run, adapter, artefact, rows, command)
-        measured = seal({"rows": rows, "weights_sha256": file_digest(artefact.path / WEIGHTS)})
+        plain = [row.as_dict() for row in rows]
+        measured = seal({"rows": plain, "weights_sha256": file_digest(artefact.path / WEIGHTS)})
         publish_file(json_bytes(measured), folder / METRICS)
         seal_adapter(folder)
     _note(output, trained)
@@ -117,5 +118,5 @@ def _card(run: Run, adapter: AdapterConfig, artefact: Artefact, rows: Sequence[R
         guidance_scale=sampled.guidance_scales[0],
         scheduler=sampled.scheduler,
         rows=rows,
-        protocol=Protocol.from_dict(rows[0]["protocol"]).lines() if rows else {},
+        protocol=Protocol.from_dict(rows[0].protocol).lines() if rows else {},
     )

@@ -10,7 +10,7 @@ from agd_core.checksums import seal
 from agd_core.protocol import Protocol
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
-from agd_core.report.rows import Row, plain
+from agd_core.report.rows import plain
 from agd_core.subjects import Subjects
 from flows.published import METRICS, note_published, publish_file
 from flows.run import Run
@@ -56,15 +56,13 @@ class Made:
         """Every method and scale with the headline's sampler and steps."""
         sampled = self.run.config.sample
         return [
-            item
-            for item in self.compared
-            if (item.row["steps"], item.row["scheduler"]) == (sampled.steps, sampled.scheduler)
+            item for item in self.compared if (item.row.steps, item.row.scheduler) == (sampled.steps, sampled.scheduler)
         ]
 
     @property
     def at_first_scale(self) -> list[Compared]:
         """The headline's first scale: what the grids show."""
-        return [item for item in self.headline if item.row["teacher_scale"] == self.run.config.sample.guidance_scale]
+        return [item for item in self.headline if item.row.teacher_scale == self.run.config.sample.guidance_scale]
 
     @property
     def artefacts(self) -> dict[str, Artefact]:
@@ -72,9 +70,9 @@ class Made:
         found = {"trajectories": self.trajectories}
         found |= {f"adapter {config.label}": artefact for config, artefact in self.adapters}
         for item in self.compared:
-            where = f"{item.row['name']}, scale {item.row['teacher_scale']:g}, {item.row['steps']} "
-            found[f"samples, {where}{item.row['scheduler']} steps"] = item.samples
-            found[f"evaluation, {where}{item.row['scheduler']} steps"] = item.evaluation
+            where = f"{item.row.name}, scale {item.row.teacher_scale:g}, {item.row.steps} "
+            found[f"samples, {where}{item.row.scheduler} steps"] = item.samples
+            found[f"evaluation, {where}{item.row.scheduler} steps"] = item.evaluation
         return found | self.extras.artefacts
 
     def identity(self) -> dict[str, Any]:
@@ -110,8 +108,8 @@ def read_metrics(artefact: Artefact, files: ReportFiles = REPORT) -> dict[str, A
 
 def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
     made.run.place.announce(f"{STAGE}: writing {artefact.path / files.page}")
-    rows, everything = _rows(made.headline), _rows(made.compared)
-    curve = [row for row in everything if row["teacher_scale"] == made.run.config.sample.guidance_scale]
+    rows, everything = [item.row for item in made.headline], [item.row for item in made.compared]
+    curve = [row for row in everything if row.teacher_scale == made.run.config.sample.guidance_scale]
     grids = [_grid(item, made.run.sampled) for item in made.at_first_scale]
     drawn = plots(rows, curve, made.adapters, made.extras)
     for number, picture in enumerate((*grids, *drawn), start=1):
@@ -119,9 +117,9 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
     digests = {name: f"{item.path.name} sha256 {item.digest}" for name, item in made.artefacts.items()}
     protocol = _protocol(made)
     metrics = {
-        "rows": rows,
-        "curve": curve,
-        "all_rows": everything,
+        "rows": [row.as_dict() for row in rows],
+        "curve": [row.as_dict() for row in curve],
+        "all_rows": [row.as_dict() for row in everything],
         "protocol": protocol,
         "artefacts": digests,
         "command": made.command,
@@ -130,7 +128,7 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
     write_json(seal(plain(metrics)), artefact.path / files.metrics)
     page = Page(
         title=f"Adapter Guidance Distillation of {Path(made.run.config.base_model.source).name}",
-        summary=summary(_rows(made.at_first_scale)),
+        summary=summary([item.row for item in made.at_first_scale]),
         rows=rows,
         grids=grids,
         plots=drawn,
@@ -139,14 +137,9 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
         command=made.command,
         all_rows=everything,
         costs=made.extras.costs(made.run.config.sample.steps),
-        notes=_notes(rows[0]["protocol"]),
+        notes=_notes(rows[0].protocol),
     )
     write_bytes(render_page(page).encode(), artefact.path / files.page)
-
-
-def _rows(compared: Sequence[Compared]) -> list[Row]:
-    """The rows as metrics.json holds them: None where a number is NaN or infinite."""
-    return [plain(item.row) for item in compared]
 
 
 def _grid(item: Compared, subjects: Subjects) -> Picture:
@@ -155,17 +148,17 @@ def _grid(item: Compared, subjects: Subjects) -> Picture:
     height, width = images.shape[1:3]
     small = max(height, width) <= _WIDEST
     count, columns = (_GRID_IMAGES, _GRID_COLUMNS) if small else (_LARGE_IMAGES, _LARGE_COLUMNS)
-    caption = f"scale {item.row['guidance_scale']:g}, {item.row['nfe']:g} NFE"
+    caption = f"scale {item.row.guidance_scale:g}, {item.row.nfe:g} NFE"
     labels = subjects.texts(read_labels(item.samples)[:count].tolist())
     png = grid_png(images[:count], columns, 2 if small else 1)
-    return Picture(item.row["name"], caption, png, labels, columns, max(height, width))
+    return Picture(item.row.name, caption, png, labels, columns, max(height, width))
 
 
 def _protocol(made: Made) -> dict[str, str]:
     """How the headline's numbers were made, in words."""
     collected = made.run.config.collect
     return {
-        **Protocol.from_dict(made.at_first_scale[0].row["protocol"]).lines(),
+        **Protocol.from_dict(made.at_first_scale[0].row.protocol).lines(),
         "trained guidance scales": f"{collected.guidance_scale_min:g} to {collected.guidance_scale_max:g}",
         "images/s measured on": "; ".join(sorted({item.device for item in made.compared})),
     }

@@ -23,25 +23,25 @@ def summary(rows: Sequence[Row]) -> str:
     Args:
         rows: of one point: CFG, an adapter or more, and no guidance if it was sampled.
     """
-    guided = next(row for row in rows if row["method"] == "cfg")
-    best = min((row for row in rows if row["adapter_parameters"]), key=_paired_error)
-    unguided = next((row for row in rows if row["method"] == "none"), None)
+    guided = next(row for row in rows if row.method == "cfg")
+    best = min((row for row in rows if row.adapter_parameters), key=_paired_error)
+    unguided = next((row for row in rows if row.method == "none"), None)
     found = [item for item in measured((guided, best)) if item.headline and not item.paired]
     return " ".join([_cost(guided, best, rows), *(_against(item, guided, best, unguided) for item in found)])
 
 
 def _paired_error(row: Row) -> float:
-    error = row["paired_mse"]
-    return math.inf if error is None or math.isnan(error) else error
+    error = row.value("paired_mse")
+    return math.inf if error is None else error
 
 
 def _cost(guided: Row, best: Row, rows: Sequence[Row]) -> str:
-    several = sum(1 for row in rows if row["adapter_parameters"]) > 1 and math.isfinite(_paired_error(best))
+    several = sum(1 for row in rows if row.adapter_parameters) > 1 and math.isfinite(_paired_error(best))
     closest = ", the adapter closest to CFG's images (smallest paired MSE)," if several else ""
     return (
-        f"At guidance scale {guided['guidance_scale']:g} classifier-free guidance (CFG) takes {guided['nfe']:g} "
-        f"network evaluations per image; {best['name']}{closest} takes {best['nfe']:g}, "
-        f"with {best['adapter_percent']:.1f} % extra parameters."
+        f"At guidance scale {guided.guidance_scale:g} classifier-free guidance (CFG) takes {guided.nfe:g} "
+        f"network evaluations per image; {best.name}{closest} takes {best.nfe:g}, "
+        f"with {best.adapter_percent:.1f} % extra parameters."
     )
 
 
@@ -61,8 +61,8 @@ def _against(metric: Quantity, guided: Row, best: Row, unguided: Row | None) -> 
 
 
 def _verdict(metric: Quantity, guided: Row, other: Row) -> str:
-    scores = guided["scores"].get(metric.name), other["scores"].get(metric.name)
-    found = judge(metric.name, scores, (guided["protocol"], other["protocol"])).verdict
+    scores = guided.scores.get(metric.name), other.scores.get(metric.name)
+    found = judge(metric.name, scores, (guided.protocol, other.protocol)).verdict
     return _WORDS.get(found, found)
 
 

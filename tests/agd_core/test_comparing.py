@@ -15,7 +15,7 @@ from agd_core.errors import InputError
 from agd_core.evaluator import EvaluateConfig
 from agd_core.metrics import METRICS, FeatureStatistics, Measured, Reference, Seen
 from agd_core.metrics.standard_errors import NORMAL_95
-from tests.result_rows import PROTOCOL, row, score, scores
+from tests.result_rows import PROTOCOL, as_row, as_score, row, score, scores
 
 LIKE = (PROTOCOL.as_dict(), PROTOCOL.as_dict())
 MIRRORED = {"better": "worse", "worse": "better"}
@@ -23,11 +23,11 @@ NAN = math.nan
 
 
 def verdict(baseline, other, **arguments):
-    return judge("fd", (baseline, other), LIKE, **arguments).verdict
+    return judge("fd", (as_score(baseline), as_score(other)), LIKE, **arguments).verdict
 
 
 def source(label, *rows):
-    return Source(label, f"folder {label}", list(rows))
+    return Source(label, f"folder {label}", [as_row(row) for row in rows])
 
 
 def compare_two(a, b, **choice):
@@ -36,7 +36,7 @@ def compare_two(a, b, **choice):
 
 
 def names(comparisons):
-    return [(item.rows[0]["name"], item.rows[1]["name"], item.rows[1]["teacher_scale"]) for item in comparisons]
+    return [(item.rows[0].name, item.rows[1].name, item.rows[1].teacher_scale) for item in comparisons]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_exactly_on_the_boundary_is_the_same():
 
 
 def test_errors_add_in_squares():
-    judged = judge("fd", (score(1.0, 0.03), score(1.5, 0.04)), LIKE)
+    judged = judge("fd", (as_score(score(1.0, 0.03)), as_score(score(1.5, 0.04))), LIKE)
     assert judged.standard_error == pytest.approx(0.05)
     assert judged.difference == pytest.approx(0.5)
     assert judged.interval == pytest.approx((0.5 - 1.96 * 0.05, 0.5 + 1.96 * 0.05))
@@ -91,7 +91,7 @@ def test_rounding_is_no_difference_although_errors_are_zero():
     ],
 )
 def test_what_is_no_number_gets_no_verdict_and_stays_json(baseline, other, expected):
-    judged = judge("fd", (baseline, other), LIKE)
+    judged = judge("fd", (as_score(baseline), as_score(other)), LIKE)
     assert judged.verdict == expected
     assert json.loads(json.dumps(judged.as_dict(), allow_nan=False))["verdict"] == expected
 
@@ -274,7 +274,7 @@ def test_swapping_swaps_better_and_worse(mine, theirs):
 
 @given(st.floats(0.01, 10), st.floats(0, 5), st.floats(0, 5))
 def test_a_verdict_rests_on_the_interval_of_the_difference(difference, error, other_error):
-    judged = judge("fd", (score(0.0, error), score(difference, other_error)), LIKE)
+    judged = judge("fd", (as_score(score(0.0, error)), as_score(score(difference, other_error))), LIKE)
     assert (judged.verdict == "worse") == (judged.interval[0] > 0)
 
 
@@ -284,7 +284,7 @@ def measured_distances(features, reference):
     pixels, latents = torch.zeros(images, 1, width, 1, dtype=torch.uint8), torch.zeros(images, 1, 1, 1)
     seen = Seen(pixels, latents, torch.arange(images) % 10, features)
     found = METRICS["frechet"].scores(Measured(seen, None, reference), EvaluateConfig(distance_subsets=20))
-    return {name: one.as_dict() for name, one in found.items()}
+    return {name: one.model_dump() for name, one in found.items()}
 
 
 @pytest.mark.parametrize(("correlation", "fewest", "most"), [(0.0, 0.01, 0.10), (0.9, 0.0, 0.0)])

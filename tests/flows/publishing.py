@@ -1,5 +1,7 @@
 """Small adapters and made-up rows, published as a run publishes them."""
 
+from dataclasses import replace
+
 from agd_core.adapter_files import AdapterCard, save_adapter
 from agd_core.adapters import Adapter, OffsetConfig
 from agd_core.report.page import Picture
@@ -7,7 +9,7 @@ from flows.run import Run
 from flows.stages import report
 from flows.stages.comparison import CFG, UNGUIDED, Compared, Method
 from flows.stages.extras import Extras
-from tests.result_rows import row, score
+from tests.result_rows import as_row, row, score
 
 NAME = "agd-offset"
 
@@ -28,18 +30,15 @@ def trained(config, teacher, place, value):
 def compared(artefact, fd):
     scores = {"fd": score(fd), "accuracy": score(float("nan"), None, "higher")}
     methods = (UNGUIDED, CFG, Method(NAME, NAME, artefact))
-    return [Compared(row(method.name, scores), method, "cpu", artefact, artefact) for method in methods]
+    return [Compared(as_row(row(method.name, scores)), method, "cpu", artefact, artefact) for method in methods]
 
 
 def publish_reports(config, teacher, adapters, rows, place, patch, files=(report.REPORT, report.SWEEP)):
     """Reports of made-up rows, without pictures, which take seconds."""
     patch.setattr(report, "_grid", lambda item, base_model: Picture("", "", b""))
     patch.setattr(report, "plots", lambda *arguments: [])
-    for item in rows:
-        scores = {name: item.row["scores"][name]["value"] for name in ("fd", "accuracy")}
-        ends = {"fd_low": item.row["scores"]["fd"]["low"], "fd_high": item.row["scores"]["fd"]["high"]}
-        sampled = {"images_per_second": 1.0, "adapter_percent": 4.7, "steps": config.sample.steps, "paired_mse": None}
-        item.row.update(scores | ends | sampled)
+    at = {"steps": config.sample.steps}
+    rows = [replace(item, row=item.row.model_copy(update=at)) for item in rows]
     made = report.Made(Run(config, place, teacher), "agd test", adapters[0][1], adapters, rows, Extras())
     for kind in files:
         report.report(made, kind)

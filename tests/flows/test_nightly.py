@@ -163,7 +163,7 @@ def test_the_scores_are_those_of_the_evaluation_stage(adapter, teacher, tmp_path
             LookedAt.by(run.instruments, each, run.sampled, place, "mine") for each in (samples, made.guided)
         )
         evaluation = evaluate(run, cell, looked, guided, "mine")
-        expected = {name: score["value"] for name, score in read_evaluation(evaluation)["scores"].items()}
+        expected = {name: score.value for name, score in read_evaluation(evaluation)["scores"].items()}
         assert found[f"{prefix}fd"] == pytest.approx(expected["fd"])
         assert found[f"{prefix}accuracy"] == pytest.approx(expected["accuracy"])
         assert found.get(f"{prefix}paired_mse", 0.0) == pytest.approx(expected["paired_mse"])

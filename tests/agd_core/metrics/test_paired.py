@@ -72,8 +72,10 @@ def test_sets_that_share_latents_or_images_only_are_measured(changed):
 
 def test_latents_that_are_no_numbers_stay_none():
     broken = seen(5, latents=torch.full((5, 2, 4, 4), math.nan))
-    assert math.isnan(METRICS["paired"].scores(Measured(broken, seen(5), None), CONFIG)["paired_mse"].value)
-    assert math.isnan(METRICS["paired"].scores(Measured(broken, broken, None), CONFIG)["paired_mse"].value)
+    for guided in (seen(5), broken):
+        found = METRICS["paired"].scores(Measured(broken, guided, None), CONFIG)["paired_mse"]
+        assert (found.value, found.standard_error, found.low) == (None, None, None)
+        assert "paired_mse is no number" in found.warnings[0]
 
 
 def test_the_batches_of_images_leave_nothing_out():

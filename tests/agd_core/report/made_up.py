@@ -16,6 +16,7 @@ from agd_core.report.plots import (
     over_scale_plot,
     precision_recall_plot,
 )
+from agd_core.report.rows import Row
 
 METHODS = {"no guidance": "none", "CFG": "cfg", "agd-modulated-mlp": "agd-modulated-mlp", "agd-offset": "agd-offset"}
 FEW = "1000 images for 2048 features: the covariance is singular and the distance biased upwards."
@@ -26,15 +27,23 @@ def score(value, better="lower", width=None, warnings=()):
     return {"value": value, "better": better, "low": None, "high": None, "warnings": list(warnings)} | ends
 
 
+NUMBERS = {"fd": 12.345, "fd_low": 11.0, "fd_high": 13.5, "accuracy": 0.875, "paired_mse": 0.0123}
+
+
 def row(name, **changes):
-    """A row of the results table; `scores` follows from the other values where it is not given."""
+    """A row of the results table; `scores` follow from `NUMBERS` where they are not given."""
     values = {"name": name, "method": METHODS.get(name, name), "guidance_scale": 3.0, "steps": 20, "teacher_scale": 3.0}
-    values |= {"nfe": 20.0, "fd": 12.345, "fd_low": 11.0, "fd_high": 13.5, "accuracy": 0.875, "paired_mse": 0.0123}
-    values |= {"images_per_second": 41.26, "adapter_parameters": 12345, "adapter_percent": 2.04}
-    values |= {"scheduler": "ddim", "protocol": {}} | changes
+    values |= {"nfe": 20.0, "images_per_second": 41.26, "adapter_parameters": 12345, "adapter_percent": 2.04}
+    values |= {"scheduler": "ddim", "protocol": {}, "scores": scores_of(NUMBERS | changes)} | changes
+    return Row.model_validate({key: value for key, value in values.items() if key not in NUMBERS})
+
+
+def scores_of(numbers):
     better = {"fd": "lower", "accuracy": "higher", "paired_mse": "lower"}
-    scores = {key: score(values[key], way) for key, way in better.items() if values[key] is not None}
-    return values | {"scores": values.get("scores", scores)}
+    scores = {key: score(numbers[key], way) for key, way in better.items() if numbers[key] is not None}
+    if "fd" in scores:
+        scores["fd"] |= {"low": numbers["fd_low"], "high": numbers["fd_high"]}
+    return scores
 
 
 def full_row(name, scale, steps=20, warnings=()):
@@ -60,9 +69,6 @@ def full_row(name, scale, steps=20, warnings=()):
         teacher_scale=scale,
         steps=steps,
         nfe=steps * (2.0 if method == "cfg" else 1.0),
-        **{key: scores[key]["value"] for key in ("fd", "accuracy", "paired_mse")},
-        fd_low=scores["fd"]["low"],
-        fd_high=scores["fd"]["high"],
         images_per_second=160.0 / (2 if method == "cfg" else 1),
         adapter_parameters=100_152 if method.startswith("agd") else 0,
         adapter_percent=4.7 if method.startswith("agd") else 0.0,
@@ -99,7 +105,7 @@ def costs():
 
 def plots(rows):
     """Every kind of plot there is."""
-    headline = [item for item in rows if item["steps"] == 20]
+    headline = [item for item in rows if item.steps == 20]
     losses = {
         "agd-modulated-mlp": [1 / (1 + i / 40) for i in range(700)],
         "agd-offset": [1.5 / (1 + i / 60) for i in range(700)],
@@ -109,7 +115,7 @@ def plots(rows):
         name: ErrorCurve(kind, times, [height * (1 + math.sin(i / 4)) for i in range(20)], [height / 12] * 20)
         for name, kind, height in (("agd-modulated-mlp", "agd-modulated-mlp", 0.1), ("agd-offset", "agd-offset", 0.22))
     }
-    at_headline = [item for item in rows if item["teacher_scale"] == 2.0]
+    at_headline = [item for item in rows if item.teacher_scale == 2.0]
     return [
         Picture("Training loss", "A moving average over at most 50 steps.", loss_plot(losses)),
         Picture("FD over scale", "Bars are 95 % intervals.", over_scale_plot(headline, "fd", "Fréchet distance")),

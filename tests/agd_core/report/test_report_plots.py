@@ -1,5 +1,4 @@
 import io
-import math
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ def pixels(png, colour):
 def test_a_method_has_one_colour_in_every_plot(plot):
     png = PLOTS[plot](ROWS)
     assert all(pixels(png, colour) > 200 for colour in (FIRST_ADAPTER, SECOND_ADAPTER, NO_GUIDANCE, "black"))
-    without = PLOTS[plot]([item for item in ROWS if item["name"] != "agd-offset"])
+    without = PLOTS[plot]([item for item in ROWS if item.name != "agd-offset"])
     assert pixels(without, SECOND_ADAPTER) == 0
 
 
@@ -57,9 +56,9 @@ def test_intervals_are_drawn():
     assert pixels(wide, FIRST_ADAPTER) > pixels(narrow, FIRST_ADAPTER) + 500
 
 
-def test_what_is_not_finite_is_left_out():
+def test_what_is_no_number_is_left_out():
     finite = [row("agd", teacher_scale=s, scores={"psnr": score(20.0 + s, "higher")}) for s in (1.0, 2.0)]
-    endless = row("agd", teacher_scale=1.5, scores={"psnr": score(math.inf, "higher")})
+    endless = row("agd", teacher_scale=1.5, scores={"psnr": {**score(1.0, "higher"), "value": None}})
     assert over_scale_plot([finite[0], endless, finite[1]], "psnr", "PSNR") == over_scale_plot(finite, "psnr", "PSNR")
 
 
@@ -69,7 +68,9 @@ def test_the_order_of_rows_does_not_matter():
 
 
 def test_every_scheduler_is_a_line_of_its_own():
-    rows = [{**item, "scheduler": name} for item in ROWS if item["name"] == "CFG" for name in ("ddim", "euler")]
+    rows = [
+        item.model_copy(update={"scheduler": name}) for item in ROWS if item.name == "CFG" for name in ("ddim", "euler")
+    ]
     assert pixels(over_scale_plot(rows, "fd", "FD"), FIRST_ADAPTER) > 200
 
 
