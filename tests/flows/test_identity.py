@@ -6,8 +6,11 @@ import pytest
 from pydantic import Field
 
 from agd_core.config import NOT_IDENTITY
+from agd_core.evaluator import EvaluateConfig
 from agd_core.sampling import SampleConfig
+from agd_core.subjects import Subjects
 from flows.run import Run
+from flows.stages.evaluate import LookedAt, evaluate
 from flows.stages.prediction_error import prediction_error
 from flows.stages.sample import Cell, sample
 from flows.workplace import Workplace
@@ -37,6 +40,28 @@ def samples(run):
 
 def errors(run):
     prediction_error(run, "one", Artefact(run.place.output, "adapter", "k"))
+
+
+class Keener(EvaluateConfig):
+    """With one more setting of a metric."""
+
+    keenness: float = 0.0
+
+
+def test_a_new_setting_of_evaluation_is_in_the_key_unless_it_says_otherwise(
+    small_config, teacher, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Artefact, "digest", "d")
+    looked = LookedAt(Artefact(tmp_path, "samples", "k"), None, None, None, Subjects.of(teacher, (), ""))
+
+    def identity(**settings):
+        config = small_config.model_copy(update={"evaluate": Keener(**settings)})
+        with pytest.raises(Asked) as asked:
+            evaluate(Run(config, Asking(tmp_path), teacher), Cell(2.0, 4, "ddim"), looked, looked, "one")
+        return asked.value.args[0]
+
+    assert identity() == identity(curve_images=3, measure_cost=False) != identity(keenness=0.5)
+    assert identity(kid_subsets=3) != identity() != identity(seed=1)
 
 
 @pytest.mark.parametrize("stage", [samples, errors])

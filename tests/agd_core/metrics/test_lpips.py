@@ -1,7 +1,5 @@
 """LPIPS with random weights (labelled so): the way there and back is that of the authors' package."""
 
-from itertools import pairwise
-
 import lpips
 import pytest
 import torch
@@ -13,23 +11,12 @@ from agd_core.evaluator import EvaluateConfig
 from agd_core.metrics import METRICS, Measured, Seen
 from agd_core.metrics.lpips import perceptual_distance
 from agd_core.seeding import generator
-
-_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-_CHANNELS = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
-_CONVOLUTIONS = dict(zip(_LAYERS, pairwise(_CHANNELS), strict=True))
+from tests.agd_core.metrics.vgg import CONVOLUTIONS, random_vgg16
 
 
 @pytest.fixture(scope="module")
 def state():
-    """VGG16's convolutions by torchvision's names."""
-    noise = generator("random vgg16")
-    tensors = {}
-    for index, (inputs, outputs) in _CONVOLUTIONS.items():
-        tensors[f"features.{index}.weight"] = (
-            torch.randn(outputs, inputs, 3, 3, generator=noise) * (2 / inputs / 9) ** 0.5
-        )
-        tensors[f"features.{index}.bias"] = 0.1 * torch.randn(outputs, generator=noise)
-    return tensors
+    return random_vgg16()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +43,7 @@ def theirs(state):
         network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     slices = (network.net.slice1, network.net.slice2, network.net.slice3, network.net.slice4, network.net.slice5)
     layers = {name: layer for part in slices for name, layer in part.named_children()}
-    for index in _CONVOLUTIONS:
+    for index in CONVOLUTIONS:
         layers[str(index)].load_state_dict({part: state[f"features.{index}.{part}"] for part in ("weight", "bias")})
     return network
 
