@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import typer
@@ -11,15 +10,15 @@ from typer.testing import CliRunner
 
 from agd_core import trajectory
 from flows.cli import app as command_line
+from flows.cli import main
 from flows.cli.job_commands import add_job
 from flows.jobs import JOBS, Done, Job
 from flows.lab import flows as lab_flows
 from flows.lab.flows import flow_of
 from flows.lab.parameters import form_of
+from tests.calls import ROOT, watch
 from tests.conftest import SMALL
 
-ROOT = Path(__file__).resolve().parents[2]
-OURS = tuple(str(ROOT / package) for package in ("flows", "storage", "agd_core"))
 MOST_CALLS = 14
 COUNT = Job(
     "count",
@@ -96,28 +95,10 @@ def test_a_form_says_what_the_command_line_says():
     assert [adapter.kind for adapter in config.adapters] == ["agd-offset"]
 
 
-def calls():
-    """The functions of ours that stand on the stack."""
-    frame, found = sys._getframe(2), []
-    while frame:
-        if frame.f_code.co_filename.startswith(OURS):
-            found.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
-        frame = frame.f_back
-    return found[::-1]
-
-
 def test_a_setting_of_a_stage_is_few_calls_from_the_command_line(monkeypatch, tmp_path):
-    seen, build = [], trajectory.build_scheduler
-
-    def watched(*arguments):
-        seen.append([*calls(), "schedulers.build_scheduler"])
-        return build(*arguments)
-
-    monkeypatch.setattr(trajectory, "build_scheduler", watched)
+    seen = watch(monkeypatch, trajectory, "build_scheduler")
     changes = [part for change in (*SMALL, "collect.steps=5", "collect.kept_steps=2") for part in ("--set", change)]
     monkeypatch.setattr(sys, "argv", ["agd", "collect", "fashion-dit", *changes, "--output", str(tmp_path)])
-    from flows.cli import main
-
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code in (0, None)

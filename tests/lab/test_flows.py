@@ -16,16 +16,19 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
+from agd_core import trajectory
 from agd_core.checkpoint import load_tensors
 from flows.jobs import JOBS
 from flows.lab.flows import collect_flow, distill_flow, evaluate_flow, sample_flow, sweep_flow
 from flows.lab.parameters import FanOut, form_of
 from flows.stages.verify import verify
+from tests.calls import watch
 from tests.conftest import SMALL
 from tests.lab.lab_process import wait_for
 from tests.soak import short
 
 FORMS = {job.name: form_of(job) for job in JOBS}
+MOST_CALLS = 18
 ONE_ADAPTER = "adapters=[{kind: agd-modulated-mlp}]"
 
 
@@ -243,6 +246,12 @@ def test_the_stages_before_sampling_are_enough_for_its_flow(ran, output):
     ended = run_and_count(evaluate_flow, settings(output))  # another command repeats it, so its report is another
     cached = ["collect", "evaluate", "features", "prediction", "sample", "train"]
     assert ended == {"Cached": cached, "Completed": ["write"]}
+
+
+def test_a_setting_of_a_stage_is_few_calls_from_the_form(server, tmp_path, monkeypatch):
+    seen = watch(monkeypatch, trajectory, "build_scheduler")
+    run_and_count(collect_flow, settings(tmp_path, job="collect", collect={"steps": 5, "kept_steps": 2}))
+    assert max(map(len, seen)) <= MOST_CALLS, max(seen, key=len)
 
 
 @pytest.mark.parametrize("runner", short(["dask", "ray"]))
