@@ -36,14 +36,25 @@ class PromptEncoder:
 
     def encode(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
         """The encoded prompts by name in parts of some rows, on the device."""
-        parts = [self._answers(prompts[i : i + _ROWS], False) for i in range(0, len(prompts), _ROWS)]
+        with self._on_device():
+            parts = [self._answers(prompts[i : i + _ROWS], False) for i in range(0, len(prompts), _ROWS)]
         return [{name: part[name] for name in part if not name.startswith(NULL)} for part in parts]
 
     def encode_null(self) -> dict[str, Tensor]:
         """What the pipeline takes for "no prompt" where nobody gives a negative one; one row."""
-        answers = self._answers([""], True)
+        with self._on_device():
+            answers = self._answers([""], True)
         null = {name.removeprefix(NULL): tensor for name, tensor in answers.items() if name.startswith(NULL)}
         return null or answers
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """The text encoders on their device; they go there and back once for a whole list."""
+        self._pipe.to(self._device)
+        try:
+            yield
+        finally:
+            self._pipe.to("cpu", silence_dtype_warnings=True)
 
     @torch.no_grad()
     def _answers(self, prompts: Sequence[str], with_null: bool) -> dict[str, Tensor]:
@@ -57,12 +68,8 @@ class PromptEncoder:
         }
         required = {name for name, it in takes.items() if it.default is Parameter.empty}
         known = {name: value for name, value in settings.items() if name in takes}
-        self._pipe.to(self._device)
-        try:
-            with _no_warnings():
-                answers = encode(**dict.fromkeys(required) | known)  # SD3 wants prompts 2 and 3 named, if only as None
-        finally:
-            self._pipe.to("cpu", silence_dtype_warnings=True)
+        with _no_warnings():
+            answers = encode(**dict.fromkeys(required) | known)  # SD3 wants prompts 2 and 3 named, if only as None
         return {name: answer for name, answer in zip(self._names, answers, strict=False) if answer is not None}
 
     @cached_property
