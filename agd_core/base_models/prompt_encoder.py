@@ -68,7 +68,7 @@ class PromptEncoder:
         }
         required = {name for name, it in takes.items() if it.default is Parameter.empty}
         known = {name: value for name, value in settings.items() if name in takes}
-        with _no_warnings():
+        with _quiet():
             answers = encode(**dict.fromkeys(required) | known)  # SD3 wants prompts 2 and 3 named, if only as None
         return {name: answer for name, answer in zip(self._names, answers, strict=False) if answer is not None}
 
@@ -82,7 +82,7 @@ class PromptEncoder:
         absent = dict.fromkeys(_NOT_NEEDED & set(index))
         kind = getattr(diffusers, pipeline_class(self._folder))
         try:
-            with _no_bars():
+            with _quiet():
                 pipe: Any = kind.from_pretrained(
                     self._folder,
                     dtype=self._dtype,
@@ -108,33 +108,23 @@ def _require_possible_encoders(folder: Path, index: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
-    """The libraries print the text of every prompt that they cut; how many are cut is said once, by `cut_prompts`."""
+def _quiet() -> Iterator[None]:
+    """The libraries print the text of every prompt that they cut, and progress bars among ours.
+
+    How many prompts are cut is said once, by `cut_prompts`.
+    """
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     libraries = (diffusers_logging, transformers_logging)
-    levels = [library.get_verbosity() for library in libraries]
+    before = [(library, library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:
         library.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """The libraries' own progress bars would stand among ours."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
-    for library in shown:
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library in shown:
-            library.enable_progress_bar()
+        for library, level, bars in before:
+            library.set_verbosity(level)
+            if bars:
+                library.enable_progress_bar()

@@ -1,7 +1,7 @@
 """How a pipeline's own call reaches an adapter: through the guidance embedding, or through the doubled batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,7 +139,7 @@ class DoubledBatch(Door):
             raise InputError(f"adapter {limits.adapter!r} cannot guide a {call.classes[0]}; {FOR_CFG}")
         rows = latents.shape[0]
         limits.check(call, rows - rows // 2, is_doubled=True)
-        args, kwargs = tree_map(_for_rows(rows, self._half), (args, kwargs))
+        args, kwargs = tree_map(lambda value: self._half(value) if _has_rows(value, rows) else value, (args, kwargs))
         return Passage(args, kwargs, _full(latents, rows // 2, call.guidance_scale))
 
     def leave(self, output: Any) -> Any:
@@ -163,11 +163,5 @@ def _full(latents: Tensor, rows: int, guidance_scale: float) -> Tensor:
     return torch.full((rows,), guidance_scale, device=latents.device)
 
 
-def _for_rows(rows: int, change: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
-    """Changes a tensor with so many rows, and leaves everything else alone."""
-
-    def changed(value: Any) -> Any:
-        has_rows = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == rows
-        return change(value) if has_rows else value
-
-    return changed
+def _has_rows(value: Any, rows: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == rows

@@ -10,15 +10,18 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from agd_core.adapters import Adapter, OffsetConfig
+from agd_core.ask import Ask
 from agd_core.backbones import BACKBONES, AdapterSite, Backbone
 from agd_core.base_models import BaseModelConfig
 from agd_core.checkpoint import Checkpoint
 from agd_core.condition import Condition
+from agd_core.denoising import denoise
 from agd_core.guidance import GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
 from agd_core.miniatures.parts import vae
 from agd_core.miniatures.weights import fill
 from agd_core.pipelines.doors import DoubledBatch
+from agd_core.schedulers import build_scheduler
 from agd_core.subjects import Subjects
 from agd_core.trainer import TrainConfig, train_adapter
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
@@ -32,7 +35,7 @@ class MixerModel(ModelMixin, ConfigMixin):
     """One token per pixel, told the label and the time, mixed once."""
 
     @register_to_config
-    def __init__(self, in_channels: int = 2, sample_size: int = 4, labels: int = 3):
+    def __init__(self, in_channels: int = 2, sample_size: int = 4, labels: int = 3, frames: int | None = None):
         super().__init__()
         self.enter, self.mix, self.leave = nn.Linear(in_channels, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
         self.table, self.clock = nn.Embedding(labels + 1, WIDTH), nn.Linear(1, WIDTH)
@@ -71,6 +74,11 @@ class Mixer(Backbone):
         return Condition(class_labels=arguments["label"])
 
     @classmethod
+    def latent_shape(cls, config):
+        channels, *sides = super().latent_shape(config)
+        return channels, *([config["frames"]] if config["frames"] else []), *sides
+
+    @classmethod
     def empty_condition(cls, config, rows, tokens):
         return Condition(class_labels=torch.empty(rows, dtype=torch.int64))
 
@@ -81,11 +89,11 @@ class Mixer(Backbone):
         return self.network.table(condition["class_labels"])[:, None]
 
 
-@pytest.fixture
-def model(tmp_path, monkeypatch):
+@pytest.fixture(params=[None, 3], ids=["images", "videos"])
+def model(request, tmp_path, monkeypatch):
     monkeypatch.setattr(diffusers, "MixerModel", MixerModel, raising=False)
     monkeypatch.setitem(BACKBONES, "MixerModel", Mixer)  # the one line
-    fill(MixerModel(), "mixer").save_pretrained(tmp_path / "transformer")
+    fill(MixerModel(frames=request.param), "mixer").save_pretrained(tmp_path / "transformer")
     vae("mixer", 2).save_pretrained(tmp_path / "vae")
     diffusers.DDIMScheduler(clip_sample=False).save_pretrained(tmp_path / "scheduler")
     parts = {"transformer": "MixerModel", "vae": "AutoencoderKL", "scheduler": "DDIMScheduler"}
@@ -95,16 +103,19 @@ def model(tmp_path, monkeypatch):
 
 
 def test_it_is_found_collected_and_trained(model, tmp_path):
-    assert (model.latent_shape, model.class_names, model.pixels) == ((2, 4, 4), ("0", "1", "2"), 32)
+    assert (model.class_names, model.pixels) == (("0", "1", "2"), 32)
     assert model.null_condition(2)["class_labels"].tolist() == [3, 3]
+    teacher = GuidedDenoiser(model, ClassifierFreeGuidance())
     config = CollectConfig(trajectories=3, steps=3, shard_trajectories=3, guidance_scale_max=8)
     plan = plan_collection(config, Subjects(model), {"test": 1})
     store = MemoryTrajectoryStore(plan)
     with store.write_unit(0) as writer:
-        collect_unit(GuidedDenoiser(model, ClassifierFreeGuidance()), model, plan, writer, config)
+        collect_unit(teacher, model, plan, writer, config)
     adapter = Adapter(OffsetConfig(hidden_width=4), model.backbone.sites, model.backbone.embedding_widths)
     settings = TrainConfig(steps=2, batch_size=3, learning_rate=1e-2)
     losses = train_adapter(model, adapter, store, settings, Checkpoint(tmp_path / "state.safetensors", "key"))
     assert len(losses) == 2
     assert losses[1] != losses[0] > 0
-    assert model.decode(torch.zeros(1, *model.latent_shape)).shape == (1, 3, 32, 32)
+    ask = Ask(model.class_condition([0, 1]), model.null_condition(2), torch.full((2,), 3.0))
+    latents = denoise(teacher, build_scheduler("ddim", model.scheduler_config, 2), ask, (1, 2), model.latent_shape)
+    assert latents.shape == (2, *model.latent_shape)
