@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.condition import Condition
+from agd_core.condition import MASK, Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
 from agd_core.pipelines.doors import Door
 
+PROMPT = "encoder_hidden_states"
+"""The encoded prompt, `[batch, tokens, width]`."""
 NULL = "null_"
 """Begins the names of tensors that stand for "no prompt", see `Backbone.encoded`."""
 
@@ -62,6 +64,10 @@ class Backbone(ABC):
     is for no prompt; where nothing does, that is an encoded empty prompt."""
     classes: int = 0
     """Rows of its label table; the row after them is the null class. 0: it takes prompts."""
+    attention: ClassVar[str]
+    """Ends the path of every attention that the AGD paper adapts."""
+    time_embedder: ClassVar[str]
+    """Path of the module that embeds the timestep, by its `time_proj` and its `timestep_embedder`."""
     any_size: ClassVar[bool] = True
     """Whether it takes latents of other sides than it was trained on."""
 
@@ -69,9 +75,10 @@ class Backbone(ABC):
         self.network = network
 
     @property
-    @abstractmethod
     def sites(self) -> tuple[AdapterSite, ...]:
         """Every attention that the AGD paper adapts, in the order of the network's modules."""
+        found = ((path, it) for path, it in self.network.named_modules() if path.endswith(f".{self.attention}"))
+        return tuple(AdapterSite(path, attention.query_dim) for path, attention in found)
 
     @property
     @abstractmethod
@@ -86,13 +93,19 @@ class Backbone(ABC):
     def condition_of(self, arguments: Mapping[str, Any]) -> Condition:
         """The condition among the named arguments of a call."""
 
-    @abstractmethod
     def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
         """The network's own timestep embedding, float32."""
+        embedder = self.network.get_submodule(self.time_embedder)
+        features: Tensor = embedder.timestep_embedder(embedder.time_proj(timestep).to(self.dtype))
+        return features.float()
 
-    @abstractmethod
     def embed_condition(self, condition: Condition) -> Float[Tensor, "batch tokens condition_width"]:
-        """The network's own view of the condition, one or more tokens per row, float32."""
+        """The network's own view of the condition, one or more tokens per row, float32.
+
+        A prompt's are its tokens as the text encoders give them, zeros where a mask says that they do not count.
+        """
+        tokens = condition[PROMPT].float()
+        return tokens * condition[PROMPT + MASK][:, :, None] if PROMPT + MASK in condition else tokens
 
     @classmethod
     @abstractmethod

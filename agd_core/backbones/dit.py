@@ -7,20 +7,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.backbones.base import AdapterSite, Backbone
+from agd_core.backbones.base import Backbone
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
 from agd_core.pipelines.doors import DoubledBatch
 
 
 class DiTBackbone(Backbone):
-    """diffusers' DiT: one timestep and label embedder per block, of which the first is read."""
+    """diffusers' DiT: one timestep and label embedder per block, of which the first is read. Sites: self-attention."""
 
     class_name = "DiTTransformer2DModel"
     component = "transformer"
     pipelines = ("DiTPipeline",)
     leading_arguments = ("hidden_states", "timestep", "class_labels")
     door = DoubledBatch(("DiTPipeline",), conditional_half=0)
+    attention = "attn1"
+    time_embedder = "transformer_blocks.0.norm1.emb"
     any_size = False
 
     def __init__(self, network: Any) -> None:
@@ -31,12 +33,6 @@ class DiTBackbone(Backbone):
     def width(self) -> int:
         """Channels of the hidden states."""
         return int(self.network.config.num_attention_heads * self.network.config.attention_head_dim)
-
-    @property
-    def sites(self) -> tuple[AdapterSite, ...]:
-        """The self-attention of every block."""
-        blocks = len(self.network.transformer_blocks)
-        return tuple(AdapterSite(f"transformer_blocks.{i}.attn1", self.width) for i in range(blocks))
 
     @property
     def embedding_widths(self) -> tuple[int, int]:
@@ -58,22 +54,11 @@ class DiTBackbone(Backbone):
         """int64 `[rows]`."""
         return Condition(class_labels=torch.empty(rows, dtype=torch.int64))
 
-    def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
-        """The first block's timestep embedder."""
-        projected = self._embedder.time_proj(timestep).to(self.dtype)
-        features: Tensor = self._embedder.timestep_embedder(projected)
-        return features.float()
-
     def embed_condition(self, condition: Condition) -> Float[Tensor, "batch 1 condition_width"]:
         """The first block's label table, one token per row."""
-        features: Tensor = self._embedder.class_embedder(condition["class_labels"])
+        features: Tensor = self.network.get_submodule(self.time_embedder).class_embedder(condition["class_labels"])
         return features.float().unsqueeze(1)
 
     def reachable_parameters(self, classes: int) -> int:
         """All but the rows of unused classes, of which every block has its own."""
         return self.parameters - (self.classes - classes) * self.width * len(self.sites)
-
-    @property
-    def _embedder(self) -> Any:
-        embedder: torch.nn.Module = self.network.transformer_blocks[0].norm1.emb
-        return embedder

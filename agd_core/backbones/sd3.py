@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.backbones.base import AdapterSite, Backbone
+from agd_core.backbones.base import Backbone
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
 from agd_core.pipelines.doors import DoubledBatch
@@ -28,13 +27,9 @@ class SD3Backbone(Backbone):
         ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"),
         conditional_half=1,
     )
+    attention = "attn"
+    time_embedder = "time_text_embed"
     encoded = ("encoder_hidden_states", "null_encoder_hidden_states", "pooled", "null_pooled")
-
-    @property
-    def sites(self) -> tuple[AdapterSite, ...]:
-        """The joint attention of every block."""
-        blocks, width = len(self.network.transformer_blocks), int(self.network.inner_dim)
-        return tuple(AdapterSite(f"transformer_blocks.{i}.attn", width) for i in range(blocks))
 
     @property
     def embedding_widths(self) -> tuple[int, int]:
@@ -69,13 +64,3 @@ class SD3Backbone(Backbone):
     def image_tokens(self, latent_shape: Sequence[int]) -> int:
         """One for every patch."""
         return math.prod(latent_shape[1:]) // int(self.network.config.patch_size) ** 2
-
-    def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
-        """The transformer's timestep embedder."""
-        embedder = self.network.time_text_embed
-        features: Tensor = embedder.timestep_embedder(embedder.time_proj(timestep).to(self.dtype))
-        return features.float()
-
-    def embed_condition(self, condition: Condition) -> Float[Tensor, "batch tokens condition_width"]:
-        """The prompt's tokens as the text encoders give them."""
-        return condition["encoder_hidden_states"].float()

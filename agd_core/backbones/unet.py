@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.backbones.base import AdapterSite, Backbone
+from agd_core.backbones.base import Backbone
 from agd_core.condition import Condition
 from agd_core.denoiser import Latents, PerRow, Prediction
 from agd_core.pipelines.doors import GuidanceEmbedding
@@ -19,20 +19,18 @@ _SIZES = 6
 
 
 class UNetBackbone(Backbone):
-    """diffusers' UNet2DConditionModel; with `addition_embed_type` "text_time" it is SDXL's."""
+    """diffusers' UNet2DConditionModel; with `addition_embed_type` "text_time" it is SDXL's.
+
+    Sites are all cross-attentions: 16 of 16 in SD 1.x and 2.x, 70 of 70 in SDXL.
+    """
 
     class_name = "UNet2DConditionModel"
     component = "unet"
     pipelines = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
     leading_arguments = ("sample", "timestep", "encoder_hidden_states")
     door = GuidanceEmbedding()
+    attention = "attn2"
     encoded = ("encoder_hidden_states", "null_encoder_hidden_states", "pooled", "null_pooled")
-
-    @property
-    def sites(self) -> tuple[AdapterSite, ...]:
-        """Every cross-attention: 16 of 16 in SD 1.x and 2.x, 70 of 70 in SDXL."""
-        found = ((name, module) for name, module in self.network.named_modules() if name.endswith(".attn2"))
-        return tuple(AdapterSite(name, module.query_dim) for name, module in found)
 
     @property
     def embedding_widths(self) -> tuple[int, int]:
@@ -81,10 +79,6 @@ class UNetBackbone(Backbone):
         """The UNet's timestep embedder."""
         features: Tensor = self.network.time_embedding(self.network.time_proj(timestep).to(self.dtype))
         return features.float()
-
-    def embed_condition(self, condition: Condition) -> Float[Tensor, "batch tokens condition_width"]:
-        """The prompt's tokens as the cross-attention receives them."""
-        return condition["encoder_hidden_states"].float()
 
 
 def _takes_sizes(config: Mapping[str, Any]) -> bool:
