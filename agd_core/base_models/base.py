@@ -1,5 +1,6 @@
 """A frozen model: its network, text encoders, VAE and noise schedule, as a diffusers folder holds them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -172,9 +173,14 @@ class BaseModel:
 
     def pipeline_digest(self) -> str:
         """Identity of everything that shapes an image: network, precision, decoder, scheduler, size."""
-        scheduler = {key: value for key, value in self.scheduler_config.items() if not key.startswith("_")}
+        scheduler = {key: _finite(value) for key, value in self.scheduler_config.items() if not key.startswith("_")}
         parts = {"network": self.network_digest(), "decoder": self.decoder_fingerprint, "scheduler": scheduler}
         return digest({**parts, "predicts": self.prediction_type, "latent_shape": list(self.latent_shape)})
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity, which DPM-Solver's `lambda_min_clipped` is."""
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def _class_names(id2label: Mapping[str, str], table_rows: int) -> tuple[str, ...]:

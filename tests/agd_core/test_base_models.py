@@ -179,6 +179,17 @@ def test_a_folder_of_an_earlier_diffusers_has_another_name_for_its_network(tmp_p
     assert build("tiny-dit", source=str(folder)).pipeline_digest() == models["tiny-dit"].pipeline_digest()
 
 
+def test_a_schedule_without_end_has_a_digest(tmp_path, models):
+    """What diffusers writes of DPM-Solver, by which PixArt and many a fine-tune are published."""
+    folder = tmp_path / "model"
+    shutil.copytree(miniature_folder("tiny-sd"), folder)
+    scheduler = diffusers.DPMSolverMultistepScheduler.from_config(models["tiny-sd"].scheduler_config)
+    scheduler.save_pretrained(folder / "scheduler")
+    model = build("tiny-sd", source=str(folder))
+    assert model.scheduler_config["lambda_min_clipped"] == -float("inf")
+    assert model.pipeline_digest() != models["tiny-sd"].pipeline_digest()
+
+
 def test_a_setting_that_does_not_fit_the_model_is_one_line():
     with pytest.raises(InputError, match=r"base_model\.resolution: a DiTTransformer2DModel has one size, 64; drop it"):
         build("tiny-dit", resolution=128)
