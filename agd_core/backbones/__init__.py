@@ -1,4 +1,4 @@
-"""Classes of denoising networks. A new one is one file here plus one line in `BACKBONES`."""
+"""Classes of denoising networks. A new one is one file here plus one line in `_KINDS`."""
 
 from typing import Any
 
@@ -10,7 +10,13 @@ from agd_core.backbones.sd3 import SD3Backbone
 from agd_core.backbones.unet import UNetBackbone
 from agd_core.errors import InputError
 
-BACKBONES: dict[str, type[Backbone]] = {kind.class_name: kind for kind in (DiTBackbone, UNetBackbone, SD3Backbone)}
+_KINDS: tuple[type[Backbone], ...] = (
+    DiTBackbone,
+    UNetBackbone,
+    SD3Backbone,
+)
+BACKBONES = {kind.class_name: kind for kind in _KINDS}
+"""By the network's class in diffusers."""
 
 
 def backbone_class(name: str) -> type[Backbone]:

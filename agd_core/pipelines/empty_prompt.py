@@ -35,7 +35,7 @@ def is_empty_prompt(embeddings: Tensor, pipe: Any, longest: int) -> bool:
 def _is_empty(embeddings: Tensor, pipe: Any, longest: int) -> bool:
     if not embeddings.any():
         return True
-    if pipe.text_encoder is None or pipe.text_encoder_2 is None:
+    if None in (pipe.text_encoder, getattr(pipe, "text_encoder_2", pipe.text_encoder)):
         return False
     own = _own(pipe, longest, pooled=embeddings.ndim == 2).to(embeddings.device)
     precision = max(torch.finfo(each.dtype).eps for each in (own, embeddings))

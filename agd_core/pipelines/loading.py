@@ -30,7 +30,7 @@ def load_adapter(pipe: Any, path: str | Path, name: str | None = None, allow_sib
     `pipe(prompt, guidance_scale=7.5)` stays the call that it was. A scale of 1 or less means no guidance, as ever.
 
     Args:
-        pipe: one of diffusers' pipelines with a UNet, a DiT or an SD3 transformer; pipelines that share the network,
+        pipe: one of diffusers' pipelines with a network of a class in `BACKBONES`; pipelines that share the network,
             made with `from_pipe`, share the adapter.
         path: folder of the adapter.
         name: how it is called; the folder's name by default.

@@ -83,7 +83,9 @@ class RunningCall:
             )
 
     def _check_empty(self, name: str, value: Tensor, adapter: str) -> None:
-        """Embeddings are those of an empty prompt."""
+        """Embeddings are those of an empty prompt; a mask says which of them count."""
+        if not value.is_floating_point():
+            return
         longest = self.arguments.get("max_sequence_length", self.defaults.get("max_sequence_length", 256))
         if not is_empty_prompt(value, self.pipe, longest):
             raise InputError(
