@@ -6,6 +6,7 @@ from torch import nn
 
 from agd_core.backbones.base import NULL, AdapterSite, Backbone, NetworkCall
 from agd_core.backbones.dit import DiTBackbone
+from agd_core.backbones.pixart import PixArtBackbone
 from agd_core.backbones.sd3 import SD3Backbone
 from agd_core.backbones.unet import UNetBackbone
 from agd_core.errors import InputError
@@ -14,6 +15,7 @@ _KINDS: tuple[type[Backbone], ...] = (
     DiTBackbone,
     UNetBackbone,
     SD3Backbone,
+    PixArtBackbone,
 )
 BACKBONES = {kind.class_name: kind for kind in _KINDS}
 """By the network's class in diffusers."""

@@ -11,12 +11,14 @@ from agd_core.digest import digest
 from agd_core.errors import InputError, first_line
 from agd_core.home import cache_folder
 from agd_core.miniatures.dit import write_dit
+from agd_core.miniatures.pixart_sigma import write_pixart_sigma
 from agd_core.miniatures.stable_diffusion import write_stable_diffusion, write_stable_diffusion_v
 from agd_core.miniatures.stable_diffusion_3 import write_stable_diffusion_3
 from agd_core.miniatures.stable_diffusion_xl import write_stable_diffusion_xl
 
 MINIATURES: dict[str, Callable[[Path], None]] = {
     "tiny-dit": write_dit,
+    "tiny-pixart": write_pixart_sigma,
     "tiny-sd": write_stable_diffusion,
     "tiny-sd-v": write_stable_diffusion_v,
     "tiny-sd3": write_stable_diffusion_3,

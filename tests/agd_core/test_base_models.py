@@ -25,6 +25,7 @@ SAMPLERS = {
     "tiny-sd-v": ("ddim", "euler", "dpm-solver++"),
     "tiny-sdxl": ("ddim", "euler", "dpm-solver++"),
     "tiny-sd3": ("flow-euler",),
+    "tiny-pixart": ("dpm-solver++",),
     "tiny-dit": ("ddim", "dpm-solver++"),
 }
 
@@ -235,6 +236,7 @@ def test_prompts_belong_to_models_that_take_them(models):
 def test_the_kind_of_prediction_is_read_from_the_folder(models):
     assert {name: model.prediction_type for name, model in models.items()} == {
         "tiny-dit": "epsilon",
+        "tiny-pixart": "epsilon",
         "tiny-sd": "epsilon",
         "tiny-sd-v": "v_prediction",
         "tiny-sdxl": "epsilon",

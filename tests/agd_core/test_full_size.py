@@ -20,6 +20,7 @@ PARAMETERS = {
     "sd15": 859_520_964,
     "sd21": 865_910_724,
     "sdxl": 2_567_463_684,
+    "pixart-sigma": 610_856_096,
     "sd3-medium": 2_028_328_000,
     "sd35-medium": 2_243_171_520,
 }
@@ -28,6 +29,7 @@ SITES = {
     "sd15": {320: 5, 640: 5, 1280: 6},
     "sd21": {320: 5, 640: 5, 1280: 6},
     "sdxl": {640: 10, 1280: 60},
+    "pixart-sigma": {1152: 28},
     "sd3-medium": {1536: 24},
     "sd35-medium": {1536: 24},
 }
@@ -59,6 +61,7 @@ TEXT_ENCODERS = {
     "sd15": [CLIP_L],
     "sd21": [CLIP_H],
     "sdxl": [CLIP_L, CLIP_G],
+    "pixart-sigma": [T5],
     "sd3-medium": [CLIP_L_PROJECTED, CLIP_G, T5],
     "sd35-medium": [CLIP_L_PROJECTED, CLIP_G, T5],
 }

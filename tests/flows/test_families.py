@@ -37,6 +37,7 @@ SMALL = (
 )
 FAMILIES = {
     "tiny-dit": (),
+    "tiny-pixart": (),
     "tiny-sd": (),
     "tiny-sd-v": ("base_model.source=builtin:tiny-sd-v",),
     "tiny-sdxl": ("train.activation_checkpointing=true", "base_model.dtype=bfloat16"),
@@ -127,6 +128,7 @@ def test_the_stock_pipeline_makes_one_pass_and_our_images(made):
 
 SAMPLERS = {
     "DDIMScheduler": "ddim",
+    "DPMSolverMultistepScheduler": "dpm-solver++",
     "EulerDiscreteScheduler": "euler",
     "FlowMatchEulerDiscreteScheduler": "flow-euler",
     "PNDMScheduler": "ddim",

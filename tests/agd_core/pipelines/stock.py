@@ -25,6 +25,7 @@ PIPELINES = {
     "sdxl-inpaint": ("tiny-sdxl", "StableDiffusionXLInpaintPipeline"),
     "sdxl-controlnet": ("tiny-sdxl", "StableDiffusionXLControlNetPipeline"),
     "dit": ("tiny-dit", "DiTPipeline"),
+    "pixart": ("tiny-pixart", "PixArtSigmaPipeline"),
     "sd3": ("tiny-sd3", "StableDiffusion3Pipeline"),
     "sd3-img2img": ("tiny-sd3", "StableDiffusion3Img2ImgPipeline"),
     "sd3-inpaint": ("tiny-sd3", "StableDiffusion3InpaintPipeline"),

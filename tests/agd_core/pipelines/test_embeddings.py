@@ -52,3 +52,15 @@ def test_a_negative_prompt_is_still_refused(pipe, with_encoders):
         images(pipe, **call_of(positive, pooled, changed, torch.zeros_like(pooled)))
     with pytest.raises(agd_core.InputError, match="negative_pooled_prompt_embeds has no effect"):
         images(pipe, **call_of(positive, pooled, torch.zeros_like(long), ugly_pooled))
+
+
+def test_embeddings_with_masks(adapters):
+    pipe = open_miniature("tiny-pixart")
+    agd_core.load_adapter(pipe, adapters("tiny-pixart"))
+    positive, mask, empty, empty_mask = pipe.encode_prompt("a red cat", device="cpu")
+    given = {"prompt": None, "prompt_embeds": positive, "prompt_attention_mask": mask, "negative_prompt": None}
+    empty = {"negative_prompt_embeds": empty, "negative_prompt_attention_mask": empty_mask}
+    assert torch.allclose(images(pipe, **given, **empty), images(pipe), atol=1e-5)
+    ugly = empty | {"negative_prompt_embeds": pipe.encode_prompt("ugly", device="cpu")[0]}
+    with pytest.raises(agd_core.InputError, match="negative_prompt_embeds has no effect"):
+        images(pipe, **given, **ugly)

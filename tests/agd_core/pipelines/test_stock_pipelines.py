@@ -57,7 +57,7 @@ def test_an_adapter_acts_and_off_it_leaves_stock_cfg_bit_for_bit(case, pipe, ada
     assert count_hooks(pipe) == hooks
 
 
-@pytest.mark.parametrize("case", ["sd", "sdxl", "dit", "sd3"])
+@pytest.mark.parametrize("case", ["sd", "sdxl", "dit", "pixart", "sd3"])
 def test_four_prompts_in_one_call_are_four_calls(case, pipe, adapters):
     prompts = ["a red cat", "three green trees", "", "the sea"]
     name = "class_labels" if case == "dit" else "prompt"
