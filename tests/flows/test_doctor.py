@@ -6,6 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from agd_core.backbones import BACKBONES
 from agd_core.errors import InputError
 from flows.cli import doctor as command
 from flows.preset_files import preset_names
@@ -98,7 +99,7 @@ def test_parameters_are_counted_to_the_integer(name):
 def test_the_sizes_of_every_preset_are_known_without_a_download():
     for name in preset_names():
         config = load_config(name)
-        assert sizes_of(config.base_model).pipeline in config.base_model.pipelines
+        assert sizes_of(config.base_model).kind.class_name in BACKBONES
 
 
 def test_the_table_shows_parameters_peaks_and_batches(doctor):
