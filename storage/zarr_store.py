@@ -10,7 +10,6 @@ what a killed writer left finished but unmarked is verified and adopted.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import itemgetter
@@ -30,8 +29,6 @@ from storage.shard_check import whole_shard
 from storage.shards import is_whole
 from storage.unit_writer import ZarrUnitWriter
 
-_POOL = 4
-
 
 class ZarrTrajectoryStore:
     """A `TrajectoryStore` on a local folder or an object store.
@@ -46,7 +43,6 @@ class ZarrTrajectoryStore:
         self.objects, self.plan, self.device = objects, plan, device
         self.layout = StoreLayout(plan)
         self._offsets: dict[int, np.ndarray] = {}
-        self._pool: list[np.ndarray] = []
 
     @classmethod
     def prepare(cls, objects: ObjectStore, plan: CollectionPlan, device: str = "") -> ZarrTrajectoryStore:
@@ -175,7 +171,7 @@ class ZarrTrajectoryStore:
         per_shard = self.plan.shard_trajectories
         shards = trajectories // per_shard
         chunks = (trajectories % per_shard) * self.layout.chunks_per_trajectory + slots // self.layout.steps_per_chunk
-        rows = self._free_rows(len(shards))
+        rows = np.empty((len(shards), self.layout.stride), dtype=np.uint8)
         ranges = [self._range(s, c) for s, c in zip(shards.tolist(), chunks.tolist(), strict=True)]
         self._read_checked(sorted(zip(ranges, rows, strict=True), key=itemgetter(0)))
         return self._pairs(rows, slots % self.layout.steps_per_chunk)
@@ -221,30 +217,5 @@ class ZarrTrajectoryStore:
             raise Damaged("names chunks outside of it")
         return offsets
 
-    def _free_rows(self, count: int) -> np.ndarray:
-        """A buffer `[count, stride]` that nobody looks at any more, or a new one; fresh pages are the slow part."""
-        buffer = _unused(self._pool, count, _UNUSED)
-        if buffer is None:
-            buffer = np.empty((count, self.layout.stride), dtype=np.uint8)
-            self._pool = [*self._pool[-_POOL + 1 :], buffer]
-        return buffer
-
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_offsets": {}, "_pool": []}
-
-
-def _unused(pool: list[np.ndarray], count: int, references: int) -> np.ndarray | None:
-    """A buffer with `count` rows and so many references; looked at while held, so two threads never get the same."""
-    for buffer in pool:
-        if len(buffer) == count and sys.getrefcount(buffer) == references:
-            return buffer
-    return None
-
-
-def _unused_references() -> int:
-    """What `sys.getrefcount` says in `_unused` of a buffer that only the pool holds; it depends on the Python."""
-    pool = [np.empty((1, 0), dtype=np.uint8)]
-    return next(count for count in range(10) if _unused(pool, 1, count) is not None)
-
-
-_UNUSED = _unused_references()
+        return self.__dict__ | {"_offsets": {}}

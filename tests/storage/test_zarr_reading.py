@@ -62,12 +62,6 @@ def test_a_batch_that_somebody_holds_is_never_overwritten(tmp_path, sizes):
         assert_same_bits(tensor.numpy(), latents[order][1])
 
 
-def test_a_batch_that_nobody_holds_any_more_is_used_again(tmp_path):
-    store = write_missing(in_folder(tmp_path, make_plan(**ONE_STEP)))
-    addresses = [store.read(np.arange(8)).latents.ctypes.data for _ in range(20)]
-    assert len(set(addresses)) == 1
-
-
 def test_threads_read_through_one_store(tmp_path, monkeypatch):
     monkeypatch.setattr("storage.objects.local._OPEN_FILES", 2)
     store = write_missing(in_folder(tmp_path, make_plan(12, shard=1, unit=4, **ONE_STEP)))
