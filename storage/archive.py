@@ -1,6 +1,6 @@
 """Trajectories as a compressed Zarr v3 array: half the bytes and every bit of them; for keeping, not for training.
 
-    <target>/latents/zarr.json, c.<shard>.0.0.0.0.0    array [trajectories, stored_steps, K, C, H, W]
+    <target>/latents/zarr.json, c.<shard>.0.0...       array [trajectories, stored_steps, K, *latent]
     <target>/store/..., export.json, index.parquet     see `storage.exports`
 
 The array holds the latents' bits as unsigned integers; `array[...].view("float16")` is what was collected. Plain
@@ -50,18 +50,13 @@ from storage.exports import (
     rebuild_store,
     silent,
 )
-from storage.layout import shard_key
+from storage.layout import StoreLayout
 from storage.objects import ObjectStore
-from storage.plan_file import LATENTS
+from storage.plan_file import LATENTS, dimension_names
 from storage.shards import CRC_BYTES, crc_bytes
 from storage.zarr_store import ZarrTrajectoryStore
 
 FORMAT = "agd-archive"
-_TIME_LAST = (2, 0, 3, 4, 5, 1)
-"""From (trajectory, step, k, c, h, w) to (k, trajectory, c, h, w, step). As k is first here and in `_TIME_SECOND`,
-numcodecs.delta, which flattens Fortran-ordered arrays in their own order, never meets one."""
-_TIME_SECOND = (0, 5, 1, 2, 3, 4)
-"""From there to (k, step, trajectory, c, h, w)."""
 _CONTEXT = {2: {"lc": 3, "lp": 1, "pb": 1}, 4: {"lc": 2, "lp": 2, "pb": 2}}
 """LZMA's settings by bytes of a number: which byte of it this is, and the top bits of the byte before, are context."""
 _MOST_SHARD = 16 << 30
@@ -92,7 +87,7 @@ def export_archive(store: ZarrTrajectoryStore, objects: ObjectStore, on_progress
     done = 0
     for shard in range(plan.shards):
         on_progress(done, plan.pairs)
-        exported.append(_archived(store, objects, metadata, shard, listed.get(shard_key(shard))))
+        exported.append(_archived(store, objects, metadata, shard, listed.get(store.layout.key(shard))))
         done += exported[-1].samples
     on_progress(done, plan.pairs)
     return finish_export(objects, note, exported)
@@ -127,10 +122,10 @@ class _ArchiveReader:
         self._shard, self._latents = -1, np.empty(0)
 
     def trajectory(self, number: int) -> np.ndarray:
-        """The pairs of one trajectory, `[stored_steps, K, C, H, W]` in the carrier type."""
+        """The pairs of one trajectory, `[stored_steps, *pair_shape]` in the carrier type."""
         shard, row = divmod(number, self.plan.shard_trajectories)
         if shard != self._shard:
-            name = shard_key(shard)
+            name = StoreLayout(self.plan).key(shard)
             self._latents = self._unpacked(name).view(CARRIERS[self.plan.dtype])
             self._shard = shard
         pairs: np.ndarray = self._latents[row]
@@ -159,7 +154,7 @@ def _archived(
     listed: ExportedObject | None,
 ) -> ExportedObject:
     """One shard's chunk: what is there if it is right, else written anew."""
-    name = shard_key(shard)
+    name = store.layout.key(shard)
     if listed is not None and object_problem(objects, listed) is None:
         return listed
     bits = _read_bits(store, shard)
@@ -173,7 +168,7 @@ def _archived(
 
 
 def _read_bits(store: ZarrTrajectoryStore, shard: int) -> np.ndarray:
-    """A shard's pairs as unsigned integers, `[trajectories, stored_steps, K, C, H, W]`."""
+    """A shard's pairs as unsigned integers, `[trajectories, stored_steps, *pair_shape]`."""
     plan = store.plan
     first, count = shard * plan.shard_trajectories * plan.stored_steps, plan.shard_size(shard) * plan.stored_steps
     latents = store.read(np.arange(first, first + count)).latents.view(_integer(plan))
@@ -184,11 +179,12 @@ def _encode(plan: CollectionPlan, bits: np.ndarray) -> bytes:
     """What the codecs of `_metadata` make of a chunk. Zarr's own encoder cannot transpose what delta flattened."""
     chunk = np.zeros((plan.shard_trajectories, *bits.shape[1:]), bits.dtype)
     chunk[: len(bits)] = bits
-    last = chunk.transpose(_TIME_LAST)
+    time_last, time_second = _orders(plan)
+    last = chunk.transpose(time_last)
     differences = last.reshape(-1)
     for _ in range(2):
         differences = np.diff(differences, prepend=differences.dtype.type(0))
-    ordered = differences.reshape(last.shape).transpose(_TIME_SECOND)
+    ordered = differences.reshape(last.shape).transpose(time_second)
     little_endian = ordered.astype(ordered.dtype.newbyteorder("<")).tobytes()
     data = lzma.compress(little_endian, format=lzma.FORMAT_RAW, filters=_lzma_filters(bits.dtype))
     return data + crc_bytes(data)
@@ -208,12 +204,13 @@ def _unpack(plan: CollectionPlan, data: bytes) -> np.ndarray:
     raw = decoder.decompress(data[:-CRC_BYTES], max_length=size + 1)
     if len(raw) != size:
         raise ValueError(f"unpacks to other than {size:,} bytes")
-    last = [shape[axis] for axis in _TIME_LAST]
-    ordered = np.frombuffer(raw, dtype.newbyteorder("<")).reshape([last[axis] for axis in _TIME_SECOND])
-    values = ordered.transpose(np.argsort(_TIME_SECOND)).reshape(-1).astype(dtype)
+    time_last, time_second = _orders(plan)
+    last = [shape[axis] for axis in time_last]
+    ordered = np.frombuffer(raw, dtype.newbyteorder("<")).reshape([last[axis] for axis in time_second])
+    values = ordered.transpose(np.argsort(time_second)).reshape(-1).astype(dtype)
     for _ in range(2):
         values = np.cumsum(values, dtype=dtype)
-    return np.ascontiguousarray(values.reshape(last).transpose(np.argsort(_TIME_LAST)))
+    return np.ascontiguousarray(values.reshape(last).transpose(np.argsort(time_last)))
 
 
 def _decodes_to(plan: CollectionPlan, metadata: Mapping[str, bytes], shard: int, data: bytes, bits: np.ndarray) -> bool:
@@ -225,7 +222,7 @@ def _decodes_to(plan: CollectionPlan, metadata: Mapping[str, bytes], shard: int,
 
 def _decode(plan: CollectionPlan, metadata: Mapping[str, bytes], shard: int, data: bytes) -> np.ndarray:
     """A shard's integers, read by zarr."""
-    files = {**metadata, shard_key(shard): data}
+    files = {**metadata, StoreLayout(plan).key(shard): data}
     memory = zarr.storage.MemoryStore({key: Buffer.from_bytes(value) for key, value in files.items()})
     first = shard * plan.shard_trajectories
     with _numcodecs_accepted():
@@ -236,7 +233,7 @@ def _decode(plan: CollectionPlan, metadata: Mapping[str, bytes], shard: int, dat
 def _metadata(plan: CollectionPlan, note: Mapping[str, Any]) -> dict[str, bytes]:
     """The archive's Zarr metadata by key, made by zarr in memory."""
     files: dict[str, Any] = {}
-    dtype = np.dtype(_integer(plan))
+    dtype, (time_last, time_second) = np.dtype(_integer(plan)), _orders(plan)
     shape = (len(plan.trajectories), plan.stored_steps, *plan.pair_shape)
     with _numcodecs_accepted():
         delta = Delta(dtype=dtype.newbyteorder("<").str)
@@ -248,15 +245,24 @@ def _metadata(plan: CollectionPlan, note: Mapping[str, Any]) -> dict[str, bytes]
             chunk_key_encoding={"name": "default", "separator": "."},
             dtype=dtype,
             fill_value=0,
-            filters=[TransposeCodec(order=_TIME_LAST), delta, delta, TransposeCodec(order=_TIME_SECOND)],
+            filters=[TransposeCodec(order=time_last), delta, delta, TransposeCodec(order=time_second)],
             compressors=[
                 LZMA(format=lzma.FORMAT_RAW, check=-1, preset=None, filters=_lzma_filters(dtype)),
                 Crc32cCodec(),
             ],
-            dimension_names=["trajectory", "step", "k", "channel", "height", "width"],
+            dimension_names=dimension_names(plan),
             attributes={"logical_dtype": plan.dtype, "carrier": CARRIERS[plan.dtype]},
         )
     return {key: buffer.to_bytes() for key, buffer in sorted(files.items())}
+
+
+def _orders(plan: CollectionPlan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """To (k, trajectory, *latent, step) from (trajectory, step, k, *latent); on to (k, step, trajectory, *latent).
+
+    As k is first in both, numcodecs.delta, which flattens Fortran-ordered arrays in their own order, never meets one.
+    """
+    axes = 2 + len(plan.pair_shape)
+    return (2, 0, *range(3, axes), 1), (0, axes - 1, *range(1, axes - 1))
 
 
 def _integer(plan: CollectionPlan) -> str:

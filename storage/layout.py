@@ -27,11 +27,6 @@ _ENTRY_BYTES = 16
 _MISSING = np.uint64(2**64 - 1)
 
 
-def shard_key(shard: int) -> str:
-    """Where a shard lies; the key that Zarr gives to it with `.` as separator."""
-    return f"latents/c.{shard}.0.0.0.0.0"
-
-
 @dataclass(frozen=True)
 class StoreLayout:
     """Where everything of a plan lies in its shards."""
@@ -81,6 +76,10 @@ class StoreLayout:
     def tail_bytes(self) -> int:
         """Bytes of label and index together."""
         return _LABEL.size + self.index_bytes
+
+    def key(self, shard: int) -> str:
+        """Where a shard lies; the key that Zarr gives to it with `.` as separator."""
+        return ".".join(["latents/c", str(shard), "0", *("0" for _ in self.plan.pair_shape)])
 
     def chunks(self, shard: int) -> int:
         """Chunks of a shard; the last one may have fewer."""

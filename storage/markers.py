@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from agd_core.records import CollectionPlan
 from storage.errors import Damaged
-from storage.layout import StoreLayout, shard_key
+from storage.layout import StoreLayout
 from storage.sealed_parquet import require_columns, seal, unseal
 
 FOLDER = "index"
@@ -102,7 +102,8 @@ def read_marker(data: bytes, plan: CollectionPlan, unit: int) -> list[CommittedS
         raise Damaged("has another number of trajectories than its unit")
     heads = table.select(_SHARD_COLUMNS).take(np.arange(0, len(table), plan.shard_trajectories)).to_pylist()
     shards = [CommittedShard(number, **head) for number, head in zip(plan.unit_shards(unit), heads, strict=True)]
-    if any(shard.key != shard_key(shard.number) or shard.size < 0 for shard in shards):
+    layout = StoreLayout(plan)
+    if any(shard.key != layout.key(shard.number) or shard.size < 0 for shard in shards):
         raise Damaged("names other shards than its unit has")
     return shards
 

@@ -1,6 +1,7 @@
 """Stored pairs as bits: their shape and type, that every value in them is finite, and what tells their content."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import google_crc32c
@@ -42,20 +43,21 @@ def require_pairs(pairs: np.ndarray, plan: CollectionPlan) -> None:
         raise IndexError(f"pairs are 0 to {plan.pairs - 1}, asked for {pairs.min()} to {pairs.max()}")
 
 
-def magnitudes(pairs: np.ndarray, dtype: StoredType) -> np.ndarray:
+def magnitudes(pairs: np.ndarray, plan: CollectionPlan) -> np.ndarray:
     """Bits of the largest magnitude of inputs and of predictions with their variance, uint32 `[2]`.
 
     IEEE floats without their sign order like integers, and comparing integers is the fast way.
 
     Args:
-        pairs: contiguous, `[..., K, channels, height, width]`.
-        dtype: what the bits mean.
+        pairs: contiguous, `[..., *pair_shape]`.
+        plan: what the bits mean, and the shape of a pair.
 
     Raises:
         NotFinite: an infinity or NaN is among them.
     """
-    integer = _INTEGERS[dtype]
-    bits = pairs.view(integer).reshape(-1, pairs.shape[-4], int(np.prod(pairs.shape[-3:]))) & integer(_MAGNITUDE[dtype])
+    dtype, integer = plan.dtype, _INTEGERS[plan.dtype]
+    rows = pairs.view(integer).reshape(-1, plan.pair_shape[0], math.prod(plan.latent_shape))
+    bits = rows & integer(_MAGNITUDE[dtype])
     by_slot = bits.max(axis=(0, 2)).astype(np.uint32)
     largest: np.ndarray = np.maximum.reduceat(by_slot, [INPUT, TARGET])
     if largest.max() >= _INFINITY[dtype]:
@@ -66,13 +68,13 @@ def magnitudes(pairs: np.ndarray, dtype: StoredType) -> np.ndarray:
 def pair_magnitudes(pair: np.ndarray, plan: CollectionPlan, trajectory: int) -> np.ndarray:
     """`magnitudes` of one pair; an error names its trajectory."""
     try:
-        return magnitudes(np.ascontiguousarray(pair), plan.dtype)
+        return magnitudes(np.ascontiguousarray(pair), plan)
     except NotFinite as error:
         raise NotFinite(f"trajectory {trajectory} {error}") from None
 
 
 def checksums(pairs: np.ndarray) -> list[int]:
-    """crc32c of every pair; `pairs` is contiguous, `[n, K, channels, height, width]`."""
+    """crc32c of every pair; `pairs` is contiguous, `[n, *pair_shape]`."""
     return [google_crc32c.value(row) for row in pairs.reshape(len(pairs), -1).view(np.uint8)]
 
 

@@ -16,8 +16,8 @@ from agd_core.records import CARRIERS
 from agd_core.safe_files import parse_json
 from storage.errors import Damaged
 
-_MOST_SIDE = 1 << 16
-"""Of a latent's channels, height and width."""
+_MOST_SIDES, _MOST_SIDE = 8, 1 << 16
+"""How many sides a latent has, and how long one is: channels, frames, height, width."""
 _MOST_TOGETHER = 1 << 24
 """Trajectories in a shard or a unit."""
 _MOST_TIMESTEPS = 100_000
@@ -47,7 +47,7 @@ def checked_layout(layout: Mapping[str, Any]) -> dict[str, Any]:
     """
     shape, slots = layout.get("latent_shape"), layout.get("prediction_slots", 1)
     shard, unit = layout.get("shard_trajectories", 0), layout.get("unit_trajectories", 0)
-    sides = shape if isinstance(shape, list) and len(shape) == 3 else [0]
+    sides = shape if isinstance(shape, list) and 0 < len(shape) <= _MOST_SIDES else [0]
     right = (
         all(_within(side, _MOST_SIDE) for side in sides)
         and _within(shard, _MOST_TOGETHER)

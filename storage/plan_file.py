@@ -1,7 +1,7 @@
 """What a Zarr store writes before the first unit: the plan, then Zarr metadata, conditions and schedule.
 
     zarr.json                 group; its attributes say what this is
-    latents/zarr.json         array [trajectories, stored_steps, K, C, H, W], empty
+    latents/zarr.json         array [trajectories, stored_steps, K, *latent_shape], empty
     cond/<name>/...           condition tensors, one row per distinct condition
     schedule/timestep/...     float32 [sampler steps]
     plan.parquet              one row per trajectory; its footer lists size and crc32c of all files above
@@ -36,6 +36,7 @@ _LISTED = re.compile(r"(latents/)?zarr\.json|(cond|schedule)/(zarr\.json|[A-Za-z
 _ROWS_TOGETHER = 1024
 _FOOTER = ("dataset_id", "settings_id", "format_version", "identity", "layout", "files")
 _BFLOAT16_NAN = 0x7FC0
+_SIDES = {3: ("channel", "height", "width"), 4: ("channel", "frame", "height", "width")}
 _SCHEMA = pa.schema(
     [
         ("trajectory", pa.int64()),
@@ -178,6 +179,11 @@ def _layout(plan: CollectionPlan) -> dict[str, Any]:
     }
 
 
+def dimension_names(plan: CollectionPlan) -> tuple[str | None, ...]:
+    """Of the stored array; the sides of latents that are neither images nor videos have no names."""
+    return ("trajectory", "step", "k", *_SIDES.get(len(plan.latent_shape), (None,) * len(plan.latent_shape)))
+
+
 def _create_latents(group: zarr.Group, plan: CollectionPlan) -> None:
     shape = (len(plan.trajectories), plan.stored_steps, *plan.pair_shape)
     group.create_array(
@@ -190,7 +196,7 @@ def _create_latents(group: zarr.Group, plan: CollectionPlan) -> None:
         fill_value=_BFLOAT16_NAN if plan.dtype == "bfloat16" else np.nan,
         filters=None,
         compressors=[Crc32cCodec()],
-        dimension_names=["trajectory", "step", "k", "channel", "height", "width"],
+        dimension_names=dimension_names(plan),
     )
 
 

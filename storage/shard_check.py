@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import google_crc32c
 import numpy as np
 
-from agd_core.records import CARRIERS, StoredType
+from agd_core.records import CARRIERS, CollectionPlan
 from storage.errors import Damaged
-from storage.layout import StoreLayout, shard_key
+from storage.layout import StoreLayout
 from storage.markers import CommittedShard, WrittenShard
 from storage.objects import ObjectStore
 from storage.pairs import NotFinite, as_floats, checksums, magnitudes, shard_content
@@ -23,7 +23,7 @@ def whole_shard(objects: ObjectStore, layout: StoreLayout, number: int) -> Writt
         FileNotFoundError: there is none.
         Damaged: what is wrong with it.
     """
-    key = shard_key(number)
+    key = layout.key(number)
     size = objects.size(key)
     if size is None:
         raise FileNotFoundError(f"{objects.url}/{key}")
@@ -36,7 +36,7 @@ def whole_shard(objects: ObjectStore, layout: StoreLayout, number: int) -> Writt
         crc32c = google_crc32c.extend(crc32c, block.tobytes())
         for pairs in _pairs(layout, block):
             sums += checksums(pairs)
-            absmax.append(_absmax(pairs, layout.plan.dtype))
+            absmax.append(_absmax(pairs, layout.plan))
     tail = objects.read(key, layout.chunks(number) * layout.stride)
     if tail != layout.tail(number):
         raise Damaged("has another label or index")
@@ -51,7 +51,7 @@ def _blocks(objects: ObjectStore, layout: StoreLayout, number: int) -> Iterator[
     rows = layout.plan.shard_size(number)
     for first in range(0, rows, together):
         count = min(together, rows - first)
-        data = objects.read(shard_key(number), first * row, count * row)
+        data = objects.read(layout.key(number), first * row, count * row)
         if len(data) != count * row:
             raise Damaged("is cut short")
         yield np.frombuffer(data, dtype=np.uint8).reshape(count, -1, layout.stride)
@@ -65,8 +65,8 @@ def _pairs(layout: StoreLayout, block: np.ndarray) -> Iterator[np.ndarray]:
         yield values.reshape(plan.stored_steps, *plan.pair_shape)
 
 
-def _absmax(pairs: np.ndarray, dtype: StoredType) -> tuple[float, float]:
+def _absmax(pairs: np.ndarray, plan: CollectionPlan) -> tuple[float, float]:
     try:
-        return as_floats(magnitudes(pairs, dtype), dtype)
+        return as_floats(magnitudes(pairs, plan), plan.dtype)
     except NotFinite as error:
         raise Damaged(str(error)) from error

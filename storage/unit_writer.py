@@ -10,7 +10,7 @@ import numpy as np
 
 from agd_core.records import PlannedTrajectory
 from storage.errors import Damaged
-from storage.layout import StoreLayout, shard_key
+from storage.layout import StoreLayout
 from storage.markers import CommittedShard, WrittenShard, marker_device, marker_key, read_marker, write_marker
 from storage.objects import ObjectStore, StagedObject
 from storage.pairs import as_floats, check_pair, checksums, pair_magnitudes, shard_content
@@ -119,7 +119,7 @@ class _OpenShard:
     def __init__(self, objects: ObjectStore, layout: StoreLayout, number: int, stack: ExitStack) -> None:
         self._objects, self._layout, self._plan, self._number = objects, layout, layout.plan, number
         self._closing = stack.enter_context(ExitStack())
-        self._staged: StagedObject = self._closing.enter_context(objects.stage(shard_key(number), layout.size(number)))
+        self._staged: StagedObject = self._closing.enter_context(objects.stage(layout.key(number), layout.size(number)))
         rows = self._plan.shard_size(number)
         self._written = np.zeros((rows, self._plan.stored_steps), dtype=bool)
         self._sums = np.zeros((rows, self._plan.stored_steps), dtype=np.uint32)
@@ -156,7 +156,7 @@ class _OpenShard:
         absmax = tuple(as_floats(row, self._plan.dtype) for row in self._absmax)
         content = shard_content(self._sums)
         return WrittenShard(
-            CommittedShard(number, shard_key(number), layout.size(number), crc32c, content, "new"), absmax
+            CommittedShard(number, layout.key(number), layout.size(number), crc32c, content, "new"), absmax
         )
 
     def _add_to_chunk(self, number: int, place: int, pair: np.ndarray, first: int) -> None:
@@ -189,5 +189,5 @@ def adopt(objects: ObjectStore, layout: StoreLayout, number: int, vouched: str |
         written = None
     if written and vouched in (None, written.shard.content):
         return written
-    objects.delete(shard_key(number))
+    objects.delete(layout.key(number))
     return None

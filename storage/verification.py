@@ -5,14 +5,13 @@ from contextlib import suppress
 
 from agd_core.errors import InputError
 from storage.errors import Damaged, OtherContent
-from storage.layout import shard_key
 from storage.markers import marker_key, read_marker
 from storage.names import PLAN
 from storage.objects import ObjectStore
 from storage.plan_file import ListedFile, listed_files
 from storage.zarr_store import ZarrTrajectoryStore
 
-_OUR_NAMES = re.compile(r"latents/c\.\d+(\.0){5}|index/u-\d{6,}\.parquet")
+_OUR_NAMES = re.compile(r"latents/c\.\d+(\.0)+|index/u-\d{6,}\.parquet")
 
 
 def store_problems(objects: ObjectStore, deep: bool = True) -> list[str]:
@@ -102,6 +101,6 @@ def _torn_keys(store: ZarrTrajectoryStore, unit: int) -> list[str]:
 
 def _strangers(store: ZarrTrajectoryStore) -> list[str]:
     """Shards and markers that the plan does not know."""
-    ours = {marker_key(unit) for unit in range(store.plan.units)} | {shard_key(s) for s in range(store.plan.shards)}
+    ours = {*map(marker_key, range(store.plan.units)), *map(store.layout.key, range(store.plan.shards))}
     keys = [*store.objects.keys("latents"), *store.objects.keys("index")]
     return [key for key in keys if _OUR_NAMES.fullmatch(key) and key not in ours]

@@ -1,7 +1,7 @@
 """The trajectory store: one sharded Zarr v3 array, an immutable plan, one commit marker per work unit.
 
     <root>/plan.parquet, zarr.json, cond/, schedule/    prepared before any unit, see `storage.preparation`
-    <root>/latents/c.<shard>.0.0.0.0.0                  a shard of whole trajectories, see `storage.layout`
+    <root>/latents/c.<shard>.0.0...                     a shard of whole trajectories, see `storage.layout`
     <root>/index/u-<unit>.parquet                       marker of a committed unit, written last, see `storage.markers`
 
 A trajectory exists if and only if its unit's marker does. Everything that exists is derivable from plan and markers;
@@ -20,7 +20,7 @@ import numpy as np
 from agd_core.errors import InputError
 from agd_core.records import CARRIERS, CollectionPlan, StepBatch, UnitWriter, step_batch
 from storage.errors import Damaged
-from storage.layout import StoreLayout, shard_key
+from storage.layout import StoreLayout
 from storage.markers import CommittedShard, marker_key, read_marker
 from storage.objects import ByteRange, ObjectStore
 from storage.pairs import content_digest, require_pairs
@@ -196,7 +196,7 @@ class ZarrTrajectoryStore:
         offsets = self._offsets.get(shard)
         if offsets is None:
             offsets = self._offsets[shard] = self._committed_offsets(shard)
-        return ByteRange(shard_key(shard), int(offsets[chunk]), self.layout.stride)
+        return ByteRange(self.layout.key(shard), int(offsets[chunk]), self.layout.stride)
 
     def _committed_offsets(self, number: int) -> np.ndarray:
         shard = next(shard for shard in self._marked(self.plan.unit_of(number)) if shard.number == number)

@@ -3,6 +3,7 @@
 A longer collection takes over what a shorter one of the same settings has, and several collectors may share one store.
 """
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -79,8 +80,8 @@ def artefact_identity(plan: CollectionPlan) -> dict[str, Any]:
 def refuse_the_impossible(run: Run) -> None:
     """What exceeds the whole disk is refused before its plan, one row per trajectory, fills the memory."""
     config, place = run.collect, run.place
-    channels, height, width = run.model.latent_shape
-    pair = (channels + run.model.prediction_channels) * height * width
+    channels, *sides = run.model.latent_shape
+    pair = (channels + run.model.prediction_channels) * math.prod(sides)
     values = pair * config.stored_steps * (config.trajectories or 0)
     needed = values * np.dtype(CARRIERS[config.dtype]).itemsize
     place.output.mkdir(parents=True, exist_ok=True)

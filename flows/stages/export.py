@@ -13,7 +13,7 @@ from flows.workplace import Workplace
 from storage import archive, webdataset_store
 from storage.artefacts import Artefact, find_artefacts
 from storage.exports import ExportIndex, OnProgress, read_carried_plan, read_index
-from storage.layout import shard_key
+from storage.layout import StoreLayout
 from storage.names import NOTE, PLAN
 from storage.objects import ObjectStore, open_objects
 from storage.webdataset_store import TarSet
@@ -153,8 +153,8 @@ def _importable(place_from: ObjectStore, place_to: ObjectStore, kind: str, place
 
 def _shard_bytes(plan: CollectionPlan) -> dict[str, int]:
     """Bytes of every shard's pairs, uncompressed, by key."""
-    trajectory = plan.stored_steps * plan.pair_bytes
-    return {shard_key(shard): plan.shard_size(shard) * trajectory for shard in range(plan.shards)}
+    trajectory, layout = plan.stored_steps * plan.pair_bytes, StoreLayout(plan)
+    return {layout.key(shard): plan.shard_size(shard) * trajectory for shard in range(plan.shards)}
 
 
 def _require_space(objects: ObjectStore, sizes: Mapping[str, int], place: Workplace) -> None:

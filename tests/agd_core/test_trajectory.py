@@ -13,10 +13,10 @@ from agd_core.records import CARRIERS, INPUT, TARGET
 from agd_core.schedulers import build_scheduler
 from agd_core.subjects import Subjects
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
-from storage.layout import shard_key
 from storage.memory_store import MemoryTrajectoryStore
 from storage.objects import MemoryObjects
 from storage.zarr_store import ZarrTrajectoryStore
+from tests.storage.contract import shard_key
 
 CONFIG = CollectConfig(
     trajectories=9, steps=10, kept_steps=4, guidance_scale_min=1.0, guidance_scale_max=5.0, shard_trajectories=9

@@ -35,6 +35,11 @@ def make_plan(
     return CollectionPlan(tuple(planned), TIMESTEPS, conditions, *layout, identity, prediction_slots)
 
 
+def shard_key(shard):
+    """Where a shard of such a plan lies."""
+    return f"latents/c.{shard}.0.0.0.0.0"
+
+
 def pair_of(plan, trajectory, slot, seed=0):
     """Random bits: every kind of number that the type has but NaN and infinities."""
     bits, exponent = BITS[plan.dtype], EXPONENT[plan.dtype]
@@ -83,7 +88,7 @@ SIZES = {
     "steps": st.integers(1, 8),
     "shard": st.integers(1, 4),
     "dtype": st.sampled_from(sorted(BITS)),
-    "latent_shape": st.sampled_from([(1, 1, 1), (3, 5, 2), (4, 8, 8), (4, 16, 16), (4, 20, 24)]),
+    "latent_shape": st.sampled_from([(1, 1, 1), (3, 5, 2), (4, 8, 8), (4, 16, 16), (4, 20, 24), (2, 3, 4, 5), (7, 6)]),
     "prediction_slots": st.sampled_from([1, 2]),
 }
 

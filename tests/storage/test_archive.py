@@ -12,12 +12,20 @@ from agd_core.errors import InputError
 from storage.archive import FORMAT, export_archive, import_archive
 from storage.errors import Damaged, OtherContent
 from storage.exports import INDEX, read_index
-from storage.layout import shard_key
 from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
 from storage.webdataset_store import WebDatasetReader
 from storage.zarr_store import ZarrTrajectoryStore
-from tests.storage.contract import BITS, CARRIERS, assert_same_bits, latents_of, make_plan, write, write_missing
+from tests.storage.contract import (
+    BITS,
+    CARRIERS,
+    assert_same_bits,
+    latents_of,
+    make_plan,
+    shard_key,
+    write,
+    write_missing,
+)
 
 SIZES = {"trajectories": 7, "steps": 4, "shard": 2, "unit": 4}
 
@@ -195,3 +203,10 @@ def test_an_interrupted_import_continues_and_another_store_is_refused(store):
     other = write_missing(ZarrTrajectoryStore.prepare(MemoryObjects(), make_plan(3)))
     with pytest.raises(OtherContent):
         import_archive(objects, other.objects)
+
+
+def test_videos_are_archived_too(tmp_path):
+    store = write_missing(ZarrTrajectoryStore.prepare(MemoryObjects(), make_plan(latent_shape=(2, 3, 4, 5))))
+    objects = MemoryObjects()
+    export_archive(store, objects)
+    assert import_archive(objects, MemoryObjects()).content_digest() == store.content_digest()

@@ -10,13 +10,13 @@ import pytest
 from storage.archive import export_archive, import_archive
 from storage.errors import Damaged
 from storage.exports import INDEX, export_problems, read_index
-from storage.layout import shard_key
 from storage.markers import marker_key, read_marker
 from storage.names import NOTE, PLAN
 from storage.objects import LocalObjects
 from storage.plan_file import listed_files, read_plan
 from storage.sealed_parquet import unseal
 from storage.webdataset_store import WebDatasetReader, export_webdataset, import_webdataset
+from tests.storage.contract import shard_key
 from tests.storage.crafting import HUGE, PICKLE, index_table, metadata, reseal, with_column
 
 pytestmark = pytest.mark.usefixtures("little_memory")

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 
 from storage.errors import Damaged
-from storage.layout import shard_key
 from storage.markers import marker_key
 from storage.objects import LocalObjects
 from storage.sealed_parquet import seal, unseal
 from storage.verification import repair_store, store_problems
 from storage.zarr_store import ZarrTrajectoryStore
+from tests.storage.contract import shard_key
 from tests.storage.crafting import reseal, with_column
 
 pytestmark = pytest.mark.usefixtures("little_memory")

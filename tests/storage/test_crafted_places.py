@@ -5,11 +5,11 @@ import os
 import pytest
 
 from agd_core.errors import InputError
-from storage.layout import shard_key
 from storage.markers import marker_key
 from storage.names import PLAN
 from storage.objects import LocalObjects
 from storage.verification import repair_store, store_problems
+from tests.storage.contract import shard_key
 
 pytestmark = pytest.mark.usefixtures("little_memory")
 

@@ -6,7 +6,6 @@ import os
 import numpy as np
 import pytest
 
-from storage.layout import shard_key
 from storage.markers import marker_key
 from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
@@ -15,6 +14,7 @@ from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import (
     make_plan,
+    shard_key,
     write,
     write_missing,
 )

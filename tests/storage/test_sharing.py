@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from storage.layout import shard_key
 from storage.markers import marker_device, marker_key
 from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
 from storage.sharing import shared_units, take_over
 from storage.verification import repair_store, store_problems
 from storage.zarr_store import ZarrTrajectoryStore
-from tests.storage.contract import TIMESTEPS, make_plan, pair_of, write, write_missing
+from tests.storage.contract import TIMESTEPS, make_plan, pair_of, shard_key, write, write_missing
 from tests.storage.zarr_tools import change, content, in_folder, provenance, swap_chunks
 
 EIGHT, TWELVE = make_plan(32), make_plan(48)

@@ -9,13 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.errors import Damaged, OtherContent
-from storage.layout import shard_key
 from storage.markers import marker_key
 from storage.names import PLAN
 from storage.objects import MemoryObjects
 from storage.verification import repair_store, store_problems
 from storage.zarr_store import ZarrTrajectoryStore
-from tests.storage.contract import assert_same_bits, latents_of, make_plan, write, write_missing
+from tests.storage.contract import assert_same_bits, latents_of, make_plan, shard_key, write, write_missing
 from tests.storage.zarr_tools import (
     ONE_STEP,
     SEVERAL_STEPS,

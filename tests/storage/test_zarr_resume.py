@@ -11,13 +11,20 @@ import pytest
 
 from storage import zarr_store
 from storage.errors import OtherContent
-from storage.layout import shard_key
 from storage.markers import marker_key
 from storage.objects import LocalObjects, MemoryObjects
 from storage.shards import crc_bytes
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore
-from tests.storage.contract import NOT_FINITE, assert_same_bits, latents_of, make_plan, put_all, write_missing
+from tests.storage.contract import (
+    NOT_FINITE,
+    assert_same_bits,
+    latents_of,
+    make_plan,
+    put_all,
+    shard_key,
+    write_missing,
+)
 from tests.storage.zarr_tools import change, content, in_folder, leave_orphans, provenance, unmarked
 
 

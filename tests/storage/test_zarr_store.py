@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from storage.errors import Damaged
-from storage.layout import StoreLayout, shard_key
+from storage.layout import StoreLayout
 from storage.markers import marker_key
 from storage.names import PLAN
 from storage.objects import LocalObjects, MemoryObjects
@@ -22,6 +22,7 @@ from tests.storage.contract import (
     latents_of,
     make_plan,
     pair_of,
+    shard_key,
     write,
     write_missing,
 )
@@ -212,3 +213,15 @@ def test_the_plan_is_plain_parquet(tmp_path):
     assert [row["unit"] for row in rows] == [0, 0, 0, 0, 1]
     assert [row["shard"] for row in rows] == [0, 0, 1, 1, 2]
     assert [tuple(row["steps"]) for row in rows] == [row.steps for row in plan.trajectories]
+
+
+@pytest.mark.parametrize(
+    ("latent_shape", "sides"),
+    [((4, 16, 16), ("channel", "height", "width")), ((4, 2, 8, 16), ("channel", "frame", "height", "width"))],
+)
+def test_plain_zarr_reads_images_and_videos_and_knows_their_sides(latent_shape, sides, tmp_path):
+    store = write_missing(in_folder(tmp_path, make_plan(latent_shape=latent_shape)))
+    array = zarr.open_array(tmp_path / "latents", mode="r")
+    assert array.metadata.dimension_names == ("trajectory", "step", "k", *sides)
+    assert_same_bits(array[:].reshape(-1, *store.plan.pair_shape), latents_of(store.plan))
+    assert store_problems(store.objects) == []
