@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,6 @@ from pydantic import BaseModel as PydanticModel
 from torch import nn
 
 from agd_core.adapter_weights import MOST_BYTES, read_weights
-from agd_core.adapters import Adapter, AdapterConfig, AnyAdapterConfig
 from agd_core.atomic import write_json
 from agd_core.backbones import Backbone
 from agd_core.base_models.base import BaseModel
@@ -20,9 +20,10 @@ from agd_core.base_sketch import save_sketch, sketch_of
 from agd_core.checkpoint import save_tensors
 from agd_core.checksums import require_intact
 from agd_core.config_problems import first_problem
+from agd_core.denoiser import Denoiser
 from agd_core.errors import InputError
+from agd_core.methods import AnyMethodConfig, MethodConfig, Trained
 from agd_core.safe_files import printable, read_json
-from agd_core.student import Student
 
 WEIGHTS, CONFIG, SKETCH = "adapter.safetensors", "adapter.json", "base_sketch.safetensors"
 FILES = (WEIGHTS, CONFIG, SKETCH)
@@ -37,7 +38,7 @@ _Scale = Annotated[float, Field(ge=-_LARGEST_SCALE, le=_LARGEST_SCALE, allow_inf
 
 @dataclass(frozen=True)
 class AdapterCard:
-    """What adapter.json says beside the adapter's own configuration."""
+    """What adapter.json says beside the method's configuration."""
 
     base_source: str
     base_fingerprint: str
@@ -56,20 +57,20 @@ class AdapterCard:
     def of(
         cls,
         base_model: BaseModel,
-        adapter: Adapter,
+        trained: Trained,
         base_source: str,
         guidance: Mapping[str, Any],
         guidance_range: tuple[float, float],
         training_digest: str,
     ) -> "AdapterCard":
-        """The card of an adapter that was trained on this base model."""
+        """The card of what was trained on this base model."""
         return cls(
             base_source,
             base_model.fingerprint,
             guidance,
             guidance_range,
             training_digest,
-            adapter.parameter_count(),
+            trained.parameter_count(),
             base_model.prediction_type,
             base_model.backbone.class_name,
         )
@@ -91,7 +92,7 @@ class _Stored(PydanticModel):
     """adapter.json; what it holds beside this is not read."""
 
     format_version: int
-    adapter: AnyAdapterConfig
+    method: AnyMethodConfig
     base_source: str = Field(max_length=_MOST_LETTERS)
     base_fingerprint: _Digest
     guidance: Annotated[dict[str, JsonValue], AfterValidator(_rule)]
@@ -102,23 +103,23 @@ class _Stored(PydanticModel):
     backbone: str = Field(max_length=_MOST_LETTERS)
 
     def card(self) -> AdapterCard:
-        """Everything but the adapter's configuration."""
+        """Everything but the method's configuration."""
         return AdapterCard(**{field.name: getattr(self, field.name) for field in fields(AdapterCard)})
 
 
-def save_adapter(adapter: Adapter, card: AdapterCard, network: nn.Module, folder: Path) -> None:
-    """Write the three files; equal adapters of equal networks give equal bytes.
+def save_adapter(trained: Trained, card: AdapterCard, network: nn.Module, folder: Path) -> None:
+    """Write the three files; equal weights of equal networks give equal bytes.
 
     Args:
-        network: the plain network that the adapter was trained on; it is sketched.
+        network: the plain network that it was trained on; it is sketched.
     """
-    save_tensors(adapter.state_dict(), folder / WEIGHTS, "agd-adapter")
+    save_tensors(trained.state_dict(), folder / WEIGHTS, "agd-adapter")
     save_sketch(sketch_of(network), folder / SKETCH)
     said = asdict(card) | {"guidance_range": list(card.guidance_range)}
-    write_json({"format_version": FORMAT_VERSION, "adapter": adapter.config.identity(), **said}, folder / CONFIG)
+    write_json({"format_version": FORMAT_VERSION, "method": trained.config.identity(), **said}, folder / CONFIG)
 
 
-def read_card(folder: Path) -> tuple[AdapterConfig, AdapterCard]:
+def read_card(folder: Path) -> tuple[MethodConfig, AdapterCard]:
     """Read adapter.json.
 
     Raises:
@@ -138,15 +139,15 @@ def read_card(folder: Path) -> tuple[AdapterConfig, AdapterCard]:
         stored = _Stored.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise _no_adapter(folder, first_problem(error, _Stored)) from error
-    return stored.adapter, stored.card()
+    return stored.method, stored.card()
 
 
 def _no_adapter(folder: Path, reason: str) -> InputError:
     return InputError(f"{printable(folder)} holds no readable adapter ({CONFIG}): {printable(reason)}")
 
 
-def read_adapter(folder: Path, config: AdapterConfig, backbone: Backbone) -> Adapter:
-    """The saved adapter, for a network of this shape; frozen.
+def read_adapter(folder: Path, config: MethodConfig, backbone: Backbone) -> Trained:
+    """What was trained, for a network of this shape; frozen.
 
     Raises:
         InputError: the weights are missing or damaged, not those that were published, do not fit the network, or are
@@ -155,37 +156,36 @@ def read_adapter(folder: Path, config: AdapterConfig, backbone: Backbone) -> Ada
     path = folder / WEIGHTS
     require_intact(folder, (WEIGHTS,), MOST_BYTES)
     with torch.device("meta"):  # the settings may ask for any size: no memory before the file is known to have it
-        adapter = Adapter(config, backbone.sites, backbone.embedding_widths)
-    weights = read_weights(path, {name: tuple(value.shape) for name, value in adapter.state_dict().items()})
-    adapter.to_empty(device="cpu").load_state_dict(weights)
-    return adapter.requires_grad_(False).eval()
+        trained = config.build(backbone)
+    weights = read_weights(path, {name: tuple(value.shape) for name, value in trained.state_dict().items()})
+    trained.to_empty(device="cpu").load_state_dict(weights)
+    return trained.requires_grad_(False).eval()
 
 
-def load_student(base_model: BaseModel, folder: str | Path, name: str | None = None) -> Student:
-    """A student of this base model with the saved adapter active.
+def open_adapter(base_model: BaseModel, folder: str | Path) -> Trained:
+    """What was trained on this base model.
 
     Args:
-        base_model: the model the adapter was trained on.
+        base_model: the model it was trained on.
         folder: what `save_adapter` wrote.
-        name: how the adapter is called in the student; the folder's name by default.
 
     Raises:
         InputError: no adapter there, or one that was trained on another base model.
     """
-    student = Student(base_model)
-    add_adapter(student, folder, name)
-    return student
-
-
-def add_adapter(student: Student, folder: str | Path, name: str | None = None) -> None:
-    """Load a further adapter into a student and make it active; arguments and errors as in `load_student`."""
     folder = Path(folder)
     config, card = read_card(folder)
-    base = student.base_model
-    if card.base_fingerprint != (found := base.fingerprint):
+    if card.base_fingerprint != (found := base_model.fingerprint):
         raise InputError(
             f"adapter {printable(folder)} was trained on base {printable(card.base_source)} "
-            f"({card.base_fingerprint[:12]}), "
-            f"this base model is another one ({found[:12]})"
+            f"({card.base_fingerprint[:12]}), this base model is another one ({found[:12]})"
         )
-    student.add(name or folder.resolve().name, read_adapter(folder, config, base.backbone))
+    return read_adapter(folder, config, base_model.backbone)
+
+
+def load_student(base_model: BaseModel, folder: str | Path) -> AbstractContextManager[Denoiser]:
+    """A context that yields a student of this base model.
+
+    Several may be open at a time; asked by itself, the base model stays what it is. Arguments and errors as in
+    `open_adapter`.
+    """
+    return open_adapter(base_model, folder).installed(base_model)

@@ -1,26 +1,24 @@
-"""Stage 2's core: train an adapter on stored guided predictions (AGD, arXiv 2503.07274, Algorithm 2)."""
+"""Stage 2's core: train a method on stored guided predictions (AGD, arXiv 2503.07274, Algorithm 2)."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
 
-from agd_core.adapters import Adapter
 from agd_core.ask import Ask
 from agd_core.base_models.base import BaseModel
 from agd_core.checkpoint import Checkpoint
 from agd_core.condition import Condition
 from agd_core.config import NOT_IDENTITY, Config
 from agd_core.dataset import TrainingBatches, latents_tensor, tensor_of
+from agd_core.methods import Pairs, Trained
 from agd_core.offloaded_adam import OffloadedAdam
 from agd_core.order import BatchOrder
 from agd_core.progress import Progress, ShouldStop, never, silent
 from agd_core.records import INPUT, TARGET, CollectionPlan, TrajectoryReader
 from agd_core.seeding import derive_seed
-from agd_core.student import Student
 from agd_core.training_loop import Loop, LoopConfig
 
 _HALF_PRECISION_SCALE = 2.0**12
@@ -30,7 +28,7 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"device": torch.
 
 
 class TrainConfig(Config):
-    """How an adapter is trained. The paper: Adam without weight decay, 10 % linear warm-up, cosine decay."""
+    """How a method is trained. The paper: Adam without weight decay, 10 % linear warm-up, cosine decay."""
 
     steps: int = Field(5000, ge=1)
     """Gradient steps (the paper: 5000 for DiT-XL/2)."""
@@ -43,7 +41,7 @@ class TrainConfig(Config):
     max_gradient_norm: float | None = Field(None, gt=0)
     """Clip gradients to this norm; None, as in the paper, does not clip."""
     seed: int = Field(0, ge=0)
-    """Seeds the adapter's initial weights and the order of training pairs."""
+    """Seeds the initial weights and the order of training pairs."""
     activation_checkpointing: bool = Field(False, json_schema_extra=NOT_IDENTITY)
     """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
     optimizer_memory: Literal["device", "offloaded"] = Field("device", json_schema_extra=NOT_IDENTITY)
@@ -59,55 +57,63 @@ class TrainConfig(Config):
         return self.steps * self.batch_size
 
 
-def train_adapter(
-    base_model: BaseModel,
-    adapter: Adapter,
-    reader: TrajectoryReader,
-    config: TrainConfig,
-    checkpoint: Checkpoint,
-    on_progress: Progress = silent,
-    should_stop: ShouldStop = never,
-) -> list[float]:
-    """Train in place, from the last checkpoint if there is one; return the loss of every step.
+@dataclass(frozen=True)
+class Training:
+    """One method's training on stored guided predictions; no teacher is needed, its answers are in the store."""
 
-    No teacher is needed: its answers are in the store.
+    model: BaseModel
+    trained: Trained
+    """It is trained in place, on the model's device."""
+    reader: TrajectoryReader
+    config: TrainConfig
 
-    Raises:
-        Stopped: after a checkpoint, when `should_stop` answered True.
-    """
-    loop_config = LoopConfig(
-        config.steps,
-        config.learning_rate,
-        config.warmup_fraction,
-        config.max_gradient_norm,
-        config.checkpoint_seconds,
-        loss_scale=_HALF_PRECISION_SCALE if base_model.dtype is torch.float16 else 1.0,
-    )
-    optimizer = _OPTIMIZERS[config.optimizer_memory](adapter.parameters(), lr=config.learning_rate)
-    torch.manual_seed(derive_seed(config.seed, "training"))
-    order = BatchOrder(reader.plan.pairs, config.batch_size, config.seed)
-    batches = TrainingBatches(reader, order, config.steps, config.loader_workers)
-    with Student(base_model) as student, batches, ExitStack() as settings:
-        student.add("trained", adapter)
-        if config.activation_checkpointing:
-            settings.enter_context(student.checkpointing())
-        loss_at = _distillation_loss(student, batches, reader.plan)
-        loop = Loop(loop_config, {"adapter": adapter}, optimizer, loss_at, checkpoint, position_at=order.state)
-        return loop.run(on_progress, should_stop)
+    def run(
+        self, checkpoint: Checkpoint, on_progress: Progress = silent, should_stop: ShouldStop = never
+    ) -> list[float]:
+        """Train, from the last checkpoint if there is one; return the loss of every step.
+
+        Raises:
+            Stopped: after a checkpoint, when `should_stop` answered True.
+        """
+        config, trained = self.config, self.trained.to(self.model.device)
+        optimizer = _OPTIMIZERS[config.optimizer_memory](trained.parameters(), lr=config.learning_rate)
+        torch.manual_seed(derive_seed(config.seed, "training"))
+        order = BatchOrder(self.reader.plan.pairs, config.batch_size, config.seed)
+        batches = TrainingBatches(self.reader, order, config.steps, config.loader_workers)
+        with trained.installed(self.model, config.activation_checkpointing) as student, batches:
+            pairs_at = _pairs_at(batches, self.reader.plan, self.model.device)
+            loop = Loop(
+                self._loop_config(),
+                {"adapter": trained},
+                optimizer,
+                lambda step: trained.loss(student, pairs_at(step)),
+                checkpoint,
+                position_at=order.state,
+            )
+            return loop.run(on_progress, should_stop)
+
+    def _loop_config(self) -> LoopConfig:
+        config = self.config
+        return LoopConfig(
+            config.steps,
+            config.learning_rate,
+            config.warmup_fraction,
+            config.max_gradient_norm,
+            config.checkpoint_seconds,
+            loss_scale=_HALF_PRECISION_SCALE if self.model.dtype is torch.float16 else 1.0,
+        )
 
 
-def _distillation_loss(
-    student: Student, batches: TrainingBatches, plan: CollectionPlan
-) -> Callable[[int], torch.Tensor]:
-    device = student.base_model.device
+def _pairs_at(batches: TrainingBatches, plan: CollectionPlan, device: torch.device) -> Callable[[int], Pairs]:
+    """The stored pairs of a step, on the device."""
     conditions = Condition.from_arrays(plan.conditions, torch.device("cpu"))  # encoded prompts may be many
 
-    def loss_at(step: int) -> torch.Tensor:
+    def pairs_at(step: int) -> Pairs:
         batch = batches.at(step)
         latents = latents_tensor(batch.latents, plan.dtype, device)
         condition = conditions.take(tensor_of(batch.condition_rows, torch.device("cpu"))).to(device)
-        ask = Ask(condition, condition, tensor_of(batch.guidance_scales, device))  # a student reads no null condition
-        prediction = student.predict(latents[:, INPUT], tensor_of(batch.timesteps, device), ask)
-        return nn.functional.mse_loss(prediction, latents[:, TARGET:].flatten(1, 2))
+        ask = Ask(condition, condition, tensor_of(batch.guidance_scales, device))
+        timestep, guided = tensor_of(batch.timesteps, device), latents[:, TARGET:].flatten(1, 2)
+        return Pairs(latents[:, INPUT], timestep, ask, guided)
 
-    return loss_at
+    return pairs_at

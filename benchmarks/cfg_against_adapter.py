@@ -6,15 +6,15 @@ python benchmarks/cfg_against_adapter.py [--device cuda] [--rounds 7]
 import argparse
 import statistics
 import time
+from contextlib import ExitStack
 
 import torch
 
-from agd_core.adapters import Adapter, CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
 from agd_core.base_models import BaseModelConfig
 from agd_core.denoising import denoise
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
+from agd_core.methods import CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
 from agd_core.schedulers import build_scheduler
-from agd_core.student import Student
 from agd_core.subjects import Subjects
 from flows.workplace import pick_device
 
@@ -26,13 +26,11 @@ ADAPTERS = {
 }
 
 
-def denoisers(base_model):
-    yield "no guidance", base_model
-    yield "CFG", GuidedDenoiser(base_model, ClassifierFreeGuidance())
+def denoisers(base_model, opened):
+    sides = {"no guidance": base_model, "CFG": GuidedDenoiser(base_model, ClassifierFreeGuidance())}
     for name, config in ADAPTERS.items():
-        student = Student(base_model)
-        student.add(name, Adapter(config, base_model.backbone.sites, base_model.backbone.embedding_widths))
-        yield name, student
+        sides[name] = opened.enter_context(config.build(base_model.backbone).installed(base_model))
+    return sides
 
 
 def seconds_per_image(denoiser, base_model, batch):
@@ -54,7 +52,7 @@ def main():
     print(
         f"device {base_model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {STEPS} DDIM steps"
     )
-    sides = dict(denoisers(base_model))
+    sides = denoisers(base_model, ExitStack())
     for batch in (1, 256):
         times = {name: [] for name in sides}
         for _ in range(arguments.rounds + 1):

@@ -25,16 +25,18 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from agd_core.adapters import Adapter, AdapterConfig, AdapterInputs, AttachedAdapter, CrossAttentionConfig, OffsetConfig
+from agd_core.ask import Ask
 from agd_core.backbones import Backbone, backbone_of
 from agd_core.condition import Condition
 from agd_core.errors import InputError
 from agd_core.full_size import full_size_model, full_size_names
 from agd_core.guidance import ClassifierFreeGuidance, GuidanceCall
 from agd_core.memory import Sized
+from agd_core.methods import CrossAttentionConfig, MethodConfig, OffsetConfig
+from agd_core.methods.attached import Attached, GuidedCall
 from flows.workplace import pick_device
 
-ADAPTERS: dict[str, AdapterConfig] = {
+ADAPTERS: dict[str, MethodConfig] = {
     "cross-attention-320": CrossAttentionConfig(hidden_width=320),
     "cross-attention-256": CrossAttentionConfig(hidden_width=256),
     "cross-attention-128": CrossAttentionConfig(hidden_width=128),
@@ -104,20 +106,19 @@ def cfg_step(backbone: Backbone, inputs: Inputs) -> Tensor:
     return ClassifierFreeGuidance().combine(answers, GuidanceCall(inputs.guidance_scale, inputs.timestep, {}))
 
 
-def agd_step(backbone: Backbone, attached: AttachedAdapter, inputs: Inputs) -> Tensor:
+def agd_step(backbone: Backbone, attached: Attached, inputs: Inputs) -> Tensor:
     """One row per image with the adapter, its inputs read and encoded as a student does."""
-    time_features = backbone.embed_timestep(inputs.timestep)
-    read = AdapterInputs(inputs.guidance_scale, time_features, backbone.embed_condition(inputs.condition))
-    with attached.active(read):
+    ask = Ask(inputs.condition, inputs.condition, inputs.guidance_scale)
+    with attached.during(GuidedCall(backbone, inputs.timestep, ask)):
         return bare_step(backbone, inputs)
 
 
 @contextmanager
-def attached_to(backbone: Backbone, config: AdapterConfig, device: torch.device) -> Iterator[AttachedAdapter]:
+def attached_to(backbone: Backbone, config: MethodConfig, device: torch.device) -> Iterator[Attached]:
     """An adapter of random weights on the network, for the block."""
     with torch.device("meta"):
-        adapter = Adapter(config, backbone.sites, backbone.embedding_widths)
-    attached = AttachedAdapter(backbone.network, materialised(adapter, device))
+        adapter = config.build(backbone)
+    attached = materialised(adapter, device).attach(backbone.network)
     try:
         yield attached
     finally:
@@ -135,7 +136,7 @@ def materialised(module: Any, device: torch.device) -> Any:
     return module
 
 
-def step_flops(sized: Sized, configs: Mapping[str, AdapterConfig]) -> dict[str, StepFlops]:
+def step_flops(sized: Sized, configs: Mapping[str, MethodConfig]) -> dict[str, StepFlops]:
     """FLOPs of one image's step with each adapter, on the meta device.
 
     Attention is counted in its plain form; the fused kernels make the same products.
@@ -240,7 +241,7 @@ def print_times(sized: Sized, adapters: Sequence[str], batches: Sequence[int], r
             print(f"| {batch} | {name} | {_row(times, flops[name].ratio)} |", flush=True)
 
 
-def _sides(backbone: Backbone, attached: AttachedAdapter, inputs: Inputs) -> dict[str, Step]:
+def _sides(backbone: Backbone, attached: Attached, inputs: Inputs) -> dict[str, Step]:
     return {
         "bare": lambda: bare_step(backbone, inputs),
         "cfg": lambda: cfg_step(backbone, inputs),

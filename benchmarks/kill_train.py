@@ -71,7 +71,7 @@ class Training:
     def run(self) -> None:
         """What `agd train` does for one adapter."""
         place = Workplace(self.folder, progress=self._progress)
-        train(self.config, self.config.adapters[0], self.trajectories, self.base_model, place)
+        train(self.config, self.config.methods[0], self.trajectories, self.base_model, place)
 
     def _progress(self, job: str) -> Progress:
         return lambda done, total, note: append_line(self.folder / LOG, done)

@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from agd_core.adapters import Adapter, AdapterConfig, AdapterInputs, AttachedAdapter, CrossAttentionConfig, OffsetConfig
+from agd_core.ask import Ask
 from agd_core.backbones import backbone_of
 from agd_core.condition import Condition
 from agd_core.full_size import full_size_model
 from agd_core.memory import GIB, Sized, sampling_memory, training_memory
+from agd_core.methods import CrossAttentionConfig, MethodConfig, OffsetConfig
+from agd_core.methods.attached import GuidedCall
 from agd_core.peak_memory import LivingTensors
 
 _BAR_PERCENT = 15.0
@@ -42,7 +44,7 @@ class Case:
         return Sized(model, self.pixels // model.latent_factor, on_cuda=False)
 
     @property
-    def adapter_config(self) -> AdapterConfig:
+    def method(self) -> MethodConfig:
         return CrossAttentionConfig() if self.adapter == "agd-cross-attention" else OffsetConfig()
 
 
@@ -60,11 +62,9 @@ CASES = (
 
 def estimated(case: Case) -> int:
     if case.work == "sample":
-        return sampling_memory(case.sized, case.batch, None, case.adapter_config).peak_bytes
+        return sampling_memory(case.sized, case.batch, None, case.method).peak_bytes
     checkpointed = case.work == "train-checkpointed"
-    return training_memory(
-        case.sized, case.adapter_config, case.batch, activation_checkpointing=checkpointed
-    ).peak_bytes
+    return training_memory(case.sized, case.method, case.batch, activation_checkpointing=checkpointed).peak_bytes
 
 
 class Real:
@@ -77,8 +77,8 @@ class Real:
         for tensor in (*self.network.parameters(), *self.network.buffers()):
             tensor.uniform_(-0.03, 0.03)
         self.backbone = backbone_of(self.network)
-        self.adapter = Adapter(case.adapter_config, self.backbone.sites, self.backbone.embedding_widths)
-        self.attached = AttachedAdapter(self.network, self.adapter)
+        self.adapter = case.method.build(self.backbone)
+        self.attached = self.adapter.attach(self.network)
         self.optimizer = torch.optim.Adam(self.adapter.parameters(), lr=1e-4)
         if case.work == "train-checkpointed":
             self.network.enable_gradient_checkpointing(self.attached.checkpointed)
@@ -94,9 +94,9 @@ class Real:
         rows = self.case.batch
         pairs, middle = _random(self.case.sized.latents(rows, 2)), torch.full((rows,), 500.0)
         backbone = self.backbone
-        inputs = AdapterInputs(middle, backbone.embed_timestep(middle), backbone.embed_condition(self.condition))
+        call = GuidedCall(backbone, middle, Ask(self.condition, self.condition, middle))
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.set_grad_enabled(self.case.work != "sample"), self.attached.active(inputs):
+        with torch.set_grad_enabled(self.case.work != "sample"), self.attached.during(call):
             prediction = self.case.sized.kept(backbone.call(pairs[:, 0], middle, self.condition))
         if self.case.work != "sample":
             nn.functional.mse_loss(prediction, pairs[:, 1]).backward()

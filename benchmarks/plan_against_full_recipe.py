@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agd_core.adapter_files import add_adapter
+from agd_core.adapter_files import load_student
 from agd_core.ask import Ask
 from agd_core.base_models import BaseModel
 from agd_core.condition import Condition
 from agd_core.dataset import latents_tensor, tensor_of
+from agd_core.denoiser import Denoiser
 from agd_core.records import INPUT, TARGET
-from agd_core.student import Student
 from flows.presets import load_config
 from flows.run import Run
 from flows.stages.collect import collect
@@ -31,7 +31,7 @@ from flows.terminal import Terminal
 from flows.workplace import Workplace
 from storage.zarr_store import ZarrTrajectoryStore
 
-COMMON = ("adapters=[{kind: agd-modulated-mlp}]", "train.batch_size=64", "train.learning_rate=0.002")
+COMMON = ("methods=[{kind: agd-modulated-mlp}]", "train.batch_size=64", "train.learning_rate=0.002")
 FULL = ("collect.scheduler=ddpm", "collect.steps=1000", "collect.kept_steps=null", "collect.trajectories=320")
 PLANS = {
     "full recipe": FULL,
@@ -43,7 +43,7 @@ BATCH = 500
 
 
 @torch.no_grad()
-def held_out_error(base_model: BaseModel, student: Student, store: ZarrTrajectoryStore) -> float:
+def held_out_error(base_model: BaseModel, student: Denoiser, store: ZarrTrajectoryStore) -> float:
     """Mean square error of the student's prediction, as a share of the base model's."""
     errors, conditions = np.zeros(2), Condition.from_arrays(store.plan.conditions, base_model.device)
     for first in range(0, store.plan.pairs, BATCH):
@@ -81,8 +81,7 @@ def main() -> None:
                 config = load_config("fashion-dit", (*COMMON, *overrides, *seeds))
                 trajectories = collect(Run(config, place, base_model))
                 ((_, adapter),) = train_all(Run(config, place, base_model), trajectories)
-                with Student(base_model) as student:
-                    add_adapter(student, adapter.path)
+                with load_student(base_model, adapter.path) as student:
                     errors.append(held_out_error(base_model, student, held_out))
             plan = open_trajectories(trajectories).plan
             evaluations = 2 * len(plan.trajectories) * config.collect.steps

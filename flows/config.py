@@ -4,12 +4,12 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agd_core.adapters import AnyAdapterConfig, ModulatedMlpConfig
 from agd_core.base_models import BaseModelConfig
 from agd_core.config import Config
 from agd_core.evaluator import EvaluateConfig
 from agd_core.guidance import ClassifierFreeGuidance, GuidanceConfig
 from agd_core.home import expand
+from agd_core.methods import AnyMethodConfig, ModulatedMlpConfig
 from agd_core.sampling import SampleConfig
 from agd_core.trainer import TrainConfig
 from agd_core.trajectory import CollectConfig
@@ -44,18 +44,18 @@ class PipelineConfig(Config):
     """Stage 1: guided trajectories."""
     store: StoreConfig = StoreConfig()
     """Where stage 1 keeps them."""
-    adapters: tuple[AnyAdapterConfig, ...] = Field((ModulatedMlpConfig(),), min_length=1)
-    """The adapters to train and compare."""
+    methods: tuple[AnyMethodConfig, ...] = Field((ModulatedMlpConfig(),), min_length=1)
+    """What to train and compare, each with its own settings."""
     train: TrainConfig = TrainConfig()
-    """Stage 2, the same for every adapter."""
+    """Stage 2, the same for every method."""
     sample: SampleConfig = SampleConfig()
-    """Stage 3: images without guidance, with guidance, and with every adapter."""
+    """Stage 3: images without guidance, with guidance, and of every student."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Stage 4: what is measured on them."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        labels = [adapter.label for adapter in self.adapters]
+        labels = [method.label for method in self.methods]
         if len(set(labels)) < len(labels):
-            raise ValueError(f"adapters need different names, got {', '.join(labels)}")
+            raise ValueError(f"methods need different names, got {', '.join(labels)}")
         return self

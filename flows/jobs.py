@@ -60,7 +60,7 @@ def _train(run: Run, command: str) -> Done:
     from flows.stages.distill import train_all
     from flows.stages.publish import publish_trained
 
-    refuse_foreign_files(run.place.output, (), [adapter.label for adapter in run.config.adapters])
+    refuse_foreign_files(run.place.output, (), [method.label for method in run.config.methods])
     folders = publish_trained(run, train_all(run, collect(run.check())), command)
     return Done({"artefacts": {label: str(folder) for label, folder in folders.items()}})
 
@@ -88,7 +88,7 @@ def _sweep(run: Run, command: str) -> Done:
 
 
 _COLLECT = ("base_model", "collect", "store")
-_TRAIN = (*_COLLECT, "adapters", "train")
+_TRAIN = (*_COLLECT, "methods", "train")
 _SAMPLE = (*_TRAIN, "sample")
 _ALL = (*_SAMPLE, "evaluate")
 
@@ -97,7 +97,7 @@ JOBS = (
     Job("sweep", "sweep", _ALL, _sweep, "Compare all methods at every guidance scale, step count and sampler."),
     Job("evaluate", "evaluate", _ALL, _distill, "Evaluate every sample set and report, after doing what is missing."),
     Job("collect", "collect-trajectories", _COLLECT, _collect, "Record guided trajectories.", _collection_costs),
-    Job("train", "train-adapter", _TRAIN, _train, "Train the preset's adapters, collecting first what is missing."),
+    Job("train", "train-adapter", _TRAIN, _train, "Train the preset's methods, collecting first what is missing."),
     Job("sample", "sample", _SAMPLE, _sample, "Sample images with every method, training first what is missing."),
 )
 """In the order in which the command line lists them; each resumes what was interrupted and reuses what is finished."""

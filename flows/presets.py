@@ -19,7 +19,7 @@ def load_config(
 
     Args:
         preset: its name, or a .yaml file.
-        overrides: such as `train.steps=500` or `adapters.0.hidden_width=32`, applied last.
+        overrides: such as `train.steps=500` or `methods.0.hidden_width=32`, applied last.
         sections: settings by section; one that is no mapping replaces the preset's.
 
     Raises:

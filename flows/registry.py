@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from agd_core.adapter_files import add_adapter, read_card
+from agd_core.adapter_files import open_adapter, read_card
 from agd_core.atomic import write_bytes
 from agd_core.base_models import BaseModel, BaseModelConfig
 from agd_core.config import Config
@@ -20,7 +20,6 @@ from agd_core.home import expand
 from agd_core.protocol import in_words
 from agd_core.safe_files import confined, printable, read_json
 from agd_core.sampling import SampleConfig
-from agd_core.student import Student
 from flows.config import PipelineConfig
 from flows.presets import load_config
 from flows.run import Run
@@ -96,8 +95,7 @@ def check_adapter(folder: Path, config: PipelineConfig, base_model: BaseModel) -
         InputError: no adapter there, one of another base model, of another guidance rule than the teacher's, or a
             guidance scale that it was not trained for.
     """
-    with Student(base_model) as student:
-        add_adapter(student, folder)
+    open_adapter(base_model, folder)
     card, guidance_scale = read_card(folder)[1], config.sample.guidance_scales[0]
     if card.guidance != (rule := config.guidance.identity()):
         raise InputError(

@@ -44,9 +44,9 @@ CORE_ORDER = (
     ("backbones",),
     ("base_models",),
     ("subjects",),
-    ("guidance", "adapters", "full_size"),
+    ("guidance", "methods", "full_size"),
     ("memory",),
-    ("student", "denoising"),
+    ("denoising",),
     ("trajectory", "trainer", "adapter_weights", "adapter_files", "sampling"),
     ("pipelines", "metrics"),
     ("extractors", "cost", "prediction_error"),
@@ -66,7 +66,6 @@ TOO_MANY_PARAMETERS = {
     "agd_core/cost.py: measure_costs",
     "agd_core/dataset.py: training_batches",
     "agd_core/denoising.py: denoise",
-    "agd_core/trainer.py: train_adapter",
     "agd_core/trajectory.py: _collect_batch",
 }
 CIRCLES = {("flows/instruments", "flows/registry", "flows/run", "flows/stages")}
@@ -309,8 +308,8 @@ def test_deployments_hold_no_code():
     [
         (lambda tree: wrong_arrows("agd_core", tree), "from storage.zarr_store import StoreSpec"),
         (lambda tree: wrong_arrows("agd_core", tree), "import flows.config"),
-        (lambda tree: wrong_arrows("storage", tree), "from agd_core.student import Student"),
-        (lambda tree: wrong_arrows("storage", tree), "from agd_core import student"),
+        (lambda tree: wrong_arrows("storage", tree), "from agd_core.methods import Trained"),
+        (lambda tree: wrong_arrows("storage", tree), "from agd_core import methods"),
         (library_assignments, "module.forward = f"),
         (library_assignments, "torch.nn.Linear.forward = f"),
         (library_assignments, "setattr(pipe, 'unet', f)"),

@@ -29,7 +29,7 @@ def test_files_named_in_the_text_exist(page):
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_a_valid_configuration(name):
-    assert load_config(name).adapters
+    assert load_config(name).methods
 
 
 def test_the_gate_runs_the_readmes_test_command():

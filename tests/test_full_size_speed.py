@@ -2,9 +2,9 @@
 
 import pytest
 
-from agd_core.adapters import CrossAttentionConfig, OffsetConfig
 from agd_core.full_size import FullSizeModel
 from agd_core.memory import Sized
+from agd_core.methods import CrossAttentionConfig, OffsetConfig
 from benchmarks.full_size_speed import StepFlops, divided, quartiles, step_flops
 
 WIDTH, HIDDEN, BLOCKS, TOKENS, CODES = 16, 8, 2, 16, 3

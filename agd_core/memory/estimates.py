@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from agd_core.adapters import Adapter, AdapterConfig, AdapterInputs, AttachedAdapter
 from agd_core.ask import Ask
-from agd_core.backbones import Backbone, backbone_of
-from agd_core.base_models import BaseModel
 from agd_core.base_models.decoder import PIXELS_TOGETHER
 from agd_core.condition import Condition
+from agd_core.denoiser import Denoiser
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
+from agd_core.memory.fake_model import FakeModel
 from agd_core.memory.sized import Sized
+from agd_core.methods import MethodConfig, Pairs, Trained
 from agd_core.peak_memory import LivingTensors
 
 NOTE = (
@@ -53,17 +53,17 @@ class MemoryEstimate:
 
 def training_memory(
     sized: Sized,
-    adapter_config: AdapterConfig,
+    method: MethodConfig,
     batch: int,
     *,
     activation_checkpointing: bool = False,
     offloaded_optimizer: bool = False,
 ) -> MemoryEstimate:
-    """Peak of one training step of an adapter, in the steady state, where the optimizer has its moments.
+    """Peak of one training step of a method, in the steady state, where the optimizer has its moments.
 
     Args:
         sized: the base model.
-        adapter_config: the adapter.
+        method: what is trained.
         batch: pairs per step.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them.
         offloaded_optimizer: `agd_core.offloaded_adam`, whose moments are not on the device.
@@ -71,49 +71,46 @@ def training_memory(
     network = sized.network()
     with _fakes(), sized.living() as living:
         living.name(_weights(network.to_empty(device="cpu")), BASE)
-        backbone = backbone_of(network)
-        adapter = _adapter(adapter_config, backbone)
-        living.name(_weights(adapter), ADAPTER)
+        model = FakeModel(sized, network)
+        trained = method.build(model.backbone)
+        living.name(_weights(trained), ADAPTER)
         condition = sized.conditions(batch)
         living.name(condition.tensors().values(), CONDITIONS)
-        for parameter in adapter.parameters():
+        for parameter in trained.parameters():
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                 lambda p: living.name([p.grad], GRADIENTS)
             )
-        optimizer = None if offloaded_optimizer else _with_moments(living, adapter, sized)
-        attached = AttachedAdapter(network, adapter)
-        if activation_checkpointing:
-            network.enable_gradient_checkpointing(attached.checkpointed)
-        _train_once(sized, backbone, attached, condition)
+        optimizer = None if offloaded_optimizer else _with_moments(living, trained, sized)
+        with trained.installed(model, activation_checkpointing) as student:
+            trained.loss(student, _stored_pairs(sized, condition)).backward()  # type: ignore[no-untyped-call]
         del optimizer
     return MemoryEstimate(living.peak, living.parts)
 
 
 def sampling_memory(
-    sized: Sized, batch: int, guidance: GuidanceConfig | None = None, adapter_config: AdapterConfig | None = None
+    sized: Sized, batch: int, guidance: GuidanceConfig | None = None, method: MethodConfig | None = None
 ) -> MemoryEstimate:
     """Peak of one step of sampling or collecting.
 
     Args:
         sized: the base model.
         batch: images.
-        guidance: of a teacher, which evaluates a batch of twice the rows; None: one evaluation per image.
-        adapter_config: of a student.
+        guidance: of a teacher; None: of the bare model, or of a student.
+        method: of a student.
     """
     network = sized.network()
     with _fakes(), sized.living() as living, torch.no_grad():
         living.name(_weights(network.to_empty(device="cpu")), BASE)
-        backbone, condition = backbone_of(network), sized.conditions(batch)
+        model = FakeModel(sized, network)
         if guidance is not None:
-            ask = Ask(condition, sized.conditions(batch), _scalars(batch))
-            GuidedDenoiser(_Bare(sized, backbone), guidance).predict(sized.latents(batch), _scalars(batch), ask)
-        elif adapter_config is None:
-            _alone(sized, backbone, condition)
+            _sample_once(sized, GuidedDenoiser(model, guidance), batch)
+        elif method is None:
+            _sample_once(sized, model, batch)
         else:
-            adapter = _adapter(adapter_config, backbone)
-            living.name(_weights(adapter), ADAPTER)
-            with AttachedAdapter(network, adapter).active(_inputs(backbone, condition)):
-                _alone(sized, backbone, condition)
+            trained = method.build(model.backbone)
+            living.name(_weights(trained), ADAPTER)
+            with trained.installed(model) as student:
+                _sample_once(sized, student, batch)
     return MemoryEstimate(living.peak, living.parts)
 
 
@@ -147,14 +144,10 @@ def _fakes() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def _adapter(config: AdapterConfig, backbone: Backbone) -> Adapter:
-    return Adapter(config, backbone.sites, backbone.embedding_widths)
-
-
-def _with_moments(living: LivingTensors, adapter: Adapter, sized: Sized) -> torch.optim.Optimizer:
+def _with_moments(living: LivingTensors, trained: Trained, sized: Sized) -> torch.optim.Optimizer:
     """An optimizer that has its moments, after a step with all gradients there; the gradients are gone."""
-    optimizer = torch.optim.Adam(adapter.parameters(), foreach=sized.on_cuda)
-    sums = [parameter.sum() for parameter in adapter.parameters()]
+    optimizer = torch.optim.Adam(trained.parameters(), foreach=sized.on_cuda)
+    sums = [parameter.sum() for parameter in trained.parameters()]
     torch.stack(sums).sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     living.name((tensor for state in optimizer.state.values() for tensor in state.values()), OPTIMIZER)
@@ -164,29 +157,16 @@ def _with_moments(living: LivingTensors, adapter: Adapter, sized: Sized) -> torc
     return optimizer
 
 
-def _train_once(sized: Sized, backbone: Backbone, attached: AttachedAdapter, condition: Condition) -> None:
-    """As agd_core.trainer does it: stored pairs in float32, one prediction, its mean squared error, gradients."""
-    pairs = sized.latents(len(condition), 1 + sized.slots)
-    with attached.active(_inputs(backbone, condition)):
-        prediction = sized.kept(backbone.call(pairs[:, 0], _scalars(len(condition)), condition))
-        nn.functional.mse_loss(prediction, pairs[:, 1:].flatten(1, 2)).backward()  # type: ignore[no-untyped-call]
+def _stored_pairs(sized: Sized, condition: Condition) -> Pairs:
+    """As the trainer reads them, in float32."""
+    rows = len(condition)
+    pairs = sized.latents(rows, 1 + sized.slots)
+    return Pairs(pairs[:, 0], _scalars(rows), Ask(condition, condition, _scalars(rows)), pairs[:, 1:].flatten(1, 2))
 
 
-class _Bare(BaseModel):
-    """The base model on fake tensors."""
-
-    def __init__(self, sized: Sized, backbone: Backbone) -> None:
-        self.backbone, self.latent_shape, self.scheduler_config = backbone, sized.latent_shape, {}
-        self.prediction_channels = sized.slots * self.latent_shape[0]
-
-
-def _alone(sized: Sized, backbone: Backbone, condition: Condition) -> None:
-    sized.kept(backbone.call(sized.latents(len(condition)), _scalars(len(condition)), condition))
-
-
-def _inputs(backbone: Backbone, condition: Condition) -> AdapterInputs:
-    scalars = _scalars(len(condition))
-    return AdapterInputs(scalars, backbone.embed_timestep(scalars), backbone.embed_condition(condition))
+def _sample_once(sized: Sized, denoiser: Denoiser, rows: int) -> None:
+    ask = Ask(sized.conditions(rows), sized.conditions(rows), _scalars(rows))
+    denoiser.predict(sized.latents(rows), _scalars(rows), ask)
 
 
 def _scalars(rows: int) -> Tensor:

@@ -50,9 +50,9 @@ def load_adapter(pipe: Any, path: str | Path, name: str | None = None, allow_sib
         raise InputError(f"adapter {name!r} is loaded already; agd_core.unload(pipe, {name!r}) or choose another name")
     _check_prediction(pipe, folder, card)
     _check_base(network, folder, card, allow_sibling)
-    adapter = read_adapter(folder, config, backbone_of(network))
+    trained = read_adapter(folder, config, backbone_of(network))
     adapters = adapters or NetworkAdapters(network)
-    adapters.add(network, adapter, Limits(name, card.guidance_range, card.prediction_type, card.guidance))
+    adapters.add(network, trained, Limits(name, card.guidance_range, card.prediction_type, card.guidance))
     forget_compiled(pipe)
 
 

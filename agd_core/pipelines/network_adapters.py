@@ -3,7 +3,6 @@
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from threading import get_ident
 from typing import Any
 
@@ -11,10 +10,11 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from agd_core.adapters import Adapter, AdapterCall, AdapterInputs, AttachedAdapter
-from agd_core.backbones import Backbone, NetworkCall, backbone_of
-from agd_core.denoiser import PerRow
+from agd_core.ask import Ask
+from agd_core.backbones import NetworkCall, backbone_of
 from agd_core.errors import InputError
+from agd_core.methods import Trained
+from agd_core.methods.attached import Attached, GuidedCall
 from agd_core.pipelines.doors import Limits
 from agd_core.pipelines.running_call import FOR_CFG
 
@@ -33,7 +33,7 @@ class NetworkAdapters:
 
     def __init__(self, network: nn.Module) -> None:
         self._door = backbone_of(network).door
-        self._loaded: dict[str, tuple[AttachedAdapter, Limits]] = {}
+        self._loaded: dict[str, tuple[Trained, Attached, Limits]] = {}
         self._active: str | None = None
         self.enabled = False
         """Whether pipelines are guided by the active adapter, if there is one."""
@@ -62,21 +62,22 @@ class NetworkAdapters:
         """
         if self._active is None:
             raise InputError("no adapter of this pipeline is active; agd_core.set_active(pipe, name) chooses one")
-        return self._loaded[self._active][1].guidance
+        return self._loaded[self._active][-1].guidance
 
     @property
     def names(self) -> tuple[str, ...]:
         """Everything that is loaded."""
         return tuple(self._loaded)
 
-    def add(self, network: nn.Module, adapter: Adapter, limits: Limits) -> None:
+    def add(self, network: nn.Module, trained: Trained, limits: Limits) -> None:
         """Attach an adapter under a name that is free (`limits` has it), active and enabled.
 
         Raises:
-            InputError: the network's pipelines cannot be guided.
+            InputError: the network's pipelines cannot be guided, or not by this method.
         """
+        attached = trained.attach(network)
         self._settle(network, limits.adapter, True)
-        self._loaded[limits.adapter] = AttachedAdapter(network, adapter), limits
+        self._loaded[limits.adapter] = trained, attached, limits
         self._handles = self._handles or [
             network.register_forward_pre_hook(self.before, with_kwargs=True),
             network.register_forward_hook(self.after, with_kwargs=True, always_call=True),
@@ -118,7 +119,7 @@ class NetworkAdapters:
             InputError: no adapter of that name.
         """
         self._require(name)
-        self._loaded.pop(name)[0].detach()
+        self._loaded.pop(name)[1].detach()
         if self._active == name:
             self._settle(network, None, self.enabled)
         if not self._loaded:
@@ -133,15 +134,15 @@ class NetworkAdapters:
             return None
         self._take_turn(network)
         self._end()
-        attached, limits = self._loaded[self._active]
+        trained, attached, limits = self._loaded[self._active]
         backbone = backbone_of(network)
         latents = _check_rows(backbone.read_call(args, kwargs), self._active).latents
         passage = self._door.enter(latents, args, kwargs, limits)
         if passage.guidance_scale is not None:
-            _follow(attached.adapter, latents.device)
+            _follow(trained, latents.device)
             call = backbone.read_call(passage.args, passage.kwargs)
-            inputs = _LazyInputs(backbone, call, passage.guidance_scale)
-            attached.begin(AdapterCall(passage.guidance_scale, inputs, off_at_one=passage.off_at_one))
+            ask = Ask(call.condition, call.condition, passage.guidance_scale)
+            attached.begin(GuidedCall(backbone, call.timestep, ask, passage.off_at_one))
             self._guiding = True
         return passage.args, passage.kwargs
 
@@ -167,26 +168,12 @@ class NetworkAdapters:
     def _end(self) -> None:
         """No adapter acts any more."""
         self._guiding = False
-        for attached, _ in self._loaded.values():
+        for _, attached, _ in self._loaded.values():
             attached.begin(None)
 
     def _require(self, name: str) -> None:
         if name not in self._loaded:
             raise InputError(f"no adapter {name!r} in this pipeline; loaded: {', '.join(self._loaded) or 'none'}")
-
-
-@dataclass(frozen=True)
-class _LazyInputs:
-    """What an adapter learns about a call, read inside the network: an offloaded one has its weights only there."""
-
-    backbone: Backbone
-    call: NetworkCall
-    guidance_scale: PerRow
-
-    def read(self) -> AdapterInputs:
-        time_features = self.backbone.embed_timestep(self.call.timestep)
-        condition_features = self.backbone.embed_condition(self.call.condition)
-        return AdapterInputs(self.guidance_scale, time_features, condition_features)
 
 
 def _check_rows(call: NetworkCall, adapter: str) -> NetworkCall:
@@ -216,7 +203,7 @@ def _is_inside(thread: int | None, network: nn.Module) -> bool:
     return False
 
 
-def _follow(adapter: Adapter, device: torch.device) -> None:
+def _follow(trained: Trained, device: torch.device) -> None:
     """Adapters are no part of the network that a pipeline moves, so they go where its latents are."""
-    if next(adapter.parameters()).device != device:
-        adapter.to(device)
+    if next(trained.parameters()).device != device:
+        trained.to(device)

@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from agd_core.adapter_files import AdapterCard
-from agd_core.adapters import AdapterConfig
 from agd_core.backbones import backbone_class
 from agd_core.config import BUILTIN, Config
+from agd_core.methods import MethodConfig
 from agd_core.protocol import in_words
 from agd_core.report.columns import Cell, explained, tables, warned
 from agd_core.report.rows import WARNED, Row
@@ -35,7 +35,7 @@ class ModelCard:
     """How the adapter is called."""
     base_model: Config
     """The base model's configuration; the usage lines build it."""
-    adapter: AdapterConfig
+    method: MethodConfig
     files: AdapterCard
     """What adapter.json says, see `agd_core.adapter_files.read_card`."""
     percent: float

@@ -45,18 +45,18 @@ def _show(found: Mapping[str, Any]) -> None:
         f"{found['source']}: {base['class']}, {base['parameters']:,} parameters, {base['dtype']}, "
         f"{base['pixels']} x {base['pixels']} pixels"
     )
-    _print_adapters(found)
+    _print_methods(found)
     _print_jobs(found)
     for line in _lines(found):
         print_line(line)
 
 
-def _print_adapters(found: Mapping[str, Any]) -> None:
+def _print_methods(found: Mapping[str, Any]) -> None:
     rows = [
-        (adapter["label"], str(adapter["sites"]), f"{adapter['parameters']:,}", f"{adapter['percent']:.2f} %")
-        for adapter in found["adapters"]
+        (method["label"], str(method["sites"]), f"{method['parameters']:,}", f"{method['percent']:.2f} %")
+        for method in found["methods"]
     ]
-    print_table(("adapter", "sites", "parameters", "of the base"), rows)
+    print_table(("method", "sites", "parameters", "of the base"), rows)
 
 
 def _print_jobs(found: Mapping[str, Any]) -> None:

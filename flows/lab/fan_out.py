@@ -158,7 +158,7 @@ def _sample_cell(
 ) -> None:
     """One sample set, as the artefact that the stage would make."""
     settings = elsewhere.config
-    trained = [(config, Artefact(*folder)) for config, folder in zip(settings.adapters, adapters, strict=True)]
+    trained = [(config, Artefact(*folder)) for config, folder in zip(settings.methods, adapters, strict=True)]
     method, wanted = list(every_cell(settings, trained, points))[cell]
     sample(elsewhere.run(), wanted, method.name)
 

@@ -1,7 +1,7 @@
 """What a person fills in on Prefect's form: a preset, and a section per stage, where a blank is "as in the preset".
 
 Prefect's form cannot switch a discriminated union, so what it shows is plain sections and drop-downs; the union of
-adapter kinds is built from them by `flows.presets`, as on the command line.
+method kinds is built from them by `flows.presets`, as on the command line.
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_serializer
 from pydantic.fields import FieldInfo
 
-from agd_core.adapters import AnyAdapterConfig
 from agd_core.config import Strict
+from agd_core.methods import AnyMethodConfig
 from flows.config import PipelineConfig
 from flows.jobs import Job
 from flows.lab.confines import own_folder
@@ -20,9 +20,9 @@ from flows.preset_files import preset_names
 from flows.presets import load_config
 
 Preset = StrEnum("Preset", {name: name for name in preset_names()})  # type: ignore[misc]
-AdapterKind = StrEnum(  # type: ignore[misc]
-    "AdapterKind",
-    {kind: kind for kind in (model.model_fields["kind"].default for model in get_args(get_args(AnyAdapterConfig)[0]))},
+MethodKind = StrEnum(  # type: ignore[misc]
+    "MethodKind",
+    {kind: kind for kind in (model.model_fields["kind"].default for model in get_args(get_args(AnyMethodConfig)[0]))},
 )
 _BLANK = "Blank: as in the preset."
 
@@ -81,7 +81,7 @@ class Settings(Section):
     output: str = "outputs"
     """Folder for artefacts and report, below the one where `agd up` was started or one that `--folder` named."""
     overrides: list[str] = []
-    """Further changes such as guidance.guided_channels=3 or adapters.0.hidden_width=32."""
+    """Further changes such as guidance.guided_channels=3 or methods.0.hidden_width=32."""
     fan_out: FanOut = FanOut()
 
     @field_validator("output")
@@ -102,9 +102,9 @@ class Settings(Section):
 
     def filled(self) -> dict[str, Any]:
         """What is filled in, by section, as a preset holds it."""
-        boxes = self.model_dump(include=set(PipelineConfig.model_fields) - {"adapters"})
-        kinds = [{"kind": kind.value} for kind in getattr(self, "adapters", ())]
-        return ({"adapters": kinds} if kinds else {}) | {name: box for name, box in boxes.items() if box}
+        boxes = self.model_dump(include=set(PipelineConfig.model_fields) - {"methods"})
+        kinds = [{"kind": kind.value} for kind in getattr(self, "methods", ())]
+        return ({"methods": kinds} if kinds else {}) | {name: box for name, box in boxes.items() if box}
 
     def config(self) -> PipelineConfig:
         """The checked configuration.
@@ -117,9 +117,9 @@ class Settings(Section):
     def changes(self) -> list[str]:
         """Everything filled in, in the words of `agd --set`, for the command that repeats a run."""
         filled = self.filled()
-        kinds = [f"{{kind: {adapter['kind']}}}" for adapter in filled.pop("adapters", ())]
+        kinds = [f"{{kind: {method['kind']}}}" for method in filled.pop("methods", ())]
         sections = [f"{name}.{key}={json.dumps(value)}" for name, box in filled.items() for key, value in box.items()]
-        return [*([f"adapters=[{', '.join(kinds)}]"] if kinds else []), *sections, *self.overrides]
+        return [*([f"methods=[{', '.join(kinds)}]"] if kinds else []), *sections, *self.overrides]
 
 
 def form_of(job: Job) -> type[Settings]:
@@ -131,9 +131,9 @@ def form_of(job: Job) -> type[Settings]:
 def _section(name: str) -> tuple[Any, Any]:
     """Type and default of a section: every setting that the configuration has there, each of which may stay blank."""
     said = PipelineConfig.model_fields[name].description
-    if name == "adapters":
-        text = "Adapters to train, of these kinds with their default widths; none: the preset's."
-        return list[AdapterKind], Field([], description=text)
+    if name == "methods":
+        text = "Methods to train, of these kinds with their defaults; none: the preset's."
+        return list[MethodKind], Field([], description=text)
     config: Any = PipelineConfig.model_fields[name].annotation
     fields: Any = {
         key: (field.rebuild_annotation() | None, _blank(field)) for key, field in config.model_fields.items()

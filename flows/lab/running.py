@@ -90,7 +90,7 @@ def run_name() -> str:
     given = flow_run.parameters.get("settings") or {}
     filled: dict[str, Any] = given.model_dump(mode="json") if isinstance(given, Settings) else given
     source = filled.get("config_file") or filled.get("preset") or Settings().source
-    boxes = {name: filled.get(name) or {} for name in PipelineConfig.model_fields if name != "adapters"}
+    boxes = {name: filled.get(name) or {} for name in PipelineConfig.model_fields if name != "methods"}
     changes = [f"{name}.{key}={value}" for name, box in boxes.items() for key, value in box.items()]
     words = [str(flow_run.flow_name), str(source), *changes, *filled.get("overrides", [])]
     return " ".join(words)[:_NAME_LENGTH]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from agd_core.adapter_files import read_card
-from agd_core.adapters import AdapterConfig
+from agd_core.methods import MethodConfig
 from agd_core.report.rows import Row
 from agd_core.schedulers import SchedulerName
 from flows.config import PipelineConfig
@@ -14,7 +14,7 @@ from flows.stages.evaluate import LookedAt, evaluate, read_evaluation
 from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
 from storage.artefacts import Artefact
 
-Trained = Sequence[tuple[AdapterConfig, Artefact]]
+Trained = Sequence[tuple[MethodConfig, Artefact]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Compared:
 
 def methods(adapters: Trained) -> list[Method]:
     """No guidance, CFG, then every adapter."""
-    trained = [Method(config.label, config.method, artefact, _parameters(artefact)) for config, artefact in adapters]
+    trained = [Method(config.label, config.kind, artefact, _parameters(artefact)) for config, artefact in adapters]
     return [UNGUIDED, CFG, *trained]
 
 

@@ -1,22 +1,18 @@
 """What one step of every method costs on this device, as a JSON artefact of measured numbers."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from typing_extensions import TypedDict
 
-from agd_core.adapter_files import load_student
-from agd_core.adapters import Adapter
 from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
 from agd_core.cost import measure_costs
-from agd_core.denoiser import Denoiser
-from agd_core.student import Student
 from flows.run import Run
 from flows.stages.comparison import CFG, Method
+from flows.stages.sample import opener
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 
@@ -55,7 +51,7 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         place.announce(f"{STAGE}: time, memory and FLOPs of {len(methods)} methods, about {seconds:g} s")
         progress = place.progress("measure cost")
         with place.on_device("measure cost"):
-            opened = {method.name: _opener(run, method) for method in methods}
+            opened = {method.name: opener(run, method.kind == CFG.kind, method.adapter) for method in methods}
             costs = measure_costs(
                 opened, run.model, scale, seconds, on_progress=progress, should_stop=place.should_stop
             )
@@ -91,24 +87,3 @@ def _surroundings(base_model: BaseModel, place: Workplace) -> dict[str, Any]:
         "dtype": str(base_model.dtype).removeprefix("torch."),
         "torch": torch.__version__,
     }
-
-
-def _opener(run: Run, method: Method) -> Callable[[], AbstractContextManager[Denoiser]]:
-    """Opens the method again and again; its adapter is read once and hangs on the network while it is open."""
-    if method.adapter:
-        adapter = _read_adapter(method.adapter, run.model)
-        return lambda: _student(run.model, adapter)
-    denoiser = run.teacher if method.kind == CFG.kind else run.model
-    return lambda: nullcontext(denoiser)
-
-
-def _read_adapter(artefact: Artefact, base_model: BaseModel) -> Adapter:
-    with load_student(base_model, artefact.path, "read") as student:
-        return student.adapters["read"]
-
-
-@contextmanager
-def _student(base_model: BaseModel, adapter: Adapter) -> Iterator[Denoiser]:
-    with Student(base_model) as student:
-        student.add("measured", adapter)
-        yield student

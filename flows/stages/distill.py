@@ -24,8 +24,8 @@ class Distilled:
 
 
 def train_all(run: Run, trajectories: Artefact) -> Trained:
-    """Stage 2: every adapter of a configuration."""
-    return [(adapter, train(run, adapter, trajectories)) for adapter in run.config.adapters]
+    """Stage 2: every method of a configuration."""
+    return [(method, train(run, method, trajectories)) for method in run.config.methods]
 
 
 def distill(run: Run, command: str) -> Distilled:
@@ -44,7 +44,7 @@ def sweep(run: Run, command: str) -> Distilled:
 
 
 def _distilled(run: Run, command: str, points: Sequence[Point], files: ReportFiles) -> Distilled:
-    labels = [adapter.label for adapter in run.config.adapters]
+    labels = [method.label for method in run.config.methods]
     refuse_foreign_files(run.place.output, (files.page, files.metrics), labels)
     trajectories = collect(run.check())
     adapters = train_all(run, trajectories)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from agd_core.adapters import Adapter, AdapterConfig
 from agd_core.backbones import Backbone, backbone_of
 from agd_core.base_models import BaseModelConfig
 from agd_core.base_models.sources import resolve_source
@@ -27,6 +26,7 @@ from agd_core.memory import (
     sampling_memory,
     training_memory,
 )
+from agd_core.methods import MethodConfig
 from flows.config import PipelineConfig
 from flows.prompts import load_prompts
 
@@ -160,8 +160,8 @@ class _Examination:
         }
 
     def counts(self) -> dict[str, Any]:
-        """Parameters of the network and of every adapter."""
-        return {"base": self._base(), "adapters": [self._adapter(adapter) for adapter in self.config.adapters]}
+        """Parameters of the network and of every method."""
+        return {"base": self._base(), "methods": [self._method(method) for method in self.config.methods]}
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -175,8 +175,8 @@ class _Examination:
         jobs = [Job("encode prompts", None, 1, self._encode)] if self.model.text_encoder_configs else []
         jobs += [Job("collect", "collect.batch_size", config.collect.batch_size, self._collect)]
         jobs += [
-            Job(f"train {adapter.label}", "train.batch_size", config.train.batch_size, self._training_of(adapter))
-            for adapter in config.adapters
+            Job(f"train {method.label}", "train.batch_size", config.train.batch_size, self._training_of(method))
+            for method in config.methods
         ]
         jobs += [Job("sample with guidance", "sample.batch_size", config.sample.batch_size, self._collect)]
         return [*jobs, Job("decode images", None, config.sample.batch_size, self._decode)]
@@ -242,10 +242,10 @@ class _Examination:
     def _decode(self, settings: Settings, batch: int) -> MemoryEstimate:
         return decoding_memory(self._sized(settings), batch)
 
-    def _training_of(self, adapter: AdapterConfig) -> Callable[[Settings, int], MemoryEstimate]:
+    def _training_of(self, method: MethodConfig) -> Callable[[Settings, int], MemoryEstimate]:
         return lambda settings, batch: training_memory(
             self._sized(settings),
-            adapter,
+            method,
             batch,
             activation_checkpointing=settings.activation_checkpointing,
             offloaded_optimizer=settings.optimizer_memory == "offloaded",
@@ -271,13 +271,13 @@ class _Examination:
             "pixels": sized.latent_side * self.model.latent_factor,
         }
 
-    def _adapter(self, config: AdapterConfig) -> dict[str, Any]:
+    def _method(self, config: MethodConfig) -> dict[str, Any]:
         with torch.device("meta"):
-            adapter = Adapter(config, self.backbone.sites, self.backbone.embedding_widths)
-        count = adapter.parameter_count()
+            trained = config.build(self.backbone)
+        count = trained.parameter_count()
         return {
             "label": config.label,
-            "sites": len(adapter.sites),
+            "sites": len(trained.sites),
             "parameters": count,
             "percent": 100 * count / self.backbone.parameters,
         }

@@ -73,7 +73,7 @@ def _errors(trained: Trained, extras: Extras) -> list[Picture]:
     found = extras.prediction_errors()
     if found is None:
         return []
-    kinds = {UNGUIDED.name: UNGUIDED.kind} | {config.label: config.method for config, _ in trained}
+    kinds = {UNGUIDED.name: UNGUIDED.kind} | {config.label: config.kind for config, _ in trained}
     curves = {}
     for name, points in found["points"].items():
         kept = [point for point in points if point["relative"] is not None]

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agd_core.adapter_files import FILES, WEIGHTS, read_card
-from agd_core.adapters import AdapterConfig
 from agd_core.atomic import json_bytes
 from agd_core.checksums import FILE as CHECKSUMS
 from agd_core.checksums import problems, seal
 from agd_core.digest import file_digest
 from agd_core.errors import InputError
+from agd_core.methods import MethodConfig
 from agd_core.protocol import Protocol
 from agd_core.report.model_card import FILE, ModelCard, render_card
 from agd_core.report.rows import Row
@@ -93,21 +93,21 @@ def _measured_weights(metrics: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _publish(run: Run, adapter: AdapterConfig, artefact: Artefact, rows: Sequence[Row], command: str) -> None:
-    folder = adapter_folder(run.place.output, adapter.label)
+def _publish(run: Run, method: MethodConfig, artefact: Artefact, rows: Sequence[Row], command: str) -> None:
+    folder = adapter_folder(run.place.output, method.label)
     for name in FILES:
         publish_file(artefact.read(name), folder / name)
-    card = _card(run, adapter, artefact, rows, command)
+    card = _card(run, method, artefact, rows, command)
     publish_file(render_card(card).encode(), folder / FILE)
 
 
-def _card(run: Run, adapter: AdapterConfig, artefact: Artefact, rows: Sequence[Row], command: str) -> ModelCard:
+def _card(run: Run, method: MethodConfig, artefact: Artefact, rows: Sequence[Row], command: str) -> ModelCard:
     files = read_card(artefact.path)[1]
     config, sampled = run.config, run.config.sample
     return ModelCard(
-        name=adapter.label,
+        name=method.label,
         base_model=config.base_model,
-        adapter=adapter,
+        method=method,
         files=files,
         percent=100 * files.parameters / run.model.parameters,
         training={name.replace("_", " "): f"{value}" for name, value in config.train.identity().items()},

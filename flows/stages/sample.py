@@ -1,7 +1,6 @@
 """Stage 3: one sample set per cell (denoiser, guidance scale, steps); every cell is its own artefact."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,16 +10,14 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from agd_core.adapter_files import add_adapter
+from agd_core.adapter_files import open_adapter
 from agd_core.atomic import write_json
-from agd_core.base_models import BaseModel
 from agd_core.checkpoint import save_tensors
-from agd_core.denoiser import Denoiser
-from agd_core.guidance import GuidanceConfig, GuidedDenoiser
+from agd_core.cost import OpenDenoiser
+from agd_core.guidance import GuidanceConfig
 from agd_core.protocol import library_versions
 from agd_core.sampling import SampleSet, sample_images
 from agd_core.schedulers import SchedulerName
-from agd_core.student import Student
 from flows.run import Run
 from flows.stages.tensors import Form, read_tensors
 from flows.workplace import Workplace, describe_device
@@ -58,13 +55,13 @@ class Cell:
         """Where the cell lies, in words."""
         return f"scale {self.guidance_scale:g}, {self.steps} {self.scheduler} steps"
 
-    @contextmanager
-    def denoiser(self, base_model: BaseModel) -> Iterator[Denoiser]:
-        """The base model, its guided form, or a student with the adapter active inside the block."""
-        with Student(base_model) as student:
-            if self.adapter:
-                add_adapter(student, self.adapter.path)
-            yield GuidedDenoiser(base_model, self.guidance) if self.guidance else student
+
+def opener(run: Run, guided: bool, adapter: Artefact | None) -> OpenDenoiser:
+    """Opens a student, the guided teacher or the bare model again and again; an adapter is read once, now."""
+    if adapter:
+        trained = open_adapter(run.model, adapter.path)
+        return lambda: trained.installed(run.model)
+    return lambda: nullcontext(run.teacher if guided else run.model)
 
 
 class SamplingCost(TypedDict):
@@ -97,7 +94,8 @@ def sample(run: Run, cell: Cell, label: str) -> Artefact:
     def work(artefact: Artefact) -> None:
         place.announce(f"{STAGE}: {alone.images} images, {what}")
         progress = place.progress(f"sample {label}")
-        with place.on_device(f"sample {label}"), cell.denoiser(run.model) as denoiser:
+        opened = opener(run, cell.guidance is not None, cell.adapter)
+        with place.on_device(f"sample {label}"), opened() as denoiser:
             samples = sample_images(denoiser, run.sampled, alone, progress, place.should_stop)
         _write(samples, place, artefact)
 

@@ -3,16 +3,11 @@
 import pytest
 import torch
 
-from agd_core.adapters import (
-    Adapter,
-    AdapterInputs,
-    AttachedAdapter,
-    CrossAttentionConfig,
-    ModulatedMlpConfig,
-    OffsetConfig,
-)
+from agd_core.ask import Ask
 from agd_core.backbones import backbone_of
 from agd_core.condition import Condition
+from agd_core.methods import CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
+from agd_core.methods.attached import GuidedCall
 from agd_core.miniatures import miniature_folder
 from agd_core.seeding import generator
 
@@ -47,11 +42,11 @@ def gradients(name, config, checkpointing):
     """Gradients of an adapter after two calls whose backward passes come when both are over, and the module calls."""
     network, condition = network_of(name), CONDITIONS[name]()
     backbone = backbone_of(network)
-    adapter = Adapter(config, backbone.sites, backbone.embedding_widths)
+    adapter = config.build(backbone)
     with torch.no_grad():
         for path, parameter in adapter.named_parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator("ckpt", path)))
-    attached = AttachedAdapter(network, adapter)
+    attached = adapter.attach(network)
     if checkpointing:
         network.enable_gradient_checkpointing(attached.checkpointed)
     calls = []
@@ -60,15 +55,14 @@ def gradients(name, config, checkpointing):
     losses = []
     for scale in (3.0, 5.0):
         scales, timestep = torch.tensor([scale, 2.0]), torch.tensor([700.0, 20.0])
-        inputs = AdapterInputs(scales, backbone.embed_timestep(timestep), backbone.embed_condition(condition))
-        with attached.active(inputs):
+        with attached.during(GuidedCall(backbone, timestep, Ask(condition, condition, scales))):
             losses.append(backbone.call(latents, timestep, condition).square().mean())
     sum(losses).backward()
     assert attached.call is None
     return {path: parameter.grad for path, parameter in adapter.named_parameters()}, len(calls)
 
 
-@pytest.mark.parametrize("config", KINDS, ids=lambda config: config.method)
+@pytest.mark.parametrize("config", KINDS, ids=lambda config: config.kind)
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_gradients_are_those_without_checkpointing(name, config):
     kept, calls = gradients(name, config, checkpointing=False)

@@ -11,12 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import agd_core
-from agd_core.adapter_files import AdapterCard, read_adapter, read_card, save_adapter
-from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
+from agd_core.adapter_files import AdapterCard, open_adapter, read_adapter, read_card, save_adapter
 from agd_core.base_sketch import load_sketch
 from agd_core.checksums import as_text, sums_of
 from agd_core.guidance import ClassifierFreeGuidance
-from agd_core.student import Student
+from agd_core.methods import ModulatedMlpConfig, OffsetConfig
 from agd_core.subjects import Subjects
 from storage.artefacts import ArtefactStore
 
@@ -25,11 +24,7 @@ RULE = ClassifierFreeGuidance().identity()
 
 @pytest.fixture
 def saved(teacher, tmp_path):
-    adapter = Adapter(
-        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4),
-        teacher.backbone.sites,
-        teacher.backbone.embedding_widths,
-    )
+    adapter = ModulatedMlpConfig(hidden_width=8, bottleneck_width=4).build(teacher.backbone)
     with torch.no_grad():
         for layer in adapter.layers:
             layer.up.weight.normal_(generator=torch.Generator().manual_seed(1))
@@ -41,18 +36,16 @@ def saved(teacher, tmp_path):
 def test_one_line_loads_it(teacher, saved):
     adapter, card, folder = saved
     call = torch.randn(2, 4, 8, 8), torch.full((2,), 300.0), Subjects(teacher).ask([1, 2], 2.0)
-    with Student(teacher) as expected:
-        expected.add("x", adapter)
+    with adapter.installed(teacher) as expected:
         wanted = expected.predict(*call)
     with agd_core.load_student(teacher, folder) as student:
-        assert list(student.adapters) == ["mine"]
         assert torch.equal(student.predict(*call), wanted)
     assert read_card(folder) == (adapter.config, card)
 
 
 def test_the_json_names_base_method_range_and_training(saved):
     content = json.loads((saved[2] / "adapter.json").read_text())
-    assert content["adapter"]["kind"] == "agd-modulated-mlp"
+    assert content["method"]["kind"] == "agd-modulated-mlp"
     assert content["guidance_range"] == [1.0, 5.0]
     assert len(content["base_fingerprint"]) == len(content["training_digest"]) == 64
 
@@ -140,8 +133,7 @@ def test_weights_in_half_precision_and_large_ones_are_weights(teacher, saved, dt
     weights_of(saved, **{NAME: torch.full(SHAPE, 65504.0)})
     tensors = load_file(saved[2] / "adapter.safetensors")
     weights_of(saved, **{name: tensor.to(dtype) for name, tensor in tensors.items() if name != NAME})
-    with agd_core.load_student(teacher, saved[2]) as student:
-        state = student.adapters["mine"].state_dict()
+    state = open_adapter(teacher, saved[2]).state_dict()
     assert torch.equal(state["layers.1.up.weight"], tensors["layers.1.up.weight"].to(dtype).float())
     assert all(value.dtype == torch.float32 and value.device.type == "cpu" for value in state.values())
 
@@ -161,7 +153,7 @@ CRAFTED = {
     "parameters": [None, "3", True, -1, 2.5, 10**30],
     "prediction_type": [None, 1],
     "backbone": [None, ["DiTTransformer2DModel"]],
-    "adapter": [None, [], {}, {"kind": "agd-nothing\n\u001b[2J"}, {"kind": ["agd-offset"]}],
+    "method": [None, [], {}, {"kind": "agd-nothing\n\u001b[2J"}, {"kind": ["agd-offset"]}],
 }
 
 
@@ -188,9 +180,9 @@ def test_a_crafted_card_is_one_line_that_names_the_field(saved, field, value):
     ],
 )
 def test_a_crafted_setting_is_named(saved, setting, value):
-    adapter = json.loads((saved[2] / "adapter.json").read_text())["adapter"]
-    change_card(saved, adapter=adapter | {setting: value})
-    with pytest.raises(agd_core.InputError, match=rf"adapter\.{setting}: "):
+    adapter = json.loads((saved[2] / "adapter.json").read_text())["method"]
+    change_card(saved, method=adapter | {setting: value})
+    with pytest.raises(agd_core.InputError, match=rf"method\.{setting}: "):
         read_card(saved[2])
 
 
@@ -214,7 +206,7 @@ def test_a_card_that_is_no_json_of_ours_is_one_line(saved, text, complaint):
 
 def test_a_card_that_asks_for_endless_layers_costs_no_memory(teacher, saved):
     adapter = {"kind": "agd-offset", "hidden_width": 4096, "encoder": "per-layer"}
-    change_card(saved, adapter=json.loads(OffsetConfig(**adapter).model_dump_json(exclude={"name"})))
+    change_card(saved, method=json.loads(OffsetConfig(**adapter).model_dump_json(exclude={"name"})))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(agd_core.InputError, match="tensors are missing"):
         agd_core.load_student(teacher, saved[2])

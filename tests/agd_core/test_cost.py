@@ -1,20 +1,20 @@
 """Costs on a network whose FLOPs, memory and times are known: the clock is a fake that the network itself advances."""
 
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from agd_core.adapters import Adapter, CrossAttentionConfig, OffsetConfig
 from agd_core.base_models.base import BaseModel
 from agd_core.condition import Condition
 from agd_core.cost import MIN_ROUNDS, measure_costs
 from agd_core.errors import InputError
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
+from agd_core.methods import CrossAttentionConfig, OffsetConfig
 from agd_core.peak_memory import peak_memory
 from agd_core.progress import Stopped
-from agd_core.student import Student
 
 CPU = torch.device("cpu")
 WIDTH = 12
@@ -190,24 +190,11 @@ def measured(teacher):
         "offset": OffsetConfig(hidden_width=16, encoder="shared"),
         "attention": CrossAttentionConfig(hidden_width=16, encoder="shared"),
     }
-    built = {
-        name: Adapter(config, teacher.backbone.sites, teacher.backbone.embedding_widths)
-        for name, config in adapters.items()
-    }
-
-    def opened(name):
-        @contextmanager
-        def student():
-            with Student(teacher) as one:
-                one.add(name, built[name])
-                yield one
-
-        return student
-
+    built = {name: config.build(teacher.backbone) for name, config in adapters.items()}
     methods = {
         "bare": lambda: nullcontext(teacher),
         "CFG": lambda: nullcontext(GuidedDenoiser(teacher, ClassifierFreeGuidance())),
-        **{name: opened(name) for name in adapters},
+        **{name: partial(trained.installed, teacher) for name, trained in built.items()},
     }
     return built, measure_costs(methods, teacher, 2.0, 0.0, 4)
 

@@ -8,11 +8,12 @@ from functools import cache
 import pytest
 import torch
 
-from agd_core.adapters import Adapter, CrossAttentionConfig, OffsetConfig
 from agd_core.backbones import backbone_of
 from agd_core.base_models.sources import resolve_source
 from agd_core.errors import InputError
 from agd_core.full_size import FullSizeModel, full_size_model, full_size_names, known_as
+from agd_core.methods import CrossAttentionConfig, OffsetConfig
+from agd_core.methods.agd.base import Adapter
 
 FACEBOOK_DIT = 675_129_632
 PARAMETERS = {

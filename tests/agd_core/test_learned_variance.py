@@ -1,28 +1,28 @@
 """DiT's learned variance and the guided channels: sampled with, guided, stored and learnt as the settings say."""
 
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DiTPipeline, DiTTransformer2DModel
 
-from agd_core.adapters import Adapter, OffsetConfig
 from agd_core.ask import Ask
 from agd_core.base_models import BaseModel, BaseModelConfig
 from agd_core.checkpoint import Checkpoint
 from agd_core.condition import Condition
-from agd_core.dataset import TrainingBatches
 from agd_core.denoising import denoise
 from agd_core.errors import InputError
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
+from agd_core.methods import OffsetConfig, Trained
 from agd_core.order import BatchOrder
 from agd_core.records import INPUT, TARGET
 from agd_core.schedulers import build_scheduler, takes_learned_variance
 from agd_core.seeding import generator
-from agd_core.student import Student
 from agd_core.subjects import Subjects
-from agd_core.trainer import TrainConfig, _distillation_loss, train_adapter
+from agd_core.trainer import TrainConfig, Training
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from storage.objects import MemoryObjects
 from storage.zarr_store import ZarrTrajectoryStore
@@ -210,33 +210,33 @@ def test_a_dropped_variance_is_not_stored():
     assert store.plan.pair_shape == (2, *SHAPE)
 
 
-class StudentOf(Student):
-    """Answers as the function does, with one weight to learn."""
+class Gain(Trained):
+    """Answers as the model does, with one weight to learn."""
 
-    def __init__(self, model):
-        super().__init__(model)
-        self.weight = torch.ones((), requires_grad=True)
+    def __init__(self):
+        super().__init__(OffsetConfig())
+        self.weight = torch.nn.Parameter(torch.ones(()))
 
-    def predict(self, latents, timestep, ask):
-        return self.weight * self.base_model.predict(latents, timestep, ask)
+    @contextmanager
+    def installed(self, model, checkpointing=False):
+        yield SimpleNamespace(predict=lambda *call: self.weight * model.predict(*call), network_evaluations=0)
 
 
 @pytest.mark.parametrize("channels", [4, 8])
-def test_training_learns_every_channel_of_the_prediction(channels):
+def test_training_learns_every_channel_of_the_prediction(channels, tmp_path):
     variance_type = "learned_range" if channels == 8 else "fixed_small"
     model = Model(channels, LEARNED | {"variance_type": variance_type})
     store, _ = collected(model, 3)
     order = BatchOrder(store.plan.pairs, 4, seed=0)
-    with TrainingBatches(store, order, 1) as batches:
-        loss = _distillation_loss(StudentOf(model), batches, store.plan)(0)
-    loss.backward()
+    training = Training(model, Gain(), store, TrainConfig(steps=1, batch_size=4, seed=0))
+    (loss,) = training.run(Checkpoint(tmp_path / "c.safetensors", "d"))
     batch = store.read(order.pairs(0))
     latents = torch.from_numpy(batch.latents.copy())
     labels = Condition(class_labels=torch.from_numpy(batch.condition_rows))
     answer = Predictor(channels).predict(latents[:, 0], torch.from_numpy(batch.timesteps), Ask.unguided(labels))
     difference = answer - latents[:, 1:].reshape(4, channels, 5, 5)
-    assert loss.item() == pytest.approx(difference.square().mean().item(), rel=1e-6)
-    assert loss.item() > 0
+    assert loss == pytest.approx(difference.square().mean().item(), rel=1e-6)
+    assert loss > 0
 
 
 @pytest.fixture(scope="module")
@@ -276,13 +276,11 @@ def test_a_dit_that_keeps_its_variance_is_distilled(small_dit, tmp_path):
     store, _ = collected(small_dit, 3)
     assert store.plan.pair_shape == (3, 4, 8, 8)
     torch.manual_seed(0)
-    backbone = small_dit.backbone
-    adapter = Adapter(OffsetConfig(hidden_width=16), backbone.sites, backbone.embedding_widths)
+    adapter = OffsetConfig(hidden_width=16).build(small_dit.backbone)
     config = TrainConfig(steps=120, batch_size=15, learning_rate=1e-2)
-    losses = train_adapter(small_dit, adapter, store, config, Checkpoint(tmp_path / "c.safetensors", "d"))
+    losses = Training(small_dit, adapter, store, config).run(Checkpoint(tmp_path / "c.safetensors", "d"))
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
-    with Student(small_dit) as student:
-        student.add("trained", adapter)
+    with adapter.installed(small_dit) as student:
         before, scheduler = student.network_evaluations, build_scheduler("ddpm", small_dit.scheduler_config, 4)
         latents = denoise(student, scheduler, Subjects(small_dit).ask([0, 2], 2.0), SEEDS, (4, 8, 8))
         assert student.network_evaluations - before == 8

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from agd_core.adapters import Adapter, AdapterInputs, AttachedAdapter, CrossAttentionConfig, OffsetConfig
+from agd_core.ask import Ask
 from agd_core.backbones import backbone_of
 from agd_core.base_models.sources import resolve_source
 from agd_core.condition import Condition
@@ -16,6 +16,8 @@ from agd_core.memory import (
     sampling_memory,
     training_memory,
 )
+from agd_core.methods import CrossAttentionConfig, OffsetConfig
+from agd_core.methods.attached import GuidedCall
 from agd_core.peak_memory import OTHER, LivingTensors
 from tests.soak import short
 
@@ -40,12 +42,12 @@ def real_peak(sized, adapter_config, batch, checkpointing):
     """The same step with real tensors, followed the same way."""
     network = real_network(sized)
     backbone = backbone_of(network)
-    adapter = Adapter(adapter_config, backbone.sites, backbone.embedding_widths)
+    adapter = adapter_config.build(backbone)
     optimizer = torch.optim.Adam(adapter.parameters())
     sum(p.sum() for p in adapter.parameters()).backward()
     optimizer.step()
     optimizer.zero_grad()
-    attached = AttachedAdapter(network, adapter)
+    attached = adapter.attach(network)
     if checkpointing:
         network.enable_gradient_checkpointing(attached.checkpointed)
     table = Condition(**{name: torch.zeros_like(t) for name, t in sized.conditions(batch).tensors().items()})
@@ -54,8 +56,7 @@ def real_peak(sized, adapter_config, batch, checkpointing):
     with LivingTensors() as living:
         living.name([*resting, *table.tensors().values()], "resting")
         pairs, middle = torch.randn_like(sized.latents(batch, 2)), torch.full((batch,), 500.0)
-        inputs = AdapterInputs(middle, backbone.embed_timestep(middle), backbone.embed_condition(table))
-        with attached.active(inputs):
+        with attached.during(GuidedCall(backbone, middle, Ask(table, table, middle))):
             prediction = sized.kept(backbone.call(pairs[:, 0], middle, table))
         nn.functional.mse_loss(prediction, pairs[:, 1]).backward()
         optimizer.step()
@@ -82,7 +83,7 @@ def test_the_estimate_is_what_a_real_step_takes(name, checkpointing, kind):
 def test_weights_gradients_and_moments_are_counted_by_name():
     sized, config = tiny("tiny-sd"), CrossAttentionConfig(hidden_width=32)
     backbone = backbone_of(sized.model.network())
-    trained = 4 * Adapter(config, backbone.sites, backbone.embedding_widths).parameter_count()
+    trained = 4 * config.build(backbone).parameter_count()
     estimate = training_memory(sized, config, 64)
     assert sum(estimate.parts.values()) == estimate.peak_bytes
     assert estimate.parts["base weights"] == 4 * backbone.parameters

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from agd_core.adapters import Adapter, CrossAttentionConfig
 from agd_core.base_models import BaseModelConfig
 from agd_core.checkpoint import Checkpoint
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
+from agd_core.methods import CrossAttentionConfig
 from agd_core.subjects import Subjects
-from agd_core.trainer import TrainConfig, train_adapter
+from agd_core.trainer import TrainConfig, Training
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from storage.memory_store import MemoryTrajectoryStore
 
@@ -32,9 +32,9 @@ def collected(model):
 
 
 def train(model, store, folder, **settings):
-    adapter = Adapter(CrossAttentionConfig(hidden_width=8), model.backbone.sites, model.backbone.embedding_widths)
+    adapter = CrossAttentionConfig(hidden_width=8).build(model.backbone)
     config = TrainConfig(steps=3, batch_size=4, learning_rate=1e-2, **settings)
-    losses = train_adapter(model, adapter, store, config, Checkpoint(folder / "state.safetensors", "key"))
+    losses = Training(model, adapter, store, config).run(Checkpoint(folder / "state.safetensors", "key"))
     return losses, torch.cat([parameter.detach().flatten() for parameter in adapter.parameters()])
 
 

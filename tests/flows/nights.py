@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from agd_core.adapter_files import WEIGHTS, AdapterCard, read_card, save_adapter
-from agd_core.adapters import Adapter, ModulatedMlpConfig
 from agd_core.checkpoint import load_tensors
 from agd_core.checksums import LISTS
 from agd_core.guidance import ClassifierFreeGuidance
+from agd_core.methods import ModulatedMlpConfig
 from agd_core.seeding import generator
 from flows.presets import load_config
 from flows.registry import Entry, register
@@ -33,7 +33,7 @@ QUICK = ("sample.images=60", "sample.steps=5", "evaluate.distance_subsets=20")
 def train_small(teacher, folder: Path) -> Path:
     """The folder of an adapter that is worth something."""
     config = load_config("fashion-dit", TRAINED)
-    config = config.model_copy(update={"adapters": config.adapters[:1]})
+    config = config.model_copy(update={"methods": config.methods[:1]})
     place = Workplace(folder)
     ((_, adapter),) = train_all(Run(config, place, teacher), collect(Run(config, place, teacher)))
     return adapter.path
@@ -41,11 +41,7 @@ def train_small(teacher, folder: Path) -> Path:
 
 def save_untrained(teacher, folder: Path) -> Path:
     """An adapter that loads and does nothing: its folder."""
-    adapter = Adapter(
-        ModulatedMlpConfig(hidden_width=8, bottleneck_width=4),
-        teacher.backbone.sites,
-        teacher.backbone.embedding_widths,
-    )
+    adapter = ModulatedMlpConfig(hidden_width=8, bottleneck_width=4).build(teacher.backbone)
     card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", RULE, (1.0, 5.0), "d" * 64)
     save_adapter(adapter, card, teacher.network, folder)
     return folder
@@ -61,7 +57,7 @@ def change_weights(folder: Path, teacher, change) -> None:
     for name in LISTS:
         (folder / name).unlink(missing_ok=True)
     config, card = read_card(folder)
-    adapter = Adapter(config, teacher.backbone.sites, teacher.backbone.embedding_widths)
+    adapter = config.build(teacher.backbone)
     adapter.load_state_dict({name: change(name, old) for name, old in load_tensors(folder / WEIGHTS)[0].items()})
     save_adapter(adapter, card, teacher.network, folder)
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from agd_core.adapter_files import AdapterCard, save_adapter
-from agd_core.adapters import Adapter, OffsetConfig
+from agd_core.methods import OffsetConfig
 from agd_core.report.page import Picture
 from flows.run import Run
 from flows.stages import report
@@ -18,13 +18,13 @@ def trained(config, teacher, place, value):
     """An adapter as an artefact, told apart by one number in its weights."""
 
     def work(artefact):
-        adapter = Adapter(OffsetConfig(), teacher.backbone.sites, teacher.backbone.embedding_widths)
+        adapter = OffsetConfig().build(teacher.backbone)
         next(adapter.parameters()).data.fill_(value)
         source = config.base_model.source
         files = AdapterCard.of(teacher, adapter, source, config.guidance.identity(), (1.0, 5.0), "d" * 64)
         save_adapter(adapter, files, teacher.network, artefact.path)
 
-    return [(config.adapters[0], place.produce("adapter", {"value": value}, work, title="adapter"))]
+    return [(config.methods[0], place.produce("adapter", {"value": value}, work, title="adapter"))]
 
 
 def compared(artefact, fd):

@@ -94,10 +94,10 @@ def test_verify_says_ok_and_then_names_the_damage(distilled):
         ),
         (["collect", "fashion-dit", "--set", "guidance.guided_channels=9"], "exceeds the 4 channels"),
         (
-            ["collect", "fashion-dit", "--set", "adapters.2.hidden_wdith=3"],
-            "adapters.2.hidden_wdith: no such setting; allowed here: ",
+            ["collect", "fashion-dit", "--set", "methods.2.hidden_wdith=3"],
+            "methods.2.hidden_wdith: no such setting; allowed here: ",
         ),
-        (["collect", "fashion-dit", "--set", "adapters.9.hidden_width=3"], "names no setting of this configuration"),
+        (["collect", "fashion-dit", "--set", "methods.9.hidden_width=3"], "names no setting of this configuration"),
         (["collect", "fashion-dit", "--output", "/dev/null"], "output /dev/null is not a folder that can be made"),
         (["verify", "/no/folder"], "folder /no/folder does not exist"),
         (["pretrain", "--data", "/no/folder"], "Fashion-MNIST file /no/folder/"),

@@ -13,7 +13,7 @@ from flows.preset_files import preset_names
 from flows.presets import load_config
 from flows.stages.doctor import counts, device_memory_gib, examine, sizes_of
 
-TINY = ("--set", "adapters.0.hidden_width=32", "--set", "base_model.resolution=null", "--set", "sample.batch_size=2")
+TINY = ("--set", "methods.0.hidden_width=32", "--set", "base_model.resolution=null", "--set", "sample.batch_size=2")
 SD21_BASE, SDXL_BASE = 865_910_724, 2_567_463_684
 # from the papers' hyper-parameters: guidance range, conditions x trajectories, batch, gradient steps, learning rate,
 # hidden width, and pairs: conditions x stored steps
@@ -60,8 +60,8 @@ def test_presets_have_the_papers_hyper_parameters(name):
     assert (config.train.batch_size, config.train.steps) == (batch, steps)
     assert (config.train.learning_rate, config.train.warmup_fraction) == (rate, 0.1)
     assert config.train.max_gradient_norm is None
-    assert {adapter.hidden_width for adapter in config.adapters} == {width}
-    assert {adapter.encoder for adapter in config.adapters} == {"per-layer"}
+    assert {adapter.hidden_width for adapter in config.methods} == {width}
+    assert {adapter.encoder for adapter in config.methods} == {"per-layer"}
     assert config.collect.trajectories * config.collect.stored_steps == pairs
     if not name.endswith("authors"):
         assert config.train.pairs_read == pairs
@@ -83,7 +83,7 @@ def test_presets_name_their_model_and_how_it_runs(name, source, pixels, schedule
     assert (config.collect.scheduler, config.sample.scheduler) == (scheduler, scheduler)
     assert (config.base_model.dtype, config.train.activation_checkpointing) == (dtype, checkpointing)
     assert (config.collect.prompts, config.sample.prompts) == ("builtin:everyday-500", "builtin:everyday-1000")
-    assert config.adapters[0].method == "agd-cross-attention"
+    assert config.methods[0].kind == "agd-cross-attention"
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -91,9 +91,9 @@ def test_parameters_are_counted_to_the_integer(name):
     found = counts(load_config(name))
     base, sites, adapters = COUNTS[name]
     assert found["base"]["parameters"] == base
-    assert [adapter["parameters"] for adapter in found["adapters"]] == adapters
-    assert {adapter["sites"] for adapter in found["adapters"]} == {sites}
-    assert found["adapters"][0]["percent"] == pytest.approx(100 * adapters[0] / base)
+    assert [adapter["parameters"] for adapter in found["methods"]] == adapters
+    assert {adapter["sites"] for adapter in found["methods"]} == {sites}
+    assert found["methods"][0]["percent"] == pytest.approx(100 * adapters[0] / base)
 
 
 def test_the_sizes_of_every_preset_are_known_without_a_download():
@@ -123,7 +123,7 @@ def test_json_is_one_object(doctor):
 
 def proposal(gib, *overrides):
     source = ("base_model.source=builtin:tiny-sd3", "base_model.resolution=null", "train.batch_size=2048")
-    tiny = ("sample.batch_size=2", "collect.batch_size=2", "adapters.0.hidden_width=32", "collect.prompt_count=4")
+    tiny = ("sample.batch_size=2", "collect.batch_size=2", "methods.0.hidden_width=32", "collect.prompt_count=4")
     large = ("train.activation_checkpointing=false", "base_model.dtype=float32")
     return examine(load_config("sd3", [*source, *tiny, *large, *overrides]), gib)
 

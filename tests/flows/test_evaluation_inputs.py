@@ -81,7 +81,7 @@ def test_features_that_are_no_numbers_are_named(teacher, small_config, tmp_path)
 
 
 def test_a_protocol_names_the_versions_that_sampled(tmp_path, monkeypatch):
-    config = load_config("fashion-dit", [*SMALL, "adapters=[{kind: agd-offset}]", "sample.curve_steps=[]"])
+    config = load_config("fashion-dit", [*SMALL, "methods=[{kind: agd-offset}]", "sample.curve_steps=[]"])
     place = Workplace(tmp_path)
     before = distill(Run(config, place), "test").metrics["rows"][0]["protocol"]["libraries"]
     assert all("(sampling)" not in name for name in before)

@@ -113,14 +113,15 @@ def test_the_stock_pipeline_makes_one_pass_and_our_images(made):
     theirs = CALLS.get(name, call_with_prompts)(pipe, base_model)
     assert rows == [2] * 3
     sampler = str(base_model.scheduler_config["_class_name"])
-    ours = denoise(
-        agd_core.load_student(base_model, folder),
-        build_scheduler(SAMPLERS[sampler], base_model.scheduler_config, 3),
-        asked(base_model),
-        (1, 2),
-        base_model.latent_shape,
-        input_dtype=base_model.dtype,
-    )
+    with agd_core.load_student(base_model, folder) as student:
+        ours = denoise(
+            student,
+            build_scheduler(SAMPLERS[sampler], base_model.scheduler_config, 3),
+            asked(base_model),
+            (1, 2),
+            base_model.latent_shape,
+            input_dtype=base_model.dtype,
+        )
     ours = base_model.decode(ours) / 2 + 0.5 if name in CALLS else ours
     tolerance = 1e-5 if base_model.dtype is torch.float32 else 0.05
     assert (theirs - ours).abs().max() <= tolerance * ours.abs().max()

@@ -23,7 +23,7 @@ MOST_CALLS = 14
 COUNT = Job(
     "count",
     "count-trajectories",
-    ("collect", "adapters"),
+    ("collect", "methods"),
     lambda run, command: Done({"artefacts": {"trajectories": run.config.collect.trajectories}, "repeat": command}),
     "Count trajectories.",
 )
@@ -77,22 +77,22 @@ def test_a_job_from_outside_is_a_flow_with_a_form():
     assert flow.name == "count-trajectories"
     assert flow.description.startswith("Count trajectories.")
     shown = json.dumps(flow.parameters.model_dump())
-    assert all(name in shown for name in ("collect", "adapters", "fan_out"))
+    assert all(name in shown for name in ("collect", "methods", "fan_out"))
     assert '"train"' not in shown
 
 
 def test_a_form_says_what_the_command_line_says():
-    filled = {"collect": {"trajectories": 7, "guidance_scale_max": 3}, "adapters": ["agd-offset"]}
+    filled = {"collect": {"trajectories": 7, "guidance_scale_max": 3}, "methods": ["agd-offset"]}
     settings = form_of(COUNT).model_validate({**filled, "overrides": ["train.steps=5"]})
     assert settings.changes() == [
-        "adapters=[{kind: agd-offset}]",
+        "methods=[{kind: agd-offset}]",
         "collect.trajectories=7",
         "collect.guidance_scale_max=3.0",
         "train.steps=5",
     ]
     config = settings.config()
     assert (config.collect.trajectories, config.collect.guidance_scale_max, config.train.steps) == (7, 3.0, 5)
-    assert [adapter.kind for adapter in config.adapters] == ["agd-offset"]
+    assert [adapter.kind for adapter in config.methods] == ["agd-offset"]
 
 
 def test_a_setting_of_a_stage_is_few_calls_from_the_command_line(monkeypatch, tmp_path):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from agd_core.adapter_files import AdapterCard, save_adapter
-from agd_core.adapters import Adapter, OffsetConfig
 from agd_core.guidance import ClassifierFreeGuidance
+from agd_core.methods import OffsetConfig
 from agd_core.progress import Stopped
 from flows.run import Run
 from flows.stages.prediction_error import ADAPTER, CURVE, prediction_error, read_curve, read_curves
@@ -17,9 +17,7 @@ SCALE = 3.0
 
 def saved_adapter(teacher, output, spread):
     """A finished adapter whose last layers are drawn with this spread; 0 leaves it adding nothing."""
-    adapter = Adapter(
-        OffsetConfig(hidden_width=8, encoder="shared"), teacher.backbone.sites, teacher.backbone.embedding_widths
-    )
+    adapter = OffsetConfig(hidden_width=8, encoder="shared").build(teacher.backbone)
     draws = torch.Generator().manual_seed(0)
     for layer in adapter.layers:
         torch.nn.init.normal_(layer.net[-1].weight, std=spread, generator=draws)

@@ -5,9 +5,9 @@ import json
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from agd_core.adapters import AnyAdapterConfig
 from agd_core.config_problems import first_problem
 from agd_core.errors import InputError
+from agd_core.methods import AnyMethodConfig
 from flows.config import PipelineConfig
 from flows.jobs import JOBS
 from flows.lab.parameters import form_of
@@ -58,12 +58,13 @@ def test_whole_numbers_are_floats_lists_are_tuples_and_1e_3_is_a_number():
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"adapters": [{"kind": "agd-ofset"}]}, "adapters.0.kind: allowed are agd-cross-attention, agd-offset, "),
-        ({"adapters": [{"kind": "agd-ofset"}]}, "; got 'agd-ofset'"),
-        ({"adapters": [{"hidden_width": 8}]}, "adapters.0.kind: allowed are "),
-        ({"adapters": [{"hidden_width": 8}]}, "; none is given"),
-        ({"adapters": [{"kind": "agd-offset", "widht": 8}]}, "adapters.0.widht: no such setting; allowed here: name, "),
-        ({"adapters": [8]}, "adapters.0: must be a section of settings, got 8"),
+        ({"methods": [{"kind": "agd-ofset"}]}, "methods.0.kind: allowed are agd-cross-attention, agd-offset, "),
+        ({"methods": [{"kind": "agd-ofset"}]}, "; got 'agd-ofset'"),
+        ({"methods": [{"hidden_width": 8}]}, "methods.0.kind: allowed are "),
+        ({"methods": [{"hidden_width": 8}]}, "; none is given"),
+        ({"methods": [{"kind": "agd-offset", "widht": 8}]}, "methods.0.widht: no such setting; allowed here: "),
+        ({"methods": [8]}, "methods.0: must be a section of settings, got 8"),
+        ({"adapters": [{"kind": "agd-offset"}]}, "adapters: no such setting; allowed here: base_model, guidance, "),
         ({"base_model": {"kind": "xl"}}, "base_model: kind is no setting any more: the source's own "),
         ({"train": None}, "train: must be a section of settings, got None"),
         ({"evaluate": {"extractor": "x" * 10_000}}, "evaluate.extractor: Input should be 'fashion-classifier', "),
@@ -80,8 +81,8 @@ def test_the_line_names_section_setting_and_what_is_allowed(raw, message):
 
 def test_an_adapter_by_itself_is_named_the_same_way():
     with pytest.raises(ValidationError) as raised:
-        TypeAdapter(AnyAdapterConfig).validate_python({"kind": "agd-offset", "hidden_width": True})
-    line = first_problem(raised.value, AnyAdapterConfig)
+        TypeAdapter(AnyMethodConfig).validate_python({"kind": "agd-offset", "hidden_width": True})
+    line = first_problem(raised.value, AnyMethodConfig)
     assert line == "hidden_width: Input should be a valid integer, got True"
 
 
@@ -95,9 +96,9 @@ def test_a_section_that_stands_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["a" * 300, "a" * 65, "a/b", "..", ".a", "a\0", "a\n", "A", "", "-a", "a b", "é"])
 def test_a_name_that_becomes_a_folder_is_plain_and_short(name):
-    with pytest.raises(InputError, match=r"adapters\.0\.name: "):
-        parse_config({"adapters": [{"kind": "agd-offset", "name": name}]})
-    assert parse_config({"adapters": [{"kind": "agd-offset", "name": "a" * 64}]}).adapters[0].label == "a" * 64
+    with pytest.raises(InputError, match=r"methods\.0\.name: "):
+        parse_config({"methods": [{"kind": "agd-offset", "name": name}]})
+    assert parse_config({"methods": [{"kind": "agd-offset", "name": "a" * 64}]}).methods[0].label == "a" * 64
 
 
 def test_a_configuration_goes_through_json_and_back():

@@ -21,7 +21,7 @@ from tests.flows.publishing import NAME, compared, publish_reports, trained
 
 @pytest.fixture(scope="module")
 def config():
-    return load_config("fashion-dit", [*SMALL, "adapters=[{kind: agd-offset}]"])
+    return load_config("fashion-dit", [*SMALL, "methods=[{kind: agd-offset}]"])
 
 
 @pytest.fixture

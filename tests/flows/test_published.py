@@ -37,7 +37,7 @@ def run(teacher, tmp_path_factory):
     """An output folder as `agd distill` leaves it, with everything that is published."""
     output, config = (
         tmp_path_factory.mktemp("run"),
-        load_config("fashion-dit", [*SMALL, "adapters=[{kind: agd-offset}]"]),
+        load_config("fashion-dit", [*SMALL, "methods=[{kind: agd-offset}]"]),
     )
     place = Workplace(output)
     adapters = trained(config, teacher, place, 1.0)
@@ -126,7 +126,7 @@ def test_an_older_folder_is_named_and_gets_checksums_when_it_is_published_again(
     assert len(found) == len(REPORT_FILES) + len(ADAPTER_FILES)
     assert all("has no checksums (published by an older version" in problem for problem in found)
     require_intact(output / ADAPTERS / NAME, READ_BY_LOADING, MOST)
-    config = load_config("fashion-dit", [*SMALL, "adapters=[{kind: agd-offset}]"])
+    config = load_config("fashion-dit", [*SMALL, "methods=[{kind: agd-offset}]"])
     place = Workplace(output)
     publish_trained(Run(config, place, teacher), trained(config, teacher, place, 1.0), "agd test")
     assert problems(output / ADAPTERS / NAME) == []

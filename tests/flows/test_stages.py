@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from agd_core.adapters import CrossAttentionConfig, OffsetConfig
 from agd_core.base_models import BaseModelConfig
 from agd_core.errors import InputError
+from agd_core.methods import CrossAttentionConfig, OffsetConfig
 from agd_core.progress import Stopped
 from flows.instruments import check_evaluation
 from flows.presets import load_config
@@ -250,7 +250,7 @@ def test_an_interrupted_collection_resumes_to_the_same_content(
 def test_an_interrupted_training_resumes_to_the_same_weights(first_run, teacher, small_config, tmp_path):
     trajectories = collect(Run(small_config, Workplace(first_run[0]), teacher))
     polls = iter([False, False, True])
-    one = small_config.model_copy(update={"adapters": small_config.adapters[:1]})
+    one = small_config.model_copy(update={"methods": small_config.methods[:1]})
     with pytest.raises(Stopped, match="after step 3 of 6"):
         train_all(Run(one, Workplace(tmp_path, should_stop=lambda: next(polls)), teacher), trajectories)
     ((_, resumed),) = train_all(Run(one, Workplace(tmp_path), teacher), trajectories)

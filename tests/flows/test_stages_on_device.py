@@ -25,7 +25,7 @@ from flows.workplace import Workplace
 from tests.conftest import SMALL
 from tests.leases import CPU, answer, hold, overlaps, process
 
-ONE_ADAPTER = [*SMALL, "adapters=[{kind: agd-offset}]", "sample.curve_steps=[]"]
+ONE_ADAPTER = [*SMALL, "methods=[{kind: agd-offset}]", "sample.curve_steps=[]"]
 COLLECT = [sys.executable, "-m", "flows.cli", "collect", "fashion-dit"]
 
 

@@ -22,7 +22,7 @@ from flows.stages.verify import verify
 from flows.workplace import Workplace
 from tests.conftest import SMALL
 
-GRID = [*SMALL, "adapters=[{kind: agd-offset}]", "sample.guidance_scales=[2,3]", "sample.sweep_schedulers=[euler]"]
+GRID = [*SMALL, "methods=[{kind: agd-offset}]", "sample.guidance_scales=[2,3]", "sample.sweep_schedulers=[euler]"]
 GRID += ["evaluate.curve_images=0"]
 CELLS = 2 * 2 * 2
 """Scales, step counts (4 and 2), samplers."""

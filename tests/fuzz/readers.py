@@ -18,7 +18,7 @@ from PIL import Image
 SMALL = (
     "collect.trajectories=4", "collect.steps=3", "collect.kept_steps=2", "collect.shard_trajectories=2",
     "train.steps=3", "sample.images=4", "sample.steps=2", "sample.batch_size=4", "evaluate.curve_images=2",
-    "adapters=[{kind: agd-offset, hidden_width: 8}]",
+    "methods=[{kind: agd-offset, hidden_width: 8}]",
 )  # fmt: skip
 PRESET = ["tiny-dit", *(word for part in SMALL for word in ("--set", part))]
 

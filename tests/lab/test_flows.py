@@ -29,7 +29,7 @@ from tests.soak import short
 
 FORMS = {job.name: form_of(job) for job in JOBS}
 MOST_CALLS = 18
-ONE_ADAPTER = "adapters=[{kind: agd-modulated-mlp}]"
+ONE_ADAPTER = "methods=[{kind: agd-modulated-mlp}]"
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ CHANGES = [
     ("guidance.guided_channels=2", "collect"),
     ("train.steps=7", "train"),
     ("train.learning_rate=0.001", "train"),
-    ("adapters.0.hidden_width=16", "train"),
+    ("methods.0.hidden_width=16", "train"),
     ("sample.seed=2", "sample"),
     ("sample.steps=3", "sample"),
     ("sample.guidance_scales=[1.5]", "sample"),

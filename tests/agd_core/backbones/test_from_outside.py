@@ -9,7 +9,6 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from agd_core.adapters import Adapter, OffsetConfig
 from agd_core.ask import Ask
 from agd_core.backbones import BACKBONES, AdapterSite, Backbone
 from agd_core.base_models import BaseModelConfig
@@ -18,12 +17,13 @@ from agd_core.condition import Condition
 from agd_core.denoising import denoise
 from agd_core.guidance import GuidedDenoiser
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.methods import OffsetConfig
 from agd_core.miniatures.parts import vae
 from agd_core.miniatures.weights import fill
 from agd_core.pipelines.doors import DoubledBatch
 from agd_core.schedulers import build_scheduler
 from agd_core.subjects import Subjects
-from agd_core.trainer import TrainConfig, train_adapter
+from agd_core.trainer import TrainConfig, Training
 from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
 from storage.memory_store import MemoryTrajectoryStore
 
@@ -111,9 +111,9 @@ def test_it_is_found_collected_and_trained(model, tmp_path):
     store = MemoryTrajectoryStore(plan)
     with store.write_unit(0) as writer:
         collect_unit(teacher, model, plan, writer, config)
-    adapter = Adapter(OffsetConfig(hidden_width=4), model.backbone.sites, model.backbone.embedding_widths)
+    adapter = OffsetConfig(hidden_width=4).build(model.backbone)
     settings = TrainConfig(steps=2, batch_size=3, learning_rate=1e-2)
-    losses = train_adapter(model, adapter, store, settings, Checkpoint(tmp_path / "state.safetensors", "key"))
+    losses = Training(model, adapter, store, settings).run(Checkpoint(tmp_path / "state.safetensors", "key"))
     assert len(losses) == 2
     assert losses[1] != losses[0] > 0
     ask = Ask(model.class_condition([0, 1]), model.null_condition(2), torch.full((2,), 3.0))

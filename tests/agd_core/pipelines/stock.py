@@ -6,8 +6,8 @@ import diffusers
 import torch
 
 from agd_core.adapter_files import AdapterCard, save_adapter
-from agd_core.adapters import Adapter, CrossAttentionConfig
 from agd_core.backbones import backbone_of
+from agd_core.methods import CrossAttentionConfig
 from agd_core.miniatures import miniature_folder
 from agd_core.seeding import generator
 from tests.composition_parts import tiny_controlnet
@@ -100,8 +100,7 @@ def counted_rows(pipe):
 
 
 def new_adapter(network, trained, config=CONFIG):
-    backbone = backbone_of(network)
-    adapter = Adapter(config, backbone.sites, backbone.embedding_widths)
+    adapter = config.build(backbone_of(network))
     if trained:
         with torch.no_grad():
             for name, parameter in adapter.named_parameters():

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import agd_core
-from agd_core.adapters import AdapterInputs, AttachedAdapter
+from agd_core.ask import Ask
 from agd_core.backbones import backbone_of
+from agd_core.methods.attached import GuidedCall
 from tests.agd_core.pipelines.stock import (
     PIPELINES,
     PIXELS,
@@ -130,15 +131,15 @@ def test_a_pipeline_and_a_student_on_one_network_agree(case, pipe):
     for (args, kwargs), answer in zip(seen, answers, strict=True):
         call, scale = backbone.read_call(args, kwargs), torch.tensor([5.0])
         assert call.latents.shape[0] == 1
-        inputs = AdapterInputs(scale, backbone.embed_timestep(call.timestep), backbone.embed_condition(call.condition))
-        expected = student_answer(network, adapter, inputs, args, kwargs)
+        guided = GuidedCall(backbone, call.timestep, Ask(call.condition, call.condition, scale))
+        expected = student_answer(network, adapter, guided, args, kwargs)
         assert torch.allclose(answer[-1:], expected, atol=1e-5)
 
 
 @torch.no_grad()
-def student_answer(network, adapter, inputs, args, kwargs):
-    attached = AttachedAdapter(network, adapter)
-    with attached.active(inputs):
+def student_answer(network, adapter, guided, args, kwargs):
+    attached = adapter.attach(network)
+    with attached.during(guided):
         output = network(*args, **kwargs)[0]
     attached.detach()
     return output

@@ -12,9 +12,9 @@ from PIL import Image
 from typer.main import get_command
 
 from agd_core.adapter_files import AdapterCard, read_card, save_adapter
-from agd_core.adapters import Adapter, ModulatedMlpConfig, OffsetConfig
 from agd_core.base_models import BaseModelConfig
 from agd_core.guidance import ClassifierFreeGuidance
+from agd_core.methods import ModulatedMlpConfig, OffsetConfig
 from agd_core.report.model_card import FILE, ModelCard, render_card
 from agd_core.safe_files import printable
 from flows.cli.app import app
@@ -35,7 +35,7 @@ def card(**changes):
     values = {
         "name": "agd-modulated-mlp",
         "base_model": BaseModelConfig(),
-        "adapter": ModulatedMlpConfig(),
+        "method": ModulatedMlpConfig(),
         "files": AdapterCard(
             "builtin:fashion-dit", "ab" * 32, RULE, (1.0, 5.0), "cd" * 32, 100_152, "epsilon", "DiTTransformer2DModel"
         ),
@@ -71,7 +71,7 @@ def table_lines(text):
 @pytest.fixture
 def saved(teacher, tmp_path):
     config = ModulatedMlpConfig(hidden_width=8, bottleneck_width=4)
-    adapter = Adapter(config, teacher.backbone.sites, teacher.backbone.embedding_widths)
+    adapter = config.build(teacher.backbone)
     files = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", RULE, (1.0, 5.0), "d" * 64)
     save_adapter(adapter, files, teacher.network, tmp_path)
     return tmp_path
@@ -83,7 +83,7 @@ def test_it_says_which_guidance_rule_was_learnt():
 
 def test_the_usage_lines_run_in_the_adapters_folder_without_network(saved):
     config, files = read_card(saved)
-    (saved / FILE).write_text(render_card(card(adapter=config, files=files, steps=3)), encoding="utf-8")
+    (saved / FILE).write_text(render_card(card(method=config, files=files, steps=3)), encoding="utf-8")
     (code,) = blocks((saved / FILE).read_text(encoding="utf-8"), "python")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
@@ -104,10 +104,10 @@ def test_the_usage_lines_of_a_model_with_prompts_are_the_stock_pipelines(tmp_pat
     source = BaseModelConfig(source="builtin:tiny-sd")
     base_model = source.build(torch.device("cpu"))
     config = OffsetConfig(hidden_width=8)
-    adapter = Adapter(config, base_model.backbone.sites, base_model.backbone.embedding_widths)
+    adapter = config.build(base_model.backbone)
     files = AdapterCard.of(base_model, adapter, "builtin:tiny-sd", RULE, (1.0, 5.0), "d" * 64)
     save_adapter(adapter, files, base_model.network, tmp_path)
-    text = render_card(card(base_model=source, adapter=config, files=files, scheduler="ddim", steps=2))
+    text = render_card(card(base_model=source, method=config, files=files, scheduler="ddim", steps=2))
     (code,) = blocks(text, "python")
     assert "agd_core.load_adapter(pipe" in code
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from agd_core.adapters.base import AdapterConfig, AdapterLayer, Codes, HiddenStates
+from agd_core.methods.agd.base import AdapterConfig
+from agd_core.methods.agd.layers import AdapterLayer, Codes, HiddenStates
 
 _MAX_PERIOD = 10_000.0
 

@@ -12,8 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from agd_core.adapters.base import AdapterConfig, AdapterLayer, Codes, HiddenStates
-from agd_core.adapters.encoders import pooled
+from agd_core.methods.agd.base import AdapterConfig
+from agd_core.methods.agd.encoders import pooled
+from agd_core.methods.agd.layers import AdapterLayer, Codes, HiddenStates
 
 
 class ModulatedMlpConfig(AdapterConfig):

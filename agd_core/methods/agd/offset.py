@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from agd_core.adapters.base import AdapterConfig, AdapterLayer, Codes, HiddenStates
-from agd_core.adapters.encoders import pooled, relu_mlp
+from agd_core.methods.agd.base import AdapterConfig
+from agd_core.methods.agd.encoders import pooled, relu_mlp
+from agd_core.methods.agd.layers import AdapterLayer, Codes, HiddenStates
 
 
 class OffsetConfig(AdapterConfig):

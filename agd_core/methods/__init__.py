@@ -1,0 +1,25 @@
+"""Methods of folding guidance into one network pass. A new one is one file here plus one line in `AnyMethodConfig`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from agd_core.methods.agd.cross_attention import CrossAttentionConfig
+from agd_core.methods.agd.modulated_mlp import ModulatedMlpConfig
+from agd_core.methods.agd.offset import OffsetConfig
+from agd_core.methods.base import MethodConfig, Pairs, Trained
+
+AnyMethodConfig = Annotated[
+    CrossAttentionConfig | OffsetConfig | ModulatedMlpConfig,
+    Field(discriminator="kind"),
+]
+
+__all__ = [
+    "AnyMethodConfig",
+    "CrossAttentionConfig",
+    "MethodConfig",
+    "ModulatedMlpConfig",
+    "OffsetConfig",
+    "Pairs",
+    "Trained",
+]

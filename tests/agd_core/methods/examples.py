@@ -1,0 +1,53 @@
+"""A small example of every kind of method, and a small model of every class of networks."""
+
+from functools import cache
+from typing import get_args
+
+import torch
+
+from agd_core.backbones import BACKBONES
+from agd_core.base_models import BaseModelConfig
+from agd_core.methods import AnyMethodConfig, CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
+from agd_core.seeding import generator
+from agd_core.subjects import Subjects
+
+CPU = torch.device("cpu")
+KINDS = {config.model_fields["kind"].default: config for config in get_args(get_args(AnyMethodConfig)[0])}
+EXAMPLES = {
+    example.kind: example
+    for example in (
+        CrossAttentionConfig(hidden_width=16),
+        OffsetConfig(hidden_width=16),
+        ModulatedMlpConfig(hidden_width=16, bottleneck_width=8),
+    )
+}
+MODELS = {
+    "DiTTransformer2DModel": BaseModelConfig(source="builtin:tiny-dit"),
+    "UNet2DConditionModel": BaseModelConfig(source="builtin:tiny-sd"),
+    "SD3Transformer2DModel": BaseModelConfig(source="builtin:tiny-sd3"),
+}
+assert MODELS.keys() == BACKBONES.keys(), "every class of networks has a small model"
+PROMPTS = ("a red bus", "two dogs asleep", "snow")
+SCALES = (1.0, 2.0, 7.5)
+
+
+@cache
+def model_of(network):
+    """The small model with this class of networks."""
+    return MODELS[network].build(CPU)
+
+
+def call_of(model):
+    """A call of three rows."""
+    subjects = Subjects(model, () if model.class_names else PROMPTS)
+    latents = torch.randn(3, *model.latent_shape, generator=generator("contract", "latents"))
+    ask = subjects.ask(range(3), 1.0)
+    return latents, torch.tensor([900.0, 500.0, 20.0]), type(ask)(ask.condition, ask.null, torch.tensor(SCALES))
+
+
+def randomised(trained):
+    """Weights as if it were trained."""
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator("contract", name)))
+    return trained

@@ -1,0 +1,152 @@
+"""The contract of every kind of method, on every class of networks."""
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from agd_core.adapter_files import AdapterCard, load_student, open_adapter, save_adapter
+from agd_core.methods import AnyMethodConfig, Pairs
+from tests.agd_core.methods.examples import EXAMPLES, KINDS, MODELS, call_of, model_of, randomised
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_network = pytest.mark.parametrize("network", MODELS)
+
+
+@pytest.fixture
+def config(kind):
+    assert kind in EXAMPLES, f"tests/agd_core/methods/examples.py lacks an example of {kind}"
+    return EXAMPLES[kind]
+
+
+@pytest.fixture
+def model(network):
+    return model_of(network)
+
+
+@pytest.fixture
+def call(model):
+    return call_of(model)
+
+
+@each_kind
+def test_the_config_survives_json_and_has_a_name(config):
+    assert TypeAdapter(AnyMethodConfig).validate_json(config.model_dump_json()) == config
+    assert config.label == config.kind
+    named = config.model_copy(update={"name": "mine"})
+    assert (named.label, named.identity()) == ("mine", config.identity())
+    assert config.about.endswith(".")
+
+
+@each_kind
+@each_network
+@torch.no_grad()
+def test_before_training_the_student_is_the_base_bit_for_bit(config, model, call):
+    with config.build(model.backbone).installed(model) as student:
+        assert torch.equal(student.predict(*call), model.predict(*call))
+
+
+@each_kind
+@each_network
+@torch.no_grad()
+def test_the_base_stays_as_it_is_bit_for_bit(config, model, call):
+    bare, weights = model.predict(*call), {name: each.clone() for name, each in model.network.state_dict().items()}
+    modules = [type(module) for module in model.network.modules()]
+    with randomised(config.build(model.backbone)).installed(model) as student:
+        assert not torch.allclose(student.predict(*call), bare, atol=1e-3)
+        assert torch.equal(model.predict(*call), bare), "asked by itself"
+        assert not torch.allclose(student.predict(*call), bare, atol=1e-3)
+    assert torch.equal(model.predict(*call), bare)
+    after = model.network.state_dict()
+    assert list(after) == list(weights)
+    assert all(torch.equal(after[name], weight) for name, weight in weights.items())
+    assert [type(module) for module in model.network.modules()] == modules
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.network.modules())
+    assert not any(parameter.requires_grad for parameter in model.network.parameters())
+
+
+@each_kind
+@each_network
+@torch.no_grad()
+def test_several_students_share_a_base(config, model, call):
+    first, second = randomised(config.build(model.backbone)), randomised(config.build(model.backbone, seed=1))
+    with first.installed(model) as student:
+        alone = student.predict(*call)
+        with second.installed(model) as other:
+            assert not torch.equal(other.predict(*call), alone)
+            assert torch.equal(student.predict(*call), alone)
+        assert torch.equal(student.predict(*call), alone)
+
+
+@each_kind
+@each_network
+@torch.no_grad()
+def test_a_row_costs_one_network_evaluation_and_knows_no_other_row(config, model, call):
+    latents, timestep, ask = call
+    with randomised(config.build(model.backbone)).installed(model) as student:
+        before = student.network_evaluations
+        together = student.predict(*call)
+        assert student.network_evaluations - before == len(latents)
+        rows = [slice(row, row + 1) for row in range(len(latents))]
+        alone = torch.cat([student.predict(latents[row], timestep[row], ask[row]) for row in rows])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+@each_kind
+@each_network
+@torch.no_grad()
+def test_what_is_saved_predicts_the_same(config, model, call, tmp_path):
+    trained = randomised(config.build(model.backbone))
+    card = AdapterCard.of(model, trained, "somewhere", {"kind": "cfg"}, (1.0, 8.0), "d" * 64)
+    save_adapter(trained, card, model.network, tmp_path)
+    with trained.installed(model) as student, load_student(model, tmp_path) as loaded:
+        assert torch.equal(student.predict(*call), loaded.predict(*call))
+    assert open_adapter(model, tmp_path).config == config
+
+
+def losses_and_gradients(trained, model, call, checkpointing=False):
+    """Two steps of gradient descent towards zero: the losses, and the largest gradient of every parameter."""
+    pairs = Pairs(*call, guided=torch.zeros(3, model.prediction_channels, *model.latent_shape[1:]))
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+    losses, largest = [], {}
+    with trained.installed(model, checkpointing) as student:
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = trained.loss(student, pairs)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            for name, parameter in trained.named_parameters():
+                largest[name] = max(largest.get(name, 0.0), parameter.grad.abs().max().item())
+    return losses, largest
+
+
+@each_kind
+@each_network
+def test_gradients_reach_all_that_is_trained_and_nothing_of_the_base(config, model, call):
+    trained = config.build(model.backbone)
+    losses, largest = losses_and_gradients(trained, model, call)
+    assert losses[1] < losses[0]
+    assert min(largest.values()) > 0
+    assert sum(parameter.numel() for parameter in trained.parameters()) == trained.parameter_count()
+    assert all(parameter.grad is None for parameter in model.network.parameters())
+
+
+@each_kind
+@each_network
+def test_activation_checkpointing_changes_no_loss(config, model, call):
+    kept, saving = (losses_and_gradients(config.build(model.backbone), model, call, each) for each in (False, True))
+    assert saving[0] == pytest.approx(kept[0], rel=1e-5)
+    assert saving[1] == pytest.approx(kept[1], rel=1e-3)
+    assert not model.network.is_gradient_checkpointing
+
+
+@each_kind
+def test_equal_seeds_give_equal_weights_and_leave_the_global_state_alone(config):
+    backbone = model_of("DiTTransformer2DModel").backbone
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    first, second, other = (config.build(backbone, seed).state_dict() for seed in (4, 4, 5))
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
