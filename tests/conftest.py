@@ -7,10 +7,14 @@ import tempfile
 
 import pytest
 import torch
+from hypothesis import settings
 
 from agd_core.base_models import BaseModel, BaseModelConfig
 from flows.config import PipelineConfig
 from flows.presets import load_config
+
+settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+settings.load_profile("patient")
 
 pytest_plugins = ["tests.no_skips"]
 pytest.register_assert_rewrite("tests.storage.contract")

@@ -1,4 +1,4 @@
-"""Metrics. A new one is one file here and one line in `METRICS`."""
+"""Metrics. A new one is one file here and one line in `_ALL`."""
 
 from agd_core.metrics.agreement import AGREEMENT
 from agd_core.metrics.base import Better, Measured, Metric, MetricSettings, Quantity, Score, Seen
@@ -14,9 +14,17 @@ from agd_core.metrics.regression import Measurement, Verdict, judge_nights
 from agd_core.metrics.standard_errors import accuracy_standard_error
 from agd_core.metrics.statistics import FeatureStatistics, RunningStatistics
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (FRECHET, KID, INCEPTION_SCORE, PRECISION_RECALL, AGREEMENT, PAIRED, LPIPS)
-}
+_ALL = (
+    FRECHET,
+    KID,
+    INCEPTION_SCORE,
+    PRECISION_RECALL,
+    AGREEMENT,
+    PAIRED,
+    LPIPS,
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+"""Every metric by its name in `evaluate.metrics`, in the order of tables."""
 
 
 def quantities() -> dict[str, Quantity]:

@@ -114,7 +114,7 @@ def test_every_point_of_a_sweep_is_compared_and_once(tmp_path):
         metrics = json.loads((folder / "metrics.json").read_text())
         places.append(folder / "sweep.json")
         places[-1].write_text(json.dumps(metrics | {"all_rows": rows}))
-        assert [item["name"] for item in read_results(places[-1]).rows] == ["agd-offset"] * 4
+        assert [item.name for item in read_results(places[-1]).rows] == ["agd-offset"] * 4
     found = [
         (item["other"]["scheduler"], item["other"]["steps"], item["other"]["teacher_scale"])
         for item in as_json(*places)["comparisons"]
