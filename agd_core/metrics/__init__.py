@@ -11,6 +11,7 @@ from agd_core.metrics.paired import PAIRED
 from agd_core.metrics.precision_recall import PRECISION_RECALL
 from agd_core.metrics.reference import Reference
 from agd_core.metrics.regression import Measurement, Verdict, judge_nights
+from agd_core.metrics.saturation import SATURATION
 from agd_core.metrics.standard_errors import accuracy_standard_error
 from agd_core.metrics.statistics import FeatureStatistics, RunningStatistics
 
@@ -22,6 +23,7 @@ _ALL = (
     AGREEMENT,
     PAIRED,
     LPIPS,
+    SATURATION,
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 """Every metric by its name in `evaluate.metrics`, in the order of tables."""

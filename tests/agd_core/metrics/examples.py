@@ -88,5 +88,6 @@ EXAMPLES: dict[str, list[Example]] = {
     "agreement": [Example(broken=("agreement",)), Example(seen(0, kind="clip_score"), broken=("agreement",))],
     "paired": [Example(broken=("latents", "features"))],
     "lpips": [Example(few=3)],
+    "saturation": [Example()],
 }
 CASES: list[tuple[str, Example]] = [(name, example) for name, found in EXAMPLES.items() for example in found]
