@@ -2,8 +2,8 @@
 
     kill_fuzz.py ROOT MODE[=COUNT]...
 
-    operations    one store per file operation that changes something, its writer killed right before that operation
-    growth        the same for stores that take units over from another one
+    operations=1  one store per file operation that changes something, or per so many: its writer is killed right before
+    growth=1      the same for stores that take units over from another one
     moments=6     one store, written over and over by two racing writers, killed so many times at random moments
     race=5        stores that are prepared and written by two processes at once
     rivals=5      stores that are prepared by two processes with different settings at once
@@ -101,21 +101,21 @@ def at_once(*works):
     return [forked(later, work) for work in works]
 
 
-def operations(root):
-    kill_before_every_operation("operations", root, lambda store: write_store(store, small_plan()))
+def operations(root, every=1):
+    kill_before_every_operation("operations", every, root, lambda store: write_store(store, small_plan()))
 
 
-def growth(root):
+def growth(root, every=1):
     assert ended(forked(write_store, root / "source", small_plan(4))) == [0]
-    kill_before_every_operation("growth", root, lambda store: grow_store(store, root / "source"))
+    kill_before_every_operation("growth", every, root, lambda store: grow_store(store, root / "source"))
 
 
-def kill_before_every_operation(mode, root, make_store):
+def kill_before_every_operation(mode, every, root, make_store):
     def work(store, number):
         kill_before_operation(store, number)
         make_store(store)
 
-    for number in itertools.count():
+    for number in itertools.count(0, every):
         statuses = ended(forked(work, root / str(number), number))
         report(mode, root / str(number), statuses)
         if statuses == [0]:

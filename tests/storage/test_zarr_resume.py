@@ -16,6 +16,7 @@ from storage.objects import LocalObjects, MemoryObjects
 from storage.shards import crc_bytes
 from storage.verification import store_problems
 from storage.zarr_store import ZarrTrajectoryStore
+from tests.soak import short
 from tests.storage.contract import (
     NOT_FINITE,
     assert_same_bits,
@@ -90,14 +91,24 @@ def test_a_damaged_orphan_is_done_again(tmp_path, damage):
     assert provenance(write_missing(store))[0] == ["new", "adopted"]
 
 
+@pytest.fixture(scope="module", params=short([9, 1]))
+def every(request):
+    """A writer is killed before each of so many file operations."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def accidents(tmp_path_factory):
+def accidents(every, tmp_path_factory):
     """What `kill_fuzz` did: lines by mode, each (store, how its writers ended), and what was said."""
     root = tmp_path_factory.mktemp("accidents")
     command = [sys.executable, kill_fuzz.__file__, str(root), "full", "forbidden", "rivals", "race", "moments"]
     environment = os.environ | {"PYTHONPATH": str(Path(zarr_store.__file__).parents[1])}
     done = subprocess.run(
-        [*command, "growth", "operations"], capture_output=True, text=True, env=environment, check=False
+        [*command, f"growth={every}", f"operations={every}"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -126,10 +137,10 @@ def unbroken(plan):
     return UNBROKEN[plan.dataset_id]
 
 
-def test_a_writer_killed_before_any_file_operation_is_continued_to_the_same_bytes(accidents):
+def test_a_writer_killed_before_any_file_operation_is_continued_to_the_same_bytes(accidents, every):
     *killed, last = accidents["operations"]
     plan = kill_fuzz.small_plan()
-    assert len(killed) > 50
+    assert len(killed) > 50 // every
     assert [statuses for _, statuses in killed] == [[-9]] * len(killed)
     assert last[1] == [0]
     adopted = 0
@@ -142,13 +153,13 @@ def test_a_writer_killed_before_any_file_operation_is_continued_to_the_same_byte
         assert_intact(write_missing(store).objects.root, plan)
         assert attempts == [(root / marker_key(unit)).read_bytes() for unit in marked]
         adopted += sum(shard == "adopted" for unit in provenance(store) for shard in unit)
-    assert adopted > 3
+    assert adopted > 3 // every
 
 
-def test_a_store_killed_while_it_grows_ends_with_the_same_bytes_and_leaves_the_other_alone(accidents):
+def test_a_store_killed_while_it_grows_ends_with_the_same_bytes_and_leaves_the_other_alone(accidents, every):
     *killed, last = accidents["growth"]
     plan, source = kill_fuzz.small_plan(5), last[0].parent / "source"
-    assert len(killed) > 50
+    assert len(killed) > 50 // every
     assert [statuses for _, statuses in [*killed, last]] == [[-9]] * len(killed) + [[0]]
     assert provenance(ZarrTrajectoryStore.open(LocalObjects(last[0]))) == [["adopted"] * 2] * 2 + [["new"]]
     for root, _ in [*killed, last]:
