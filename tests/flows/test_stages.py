@@ -77,39 +77,6 @@ def test_running_again_does_nothing(first_run, small_config):
     assert lines
 
 
-def test_every_sample_set_is_read_once_whatever_is_compared_with_it(first_run, small_config, monkeypatch):
-    read = []
-    counted = lambda artefact: read.append(artefact.path) or read_samples(artefact)  # noqa: E731
-    monkeypatch.setattr(evaluation, "read_samples", counted)
-    changed = small_config.model_copy(update={"evaluate": small_config.evaluate.model_copy(update={"seed": 7})})
-    rows = distill(Run(changed, Workplace(first_run[0])), "agd distill test").metrics["all_rows"]
-    assert len(rows) == 10
-    assert len(read) == len(set(read)) > 5
-
-
-def test_pictures_and_features_read_no_sample_set_as_a_whole(first_run, small_config, monkeypatch):
-    """A thousand images of SDXL are 3 GB: a grid reads the images that it shows."""
-    asked = []
-
-    def counted(artefact, name, forms, rows=slice(None)):
-        asked.append((set(forms), rows))
-        return read_tensors(artefact, name, forms, rows)
-
-    monkeypatch.setattr(sampling, "read_tensors", counted)
-    distill(Run(small_config, Workplace(first_run[0])), "agd distill another")
-    show = [rows for forms, rows in asked if "images" in forms]
-    assert show == [slice(40)] * 5
-    assert not any("latents" in forms for forms, _ in asked)
-
-
-def test_a_slice_reads_as_many_rows(first_run):
-    samples = next(first_run[0].glob("artefacts/samples-*"))
-    artefact = Artefact(samples, "samples", "")
-    whole = read_samples(artefact)
-    assert torch.equal(read_images(artefact, slice(3, 8)), whole.images[3:8])
-    assert torch.equal(read_labels(artefact), whole.labels)
-
-
 def test_a_finished_folder_that_cannot_be_written_to_is_read(first_run, small_config, monkeypatch):
     output = first_run[0]
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
@@ -303,3 +270,36 @@ def test_a_full_disk_is_named_before_work(small_config, teacher, tmp_path):
 def test_names_are_no_part_of_an_adapters_identity():
     assert OffsetConfig(name="mine").identity() == OffsetConfig().identity()
     assert CrossAttentionConfig(hidden_width=8).identity() != CrossAttentionConfig(hidden_width=10).identity()
+
+
+def test_every_sample_set_is_read_once_whatever_is_compared_with_it(first_run, small_config, monkeypatch):
+    read = []
+    counted = lambda artefact: read.append(artefact.path) or read_samples(artefact)  # noqa: E731
+    monkeypatch.setattr(evaluation, "read_samples", counted)
+    changed = small_config.model_copy(update={"evaluate": small_config.evaluate.model_copy(update={"seed": 7})})
+    rows = distill(Run(changed, Workplace(first_run[0])), "agd distill test").metrics["all_rows"]
+    assert len(rows) == 10
+    assert len(read) == len(set(read)) > 5
+
+
+def test_pictures_and_features_read_no_sample_set_as_a_whole(first_run, small_config, monkeypatch):
+    """A thousand images of SDXL are 3 GB: a grid reads the images that it shows."""
+    asked = []
+
+    def counted(artefact, name, forms, rows=slice(None)):
+        asked.append((set(forms), rows))
+        return read_tensors(artefact, name, forms, rows)
+
+    monkeypatch.setattr(sampling, "read_tensors", counted)
+    distill(Run(small_config, Workplace(first_run[0])), "agd distill another")
+    show = [rows for forms, rows in asked if "images" in forms]
+    assert show == [slice(40)] * 5
+    assert not any("latents" in forms for forms, _ in asked)
+
+
+def test_a_slice_reads_as_many_rows(first_run):
+    samples = next(first_run[0].glob("artefacts/samples-*"))
+    artefact = Artefact(samples, "samples", "")
+    whole = read_samples(artefact)
+    assert torch.equal(read_images(artefact, slice(3, 8)), whole.images[3:8])
+    assert torch.equal(read_labels(artefact), whole.labels)
