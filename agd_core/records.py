@@ -33,10 +33,10 @@ class PlannedTrajectory:
     index: int
     seed: int
     """Seeds the starting noise and the sampler's noise."""
-    condition: int
-    """Row of the plan's condition tensors."""
-    guidance_scale: float
-    """Constant along the trajectory."""
+    rows: Mapping[str, int]
+    """What it is asked for, as rows of the plan's condition tensors: "condition" and "null", as `agd_core.ask.Ask`."""
+    scalars: Mapping[str, float]
+    """What it is asked for in numbers, constant along the trajectory: "guidance_scale"."""
     steps: tuple[int, ...]
     """Sampler steps to keep, ascending."""
     class_label: int | None = None
@@ -59,7 +59,7 @@ class CollectionPlan:
     timesteps: tuple[float, ...]
     """The value handed to the network at every sampler step."""
     conditions: Mapping[str, np.ndarray]
-    """Condition tensors by name, one row per distinct condition (a class, a prompt)."""
+    """Condition tensors by name, one row per distinct condition (a class, a prompt), null ones too."""
     latent_shape: tuple[int, ...]
     dtype: StoredType
     shard_trajectories: int
@@ -158,12 +158,16 @@ class CollectionPlan:
 
     @cached_property
     def unit_ids(self) -> tuple[str, ...]:
-        """sha256 of what each unit holds: `settings_id` and its trajectories, scales as float32.
+        """sha256 of what each unit holds: `settings_id` and its trajectories, scalars as float32.
 
         Plans of the same settings share the ids of the full units that they have in common, whatever their lengths.
         """
-        scales = self.guidance_scales.tolist()
-        rows = [vars(row) | {"guidance_scale": scales[place]} for place, row in enumerate(self.trajectories)]
+        columns = {name: column.tolist() for name, column in self.scalars.items()}
+        scalars = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        rows = [
+            vars(row) | {"rows": dict(row.rows), "scalars": rounded}
+            for row, rounded in zip(self.trajectories, scalars, strict=True)
+        ]
         starts = range(0, len(rows), self.unit_trajectories)
         units = [rows[start : start + self.unit_trajectories] for start in starts]
         return tuple(digest({"settings": self.settings_id, "trajectories": unit}) for unit in units)
@@ -185,14 +189,16 @@ class CollectionPlan:
         return table
 
     @cached_property
-    def condition_rows(self) -> np.ndarray:
-        """Row of the condition tensors, int64 `[trajectories]`."""
-        return np.asarray([trajectory.condition for trajectory in self.trajectories], dtype=np.int64)
+    def rows(self) -> Mapping[str, np.ndarray]:
+        """Rows of the condition tensors by what they stand for, int64 `[trajectories]` each."""
+        every = [trajectory.rows for trajectory in self.trajectories]
+        return {name: np.asarray([rows[name] for rows in every], dtype=np.int64) for name in every[0]}
 
     @cached_property
-    def guidance_scales(self) -> np.ndarray:
-        """float32 `[trajectories]`."""
-        return np.asarray([trajectory.guidance_scale for trajectory in self.trajectories], dtype=np.float32)
+    def scalars(self) -> Mapping[str, np.ndarray]:
+        """The numbers that are asked for, float32 `[trajectories]` each."""
+        every = [trajectory.scalars for trajectory in self.trajectories]
+        return {name: np.asarray([scalars[name] for scalars in every], dtype=np.float32) for name in every[0]}
 
 
 @dataclass(frozen=True)
@@ -200,13 +206,13 @@ class StepBatch:
     """(trajectory, step) pairs for training, row-aligned."""
 
     latents: np.ndarray
-    """`[batch, K, channels, height, width]`; for bfloat16 its bits as uint16, see `CARRIERS`."""
+    """`[batch, K, *latent_shape]`; for bfloat16 its bits as uint16, see `CARRIERS`."""
     timesteps: np.ndarray
     """float32 `[batch]`."""
-    condition_rows: np.ndarray
-    """int64 `[batch]`, rows of the plan's condition tensors; whoever trains keeps those where the network is."""
-    guidance_scales: np.ndarray
-    """float32 `[batch]`."""
+    rows: Mapping[str, np.ndarray]
+    """By name int64 `[batch]`, rows of the plan's condition tensors; whoever trains keeps those at hand."""
+    scalars: Mapping[str, np.ndarray]
+    """By name float32 `[batch]`."""
 
 
 def array_digest(array: np.ndarray) -> str:
@@ -223,14 +229,14 @@ def step_batch(plan: CollectionPlan, pairs: np.ndarray, latents: np.ndarray) -> 
     Args:
         plan: the plan of the store that they were read from.
         pairs: int64 `[batch]`; pair = trajectory * stored_steps + slot.
-        latents: `[batch, K, channels, height, width]`, in the same order.
+        latents: `[batch, K, *latent_shape]`, in the same order.
     """
     trajectories, slots = np.divmod(pairs, plan.stored_steps)
     return StepBatch(
         latents=latents,
         timesteps=plan.timestep_table[trajectories, slots],
-        condition_rows=plan.condition_rows[trajectories],
-        guidance_scales=plan.guidance_scales[trajectories],
+        rows={name: column[trajectories] for name, column in plan.rows.items()},
+        scalars={name: column[trajectories] for name, column in plan.scalars.items()},
     )
 
 
@@ -244,7 +250,7 @@ class UnitWriter(Protocol):
         ...
 
     def put(self, trajectory: int, slot: int, pair: np.ndarray) -> None:
-        """Add one pair, `[K, C, H, W]` in the carrier type.
+        """Add one pair, `[K, *latent_shape]` in the carrier type.
 
         Args:
             trajectory: its index in the plan.

@@ -111,8 +111,7 @@ def _pairs_at(batches: TrainingBatches, plan: CollectionPlan, device: torch.devi
     def pairs_at(step: int) -> Pairs:
         batch = batches.at(step)
         latents = latents_tensor(batch.latents, plan.dtype, device)
-        condition = conditions.take(tensor_of(batch.condition_rows, torch.device("cpu"))).to(device)
-        ask = Ask(condition, condition, tensor_of(batch.guidance_scales, device))
+        ask = Ask.of_columns(conditions, batch.rows, batch.scalars, device)
         timestep, guided = tensor_of(batch.timesteps, device), latents[:, TARGET:].flatten(1, 2)
         return Pairs(latents[:, INPUT], timestep, ask, guided)
 

@@ -115,7 +115,7 @@ def plan_collection(
     return CollectionPlan(
         trajectories=tuple(_planned(index, subjects, config) for index in range(config.trajectories)),
         timesteps=tuple(schedule.to(torch.float32).tolist()),
-        conditions=conditions or subjects.condition(range(len(subjects))).to_arrays(),
+        conditions=conditions or _conditions(subjects),
         latent_shape=base_model.latent_shape,
         dtype=config.dtype,
         shard_trajectories=shard,
@@ -123,6 +123,14 @@ def plan_collection(
         identity=identity,
         prediction_slots=base_model.prediction_channels // base_model.latent_shape[0],
     )
+
+
+def planned_ask(plan: CollectionPlan, trajectories: Sequence[int], device: torch.device) -> Ask:
+    """What these trajectories of a plan are asked for."""
+    rows, scalars = (
+        {name: column[list(trajectories)] for name, column in columns.items()} for columns in (plan.rows, plan.scalars)
+    )
+    return Ask.of_columns(Condition.from_arrays(plan.conditions, torch.device("cpu")), rows, scalars, device)
 
 
 def collect_unit(
@@ -151,6 +159,12 @@ def collect_unit(
             _collect_batch(teacher, base_model, plan, batch, wanted, writer, config, should_stop)
 
 
+def _conditions(subjects: Subjects) -> dict[str, np.ndarray]:
+    """Every subject's condition, then the null condition."""
+    asked = subjects.condition(range(len(subjects)))
+    return Condition.cat([asked, subjects.base_model.null_condition(1)]).to_arrays()
+
+
 def _planned(index: int, subjects: Subjects, config: CollectConfig) -> PlannedTrajectory:
     rng = generator(config.seed, "plan", index)
     low, high = config.guidance_range
@@ -159,7 +173,8 @@ def _planned(index: int, subjects: Subjects, config: CollectConfig) -> PlannedTr
     seed, subject = derive_seed(config.seed, "trajectory", index), index % len(subjects)
     prompt = subjects.prompts[subject] if subjects.prompts else None
     label = None if prompt else subject
-    return PlannedTrajectory(index, seed, subject, float(np.float32(scale)), kept, class_label=label, prompt=prompt)
+    rows, scalars = {"condition": subject, "null": len(subjects)}, {"guidance_scale": float(np.float32(scale))}
+    return PlannedTrajectory(index, seed, rows, scalars, kept, class_label=label, prompt=prompt)
 
 
 def _stratified(steps: int, kept: int, rng: torch.Generator) -> Iterator[int]:
@@ -195,16 +210,10 @@ def _collect_batch(
             for row, pair in zip(rows.tolist(), pairs, strict=True):
                 writer.put(planned[row].index, int(slots[row, step.index]), pair)
 
-    rows = [trajectory.condition for trajectory in planned]
-    conditions = {name: array[rows] for name, array in plan.conditions.items()}
     denoise(
         teacher,
         build_scheduler(config.scheduler, base_model.scheduler_config, config.steps),
-        Ask(
-            Condition.from_arrays(conditions, base_model.device),
-            base_model.null_condition(len(rows)),
-            torch.tensor([trajectory.guidance_scale for trajectory in planned], device=base_model.device),
-        ),
+        planned_ask(plan, [trajectory.index for trajectory in planned], base_model.device),
         [trajectory.seed for trajectory in planned],
         base_model.latent_shape,
         observer=keep,

@@ -22,8 +22,10 @@ def write_trajectories(root: Path, plan: CollectionPlan, pairs: np.ndarray) -> N
     for trajectory in plan.trajectories:
         folder = root / f"{trajectory.index:06d}"
         folder.mkdir(parents=True)
-        conditions = {name: torch.from_numpy(table[[trajectory.condition]]) for name, table in plan.conditions.items()}
-        torch.save(conditions | {"guidance_scale": trajectory.guidance_scale}, folder / "conditioning.pt")
+        conditions = {
+            name: torch.from_numpy(table[[trajectory.rows["condition"]]]) for name, table in plan.conditions.items()
+        }
+        torch.save(conditions | dict(trajectory.scalars), folder / "conditioning.pt")
         shape = (plan.stored_steps, *plan.pair_shape)
         stored = np.memmap(folder / "trajectory.npy", np.float16, "w+", shape=shape)
         for step in range(plan.stored_steps):

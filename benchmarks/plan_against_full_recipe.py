@@ -50,8 +50,7 @@ def held_out_error(base_model: BaseModel, student: Denoiser, store: ZarrTrajecto
         batch = store.read(np.arange(first, min(first + BATCH, store.plan.pairs)))
         latents = latents_tensor(batch.latents, store.plan.dtype, base_model.device)
         timesteps = tensor_of(batch.timesteps, base_model.device)
-        condition = conditions[tensor_of(batch.condition_rows, base_model.device)]
-        ask = Ask(condition, condition, tensor_of(batch.guidance_scales, base_model.device))
+        ask = Ask.of_columns(conditions, batch.rows, batch.scalars, base_model.device)
         for column, denoiser in enumerate((student, base_model)):
             error = denoiser.predict(latents[:, INPUT], timesteps, ask) - latents[:, TARGET:].flatten(1, 2)
             errors[column] += float(error.square().sum())

@@ -31,7 +31,8 @@ MEGABYTE = 1e6
 
 def make_plan(trajectories: int, steps: int, shard: int, latent_shape: tuple[int, int, int], **conditions: np.ndarray):
     count = len(next(iter(conditions.values())))
-    rows = tuple(PlannedTrajectory(i, i, i % count, 1.5, tuple(range(steps))) for i in range(trajectories))
+    kept, scalars = tuple(range(steps)), {"guidance_scale": 1.5}
+    rows = tuple(PlannedTrajectory(i, i, {"condition": i % count}, scalars, kept) for i in range(trajectories))
     timesteps = tuple(float(step) for step in range(steps))
     return CollectionPlan(rows, timesteps, conditions, latent_shape, "float16", shard, shard, {"benchmark": "store"})
 
@@ -103,7 +104,7 @@ def read_ours(store: ZarrTrajectoryStore, gather: bool, pairs: np.ndarray) -> ob
     """A training batch as tensors; `gather` also takes the conditions from their table, which a GPU run does there."""
     batch = store.read(pairs)
     tables = store.plan.conditions if gather else {}
-    conditions = {name: torch.from_numpy(table[batch.condition_rows]) for name, table in tables.items()}
+    conditions = {name: torch.from_numpy(table[batch.rows["condition"]]) for name, table in tables.items()}
     return torch.from_numpy(batch.latents), conditions
 
 

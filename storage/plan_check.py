@@ -16,6 +16,8 @@ from agd_core.records import CARRIERS
 from agd_core.safe_files import parse_json
 from storage.errors import Damaged
 
+ROW, SCALAR = "row_", "scalar_"
+"""Begin the columns that say what trajectories are asked for: rows of the conditions, and numbers."""
 _MOST_SIDES, _MOST_SIDE = 8, 1 << 16
 """How many sides a latent has, and how long one is: channels, frames, height, width."""
 _MOST_TOGETHER = 1 << 24
@@ -84,10 +86,13 @@ def check_rows(table: pa.Table, timesteps: np.ndarray, conditions: Mapping[str, 
         raise Damaged("keeps other numbers of steps of other trajectories, or none")
     if not _all_within(steps.to_numpy(), len(timesteps)):
         raise Damaged("keeps steps that its schedule does not have")
-    if not _all_within(table["cond_id"].to_numpy(), min(map(len, conditions.values()))):
+    rows, scalars = ([n for n in table.column_names if n.startswith(kind)] for kind in (ROW, SCALAR))
+    if not rows or not scalars:
+        raise Damaged("does not say what its trajectories are asked for")
+    if not all(_all_within(table[name].to_numpy(), min(map(len, conditions.values()))) for name in rows):
         raise Damaged("names conditions that it does not have")
-    if not np.isfinite(table["guidance_scale"].to_numpy()).all():
-        raise Damaged("has guidance scales that are no numbers")
+    if not all(np.isfinite(table[name].to_numpy()).all() for name in scalars):
+        raise Damaged("has scalars that are no numbers")
 
 
 def _within(value: object, most: int) -> bool:

@@ -12,7 +12,7 @@ it and, where it is missing or torn, written again.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,11 @@ from zarr.codecs import Crc32cCodec
 from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory
 from storage.errors import Damaged, OtherContent
 from storage.layout import StoreLayout
-from storage.plan_check import check_rows, checked_layout, footer_part
+from storage.plan_check import ROW, SCALAR, check_rows, checked_layout, footer_part
 from storage.sealed_parquet import require_columns, seal, unseal
 from storage.zarr_tables import create_table, read_tables
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 LATENTS = "latents"
 _K_NAMES = ["input", "guided_prediction", "learned_variance"]
 _LISTED = re.compile(r"(latents/)?zarr\.json|(cond|schedule)/(zarr\.json|[A-Za-z0-9_-]+/(zarr\.json|c(/\d+)*))")
@@ -43,9 +43,7 @@ _SCHEMA = pa.schema(
         ("unit", pa.int32()),
         ("shard", pa.int32()),
         ("seed", pa.int64()),
-        ("guidance_scale", pa.float32()),
         ("class_label", pa.int32()),
-        ("cond_id", pa.int32()),
         ("prompt", pa.string()),
         ("split", pa.string()),
         ("steps", pa.list_(pa.int32())),
@@ -90,7 +88,7 @@ def write_plan(plan: CollectionPlan, files: Mapping[str, bytes]) -> bytes:
         "layout": json.dumps(_layout(plan)),
         "files": json.dumps(listed),
     }
-    return seal(pa.Table.from_pylist(rows, schema=_SCHEMA), footer)
+    return seal(pa.Table.from_pylist(rows, schema=_schema(plan.rows, plan.scalars)), footer)
 
 
 def plan_identity(data: bytes) -> dict[str, Any]:
@@ -147,10 +145,13 @@ def _unseal_plan(data: bytes) -> tuple[pa.Table, dict[str, str]]:
     if "files" not in footer:
         raise Damaged("is another kind of file")
     if (found := footer.get("format_version")) != str(FORMAT_VERSION):
-        raise OtherContent(f"is of store format {found}; this version reads format {FORMAT_VERSION}")
+        raise OtherContent(
+            f"was written by another version: format {found}, this one reads {FORMAT_VERSION}; collect again"
+        )
     if lacking := [name for name in _FOOTER if name not in footer]:
         raise Damaged(f"lacks its {lacking[0]}")
-    require_columns(table, _SCHEMA, optional=("class_label", "prompt"))
+    asked = [[n.removeprefix(kind) for n in table.column_names if n.startswith(kind)] for kind in (ROW, SCALAR)]
+    require_columns(table, _schema(*asked), optional=("class_label", "prompt"))
     return table, footer
 
 
@@ -200,38 +201,52 @@ def _create_latents(group: zarr.Group, plan: CollectionPlan) -> None:
     )
 
 
+def _schema(rows: Iterable[str], scalars: Iterable[str]) -> pa.Schema:
+    """The columns of a plan whose trajectories are asked for these rows and scalars."""
+    asked = [(ROW + name, pa.int32()) for name in rows] + [(SCALAR + name, pa.float32()) for name in scalars]
+    return pa.schema([*_SCHEMA, *(pa.field(*column) for column in asked)])
+
+
 def _row(plan: CollectionPlan, trajectory: PlannedTrajectory) -> dict[str, Any]:
     return {
         "trajectory": trajectory.index,
         "unit": trajectory.index // plan.unit_trajectories,
         "shard": trajectory.index // plan.shard_trajectories,
         "seed": trajectory.seed,
-        "guidance_scale": trajectory.guidance_scale,
         "class_label": trajectory.class_label,
-        "cond_id": trajectory.condition,
         "prompt": trajectory.prompt,
         "split": trajectory.split,
         "steps": list(trajectory.steps),
+        **{ROW + name: row for name, row in trajectory.rows.items()},
+        **{SCALAR + name: scalar for name, scalar in trajectory.scalars.items()},
     }
 
 
 def _trajectories(table: pa.Table) -> tuple[PlannedTrajectory, ...]:
-    """The rows; equal steps of many rows are one tuple, as few bytes may stand for many."""
-    known: dict[tuple[int, ...], tuple[int, ...]] = {}
+    """The rows; what is equal in many rows is one object, as few bytes may stand for many."""
+    known: dict[tuple[Any, ...], Any] = {}
     rows: list[PlannedTrajectory] = []
     for batch in table.to_batches(max_chunksize=_ROWS_TOGETHER):
         for row in batch.to_pylist():
-            steps = tuple(row["steps"])
-            rows.append(_trajectory(row, known.setdefault(steps, steps)))
+            steps, asked = tuple(row["steps"]), [_named(row, kind) for kind in (ROW, SCALAR)]
+            shared = [known.setdefault(tuple(part.items()), part) for part in asked]
+            rows.append(_trajectory(row, known.setdefault(steps, steps), *shared))
     return tuple(rows)
 
 
-def _trajectory(row: dict[str, Any], steps: tuple[int, ...]) -> PlannedTrajectory:
+def _named(row: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The columns of one kind, by their names without it."""
+    return {name.removeprefix(kind): value for name, value in row.items() if name.startswith(kind)}
+
+
+def _trajectory(
+    row: dict[str, Any], steps: tuple[int, ...], rows: dict[str, int], scalars: dict[str, float]
+) -> PlannedTrajectory:
     return PlannedTrajectory(
         index=row["trajectory"],
         seed=row["seed"],
-        condition=row["cond_id"],
-        guidance_scale=row["guidance_scale"],
+        rows=rows,
+        scalars=scalars,
         steps=steps,
         class_label=row["class_label"],
         prompt=row["prompt"],

@@ -40,7 +40,6 @@ class TarRecords:
         """Bytes of one sample."""
         self._headers = _blank_header(plan.pair_bytes), _blank_header(_DESCRIPTION_BYTES)
         self._timesteps = np.asarray(plan.timesteps, dtype=np.float32).tolist()
-        self._scales = plan.guidance_scales.tolist()
 
     def encode(self, pairs: np.ndarray, latents: np.ndarray) -> np.ndarray:
         """Samples, uint8 `[n, size]`, of these pairs (int64 `[n]`) and latents (`[n, K, C, H, W]`, carrier type)."""
@@ -83,9 +82,9 @@ class TarRecords:
             "step": step,
             "trajectory": number,
             "slot": slot,
-            "guidance_scale": self._scales[number],
+            **{name: float(column[number]) for name, column in self.plan.scalars.items()},
             "class_label": trajectory.class_label,
-            "cond_id": trajectory.condition,
+            **trajectory.rows,
             "crc32c": google_crc32c.value(data),
         }
         return json.dumps(description).encode().ljust(_DESCRIPTION_BYTES)

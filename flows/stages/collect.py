@@ -24,7 +24,7 @@ from storage.names import LOCATION
 from storage.objects import LocalObjects
 from storage.zarr_store import ZarrTrajectoryStore
 
-STAGE, VERSION = "trajectories", 3
+STAGE, VERSION = "trajectories", 4
 
 
 def collect(run: Run) -> Artefact:

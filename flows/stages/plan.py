@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from agd_core.ask import Ask
-from agd_core.condition import Condition
 from agd_core.guidance import GuidedDenoiser
 from agd_core.records import CollectionPlan
+from agd_core.trajectory import planned_ask
 from flows.run import Run
 from flows.stages.collect import STAGE, artefact_identity, collection_plan, refuse_the_impossible
 from flows.stages.sharing import units_elsewhere
@@ -81,12 +80,9 @@ def plan_lines(costs: dict[str, Any]) -> list[str]:
 def _measured_step(teacher: GuidedDenoiser, plan: CollectionPlan, batch: int) -> tuple[float, int]:
     """Median seconds of one guided prediction of a batch, after one to warm up; and its network evaluations."""
     device = teacher.base_model.device
-    planned = [plan.trajectories[index % len(plan.trajectories)] for index in range(batch)]
-    rows = [trajectory.condition for trajectory in planned]
-    condition = Condition.from_arrays({name: array[rows] for name, array in plan.conditions.items()}, device)
+    ask = planned_ask(plan, [index % len(plan.trajectories) for index in range(batch)], device)
     latents = torch.randn((batch, *plan.latent_shape), generator=torch.Generator().manual_seed(0)).to(device)
-    timestep, scale = (torch.full((batch,), value, device=device) for value in (plan.timesteps[0], 2.0))
-    ask = Ask(condition, teacher.base_model.null_condition(batch), scale)
+    timestep = torch.full((batch,), plan.timesteps[0], device=device)
     before, seconds = teacher.network_evaluations, []
     for _ in range(1 + _TIMED_STEPS):
         started = time.perf_counter()

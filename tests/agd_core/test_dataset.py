@@ -33,7 +33,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  #
 
 
 def make_plan(dtype="float16"):
-    planned = [PlannedTrajectory(i, 100 + i, i % 3, 1.0 + i, (1, 3, 4, 9)) for i in range(8)]
+    planned = [
+        PlannedTrajectory(i, 100 + i, {"condition": i % 3}, {"guidance_scale": 1.0 + i}, (1, 3, 4, 9)) for i in range(8)
+    ]
     conditions = {
         "class_labels": np.array([7, 5, 2]),
         "encoder_hidden_states": np.arange(12, dtype=np.float32).reshape(3, 2, 2),
@@ -66,7 +68,7 @@ ORDERS = pytest.mark.parametrize("order", [MAP, STREAM], ids=["map", "stream"])
 
 
 def arrays(batch):
-    return [batch.latents, batch.timesteps, batch.guidance_scales, batch.condition_rows]
+    return [batch.latents, batch.timesteps, *batch.scalars.values(), *batch.rows.values()]
 
 
 def same(a, b):
@@ -296,7 +298,7 @@ def test_a_read_only_array_is_copied_so_that_nothing_writes_to_it():
 
 def test_a_batch_knows_the_rows_of_its_conditions():
     batch = READER.read(np.array([0, 4, 8, 12]))
-    condition = Condition.from_arrays(PLAN.conditions, CPU)[tensor_of(batch.condition_rows, CPU)]
+    condition = Condition.from_arrays(PLAN.conditions, CPU)[tensor_of(batch.rows["condition"], CPU)]
     assert condition["class_labels"].tolist() == [7, 5, 2, 7]
     assert condition["class_labels"].dtype == torch.int64
 

@@ -55,19 +55,20 @@ def test_a_longer_plan_begins_with_the_shorter_one(teacher):
 
 def test_the_plan_is_balanced_and_in_range(teacher):
     plan = planned(teacher, changed(trajectories=200))
-    scales = np.array([row.guidance_scale for row in plan.trajectories])
+    scales = np.array([row.scalars["guidance_scale"] for row in plan.trajectories])
     assert np.bincount([row.class_label for row in plan.trajectories]).tolist() == [20] * 10
     assert scales.min() >= 1.0
     assert scales.max() <= 5.0
     assert abs(scales.mean() - 3.0) < 0.3
     assert len({row.seed for row in plan.trajectories}) == 200
-    assert (scales == plan.guidance_scales).all()
+    assert (scales == plan.scalars["guidance_scale"]).all()
 
 
 def test_conditions_are_planned_once_per_class(teacher):
     plan = planned(teacher, changed(trajectories=25))
-    assert {name: table.tolist() for name, table in plan.conditions.items()} == {"class_labels": list(range(10))}
-    assert plan.condition_rows.tolist() == [row.class_label for row in plan.trajectories]
+    assert {name: table.tolist() for name, table in plan.conditions.items()} == {"class_labels": [*range(10), 1000]}
+    assert plan.rows["condition"].tolist() == [row.class_label for row in plan.trajectories]
+    assert plan.rows["null"].tolist() == [10] * 25
 
 
 def test_kept_steps_are_one_from_each_part(teacher):
@@ -115,7 +116,7 @@ def test_what_is_stored_is_what_the_teacher_answers(teacher, guided, dtype):
             Ask(
                 teacher.class_condition([row.class_label for row in plan.trajectories]),
                 teacher.null_condition(len(plan.trajectories)),
-                torch.from_numpy(plan.guidance_scales),
+                torch.from_numpy(plan.scalars["guidance_scale"]),
             ),
         )
         tolerance = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-5}[dtype]

@@ -21,8 +21,8 @@ def make_plan(
 ) -> CollectionPlan:
     kept = [tuple(sorted((3 * i + k) % len(TIMESTEPS) for k in range(steps))) for i in range(trajectories)]
     planned = [
-        PlannedTrajectory(i, 2**62 + i, 7 * i % 3, 1.1 + 0.3 * i, kept[i], class_label=i % 3)
-        for i in range(trajectories)
+        PlannedTrajectory(i, 2**62 + i, {"condition": 7 * i % 3, "null": i % 2}, {"guidance_scale": s}, kept[i], i % 3)
+        for i, s in enumerate(1.1 + 0.3 * i for i in range(trajectories))
     ]
     random = np.random.default_rng(5)
     conditions = {
@@ -127,11 +127,28 @@ class TrajectoryStoreContract:
         batch, rows = reader.read(pairs), [(plan.trajectories[pair // 3], pair % 3) for pair in pairs]
         assert_same_bits(batch.latents, latents_of(plan)[pairs])
         assert_same_bits(batch.timesteps, np.array([TIMESTEPS[row.steps[slot]] for row, slot in rows], np.float32))
-        assert_same_bits(batch.guidance_scales, np.array([row.guidance_scale for row, _ in rows], np.float32))
-        assert_same_bits(batch.condition_rows, np.array([row.condition for row, _ in rows]))
+        assert (batch.rows.keys(), batch.scalars.keys()) == ({"condition", "null"}, {"guidance_scale"})
+        for name, column in batch.rows.items():
+            assert_same_bits(column, np.array([row.rows[name] for row, _ in rows]))
+        assert_same_bits(
+            batch.scalars["guidance_scale"], np.array([row.scalars["guidance_scale"] for row, _ in rows], np.float32)
+        )
         assert reader.plan.conditions.keys() == {"encoder_hidden_states", "pooled", "class_labels"}
         for name, table in plan.conditions.items():
             assert_same_bits(reader.plan.conditions[name], table)
+
+    def test_a_further_input_is_one_column(self, new_store):
+        plan = make_plan()
+        wider = [
+            replace(row, rows={**row.rows, "layout": 2}, scalars={**row.scalars, "strength": 0.25 * row.index})
+            for row in plan.trajectories
+        ]
+        wide = replace(plan, trajectories=tuple(wider))
+        reader = self.reopened(write_missing(new_store(wide)))
+        batch = reader.read(np.array([0, 5, 14]))
+        assert batch.rows["layout"].tolist() == [2, 2, 2]
+        assert_same_bits(batch.scalars["strength"], np.array([0.0, 0.25, 1.0], np.float32))
+        assert reader.plan.dataset_id == wide.dataset_id != plan.dataset_id
 
     def test_a_learned_variance_is_a_third_slot(self, new_store):
         plan = make_plan(prediction_slots=2)
@@ -153,7 +170,8 @@ class TrajectoryStoreContract:
         found = self.reopened(write_missing(new_store(plan))).plan
         assert found.dataset_id == plan.dataset_id
         assert [row.seed for row in found.trajectories] == [row.seed for row in plan.trajectories]
-        assert_same_bits(found.guidance_scales, plan.guidance_scales)
+        assert [row.rows for row in found.trajectories] == [row.rows for row in plan.trajectories]
+        assert_same_bits(found.scalars["guidance_scale"], plan.scalars["guidance_scale"])
         assert_same_bits(found.step_table, plan.step_table)
         assert found.conditions["pooled"].shape == (3, 5)
 
@@ -328,7 +346,7 @@ class TrajectoryStoreContract:
     def test_no_pairs_are_an_empty_batch(self, new_store):
         batch = write_missing(new_store(make_plan())).read(np.array([], dtype=np.int64))
         assert batch.latents.shape == (0, 2, 2, 3, 3)
-        assert batch.condition_rows.shape == (0,)
+        assert batch.rows["condition"].shape == batch.scalars["guidance_scale"].shape == (0,)
 
     def test_two_writers_on_one_unit_end_with_one_result(self, new_store):
         store = new_store(make_plan())

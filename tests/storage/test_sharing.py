@@ -62,7 +62,8 @@ def test_plans_of_unlike_settings_share_no_unit(changed):
 
 def test_another_row_is_another_unit():
     rows = list(EIGHT.trajectories)
-    for change_of_row in ({"seed": 1}, {"condition": 0}, {"guidance_scale": 9.0}, {"steps": (0, 1, 3)}):
+    asked = {"rows": {"condition": 0, "null": 0}}, {"scalars": {"guidance_scale": 9.0}}
+    for change_of_row in ({"seed": 1}, *asked, {"steps": (0, 1, 3)}):
         rows[5] = replace(EIGHT.trajectories[5], **change_of_row)
         other = replace(EIGHT, trajectories=tuple(rows))
         assert [ours == theirs for ours, theirs in zip(other.unit_ids, EIGHT.unit_ids, strict=True)] == [

@@ -81,10 +81,11 @@ def test_the_reader_gives_the_batches_of_the_store(sizes, samples, seed, pairs):
     reader, pairs = WebDatasetReader(objects), np.array(pairs) % store.plan.pairs
     assert isinstance(reader, TrajectoryReader)
     ours, theirs = reader.read(pairs), store.read(pairs)
-    assert_same_bits(ours.condition_rows, theirs.condition_rows)
+    assert ours.rows.keys() == theirs.rows.keys()
+    assert all(np.array_equal(ours.rows[name], theirs.rows[name]) for name in ours.rows)
     for a, b in [(ours.latents, theirs.latents), (ours.timesteps, theirs.timesteps)]:
         assert_same_bits(a, b)
-    assert_same_bits(ours.guidance_scales, theirs.guidance_scales)
+    assert_same_bits(ours.scalars["guidance_scale"], theirs.scalars["guidance_scale"])
     for name, table in store.plan.conditions.items():
         assert_same_bits(reader.plan.conditions[name], table)
 
@@ -130,8 +131,8 @@ def test_plain_webdataset_reads_the_tars_with_no_code_of_ours(store, tmp_path):
         latents = np.frombuffer(sample["lat.bin"], CARRIERS[plan.dtype]).reshape(plan.pair_shape)
         assert_same_bits(latents, expected.latents[pair])
         assert told["t"] == expected.timesteps[pair]
-        assert told["guidance_scale"] == expected.guidance_scales[pair]
-        assert told["cond_id"] == plan.trajectories[told["trajectory"]].condition
+        assert told["guidance_scale"] == expected.scalars["guidance_scale"][pair]
+        assert {name: told[name] for name in ("condition", "null")} == plan.trajectories[told["trajectory"]].rows
         assert told["class_label"] == plan.trajectories[told["trajectory"]].class_label
         assert sample["__key__"] == f"{told['trajectory']:06d}_{told['step']:04d}"
 
