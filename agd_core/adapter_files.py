@@ -163,7 +163,7 @@ def read_adapter(folder: Path, config: MethodConfig, backbone: Backbone) -> Trai
 
 
 def open_adapter(base_model: BaseModel, folder: str | Path) -> Trained:
-    """What was trained on this base model.
+    """What was trained on this base model, on its device.
 
     Args:
         base_model: the model it was trained on.
@@ -179,7 +179,7 @@ def open_adapter(base_model: BaseModel, folder: str | Path) -> Trained:
             f"adapter {printable(folder)} was trained on base {printable(card.base_source)} "
             f"({card.base_fingerprint[:12]}), this base model is another one ({found[:12]})"
         )
-    return read_adapter(folder, config, base_model.backbone)
+    return read_adapter(folder, config, base_model.backbone).to(base_model.device)
 
 
 def load_student(base_model: BaseModel, folder: str | Path) -> AbstractContextManager[Denoiser]:

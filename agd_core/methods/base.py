@@ -90,11 +90,11 @@ class Trained(nn.Module):
         """The student inside the block; asked by itself, the model is the base all the time, bit for bit.
 
         Args:
-            model: the base, on whose device this module moves.
+            model: the base, on whose device this module is.
             checkpointing: keep no activations for the backward pass and compute them again there.
         """
         network: Any = model.network
-        attached = self.to(model.device).attach(network)
+        attached = self.attach(network)
         try:
             if checkpointing:
                 network.enable_gradient_checkpointing(attached.checkpointed)

@@ -7,7 +7,9 @@ import torch
 
 from agd_core.backbones import BACKBONES
 from agd_core.base_models import BaseModelConfig
+from agd_core.base_models.sources import network_class
 from agd_core.methods import AnyMethodConfig, CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
+from agd_core.miniatures import MINIATURES, miniature_folder
 from agd_core.seeding import generator
 from agd_core.subjects import Subjects
 
@@ -21,12 +23,9 @@ EXAMPLES = {
         ModulatedMlpConfig(hidden_width=16, bottleneck_width=8),
     )
 }
-MODELS = {
-    "DiTTransformer2DModel": BaseModelConfig(source="builtin:tiny-dit"),
-    "UNet2DConditionModel": BaseModelConfig(source="builtin:tiny-sd"),
-    "SD3Transformer2DModel": BaseModelConfig(source="builtin:tiny-sd3"),
-}
-assert MODELS.keys() == BACKBONES.keys(), "every class of networks has a small model"
+MODELS = {network_class(miniature_folder(name), name).class_name: name for name in reversed(MINIATURES)}
+"""A miniature of every class of networks, by the class."""
+assert MODELS.keys() == BACKBONES.keys(), "every class of networks has a miniature"
 PROMPTS = ("a red bus", "two dogs asleep", "snow")
 SCALES = (1.0, 2.0, 7.5)
 
@@ -34,7 +33,7 @@ SCALES = (1.0, 2.0, 7.5)
 @cache
 def model_of(network):
     """The small model with this class of networks."""
-    return MODELS[network].build(CPU)
+    return BaseModelConfig(source=f"builtin:{MODELS[network]}").build(CPU)
 
 
 def call_of(model):

@@ -31,13 +31,14 @@ class Copy(Trained):
         super().__init__(config)
         self.network = deepcopy(backbone.network).requires_grad_(True)
         self.backbone = type(backbone)(self.network)
+        self.channels = backbone.network.config.in_channels
 
     @contextmanager
     def installed(self, model, checkpointing=False):
         yield SimpleNamespace(predict=self.predict, network_evaluations=0)
 
     def predict(self, latents, timestep, ask):
-        return self.backbone.call(latents, timestep, ask.condition)
+        return self.backbone.call(latents, timestep, ask.condition)[:, : self.channels]
 
 
 def test_a_copy_of_the_network_is_trained_and_the_base_is_left_alone(tmp_path):
