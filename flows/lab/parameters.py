@@ -6,6 +6,7 @@ method kinds is built from them by `flows.presets`, as on the command line.
 
 import json
 from enum import StrEnum
+from functools import cache
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_serializer
@@ -122,8 +123,9 @@ class Settings(Section):
         return [*([f"methods=[{', '.join(kinds)}]"] if kinds else []), *sections, *self.overrides]
 
 
+@cache
 def form_of(job: Job) -> type[Settings]:
-    """The form of a job: what every form has, and the job's sections."""
+    """The form of a job, one class however often it is asked for: what every form has, and the job's sections."""
     fields: Any = {name: _section(name) for name in job.sections}
     return create_model(f"{job.name.title()}Settings", __base__=Settings, __doc__=job.help, **fields)
 
