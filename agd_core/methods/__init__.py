@@ -8,15 +8,17 @@ from agd_core.methods.agd.cross_attention import CrossAttentionConfig
 from agd_core.methods.agd.modulated_mlp import ModulatedMlpConfig
 from agd_core.methods.agd.offset import OffsetConfig
 from agd_core.methods.base import MethodConfig, Pairs, Trained
+from agd_core.methods.lora import LoraConfig
 
 AnyMethodConfig = Annotated[
-    CrossAttentionConfig | OffsetConfig | ModulatedMlpConfig,
+    CrossAttentionConfig | OffsetConfig | ModulatedMlpConfig | LoraConfig,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
     "AnyMethodConfig",
     "CrossAttentionConfig",
+    "LoraConfig",
     "MethodConfig",
     "ModulatedMlpConfig",
     "OffsetConfig",

@@ -157,7 +157,7 @@ WRONG = [
     ({"train": {"warmup_fraction": 1.0}}, "settings.train.warmup_fraction"),
     ({"sample": {"images": 1}}, "settings.sample.images"),
     ({"sample": {"guidance_scales": "2"}}, "settings.sample.guidance_scales"),
-    ({"methods": ["lora"]}, "settings.methods"),
+    ({"methods": ["nothing"]}, "settings.methods"),
     ({"fan_out": {"workers": 0}}, "settings.fan_out.workers"),
     ({"fan_out": {"runner": "slurm"}}, "settings.fan_out.runner"),
 ]

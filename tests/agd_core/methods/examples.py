@@ -8,7 +8,7 @@ import torch
 from agd_core.backbones import BACKBONES
 from agd_core.base_models import BaseModelConfig
 from agd_core.base_models.sources import network_class
-from agd_core.methods import AnyMethodConfig, CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
+from agd_core.methods import AnyMethodConfig, CrossAttentionConfig, LoraConfig, ModulatedMlpConfig, OffsetConfig
 from agd_core.miniatures import MINIATURES, miniature_folder
 from agd_core.seeding import generator
 from agd_core.subjects import Subjects
@@ -21,6 +21,7 @@ EXAMPLES = {
         CrossAttentionConfig(hidden_width=16),
         OffsetConfig(hidden_width=16),
         ModulatedMlpConfig(hidden_width=16, bottleneck_width=8),
+        LoraConfig(rank=4),
     )
 }
 MODELS = {network_class(miniature_folder(name), name).class_name: name for name in reversed(MINIATURES)}

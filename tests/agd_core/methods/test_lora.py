@@ -1,0 +1,49 @@
+"""What is special about LoRAs: the dial, and the file that others load."""
+
+import pytest
+import torch
+
+import agd_core
+from agd_core.ask import Ask
+from agd_core.methods import LoraConfig
+from tests.agd_core.methods.examples import MODELS, call_of, model_of, randomised
+from tests.agd_core.pipelines.stock import counted_rows, images, open_miniature, write_adapter
+
+OWN = 4.0
+CONFIG = LoraConfig(rank=3, guidance_scale=OWN)
+
+
+def at(ask, scale):
+    return Ask(ask.condition, ask.null, torch.full((len(ask),), scale))
+
+
+@pytest.mark.parametrize("network", MODELS)
+@torch.no_grad()
+def test_the_weight_is_the_dial(network):
+    model = model_of(network)
+    latents, timestep, ask = call_of(model)
+    lora, half = randomised(CONFIG.build(model.backbone)), randomised(CONFIG.build(model.backbone))
+    for name, weight in half.named_parameters():
+        weight.mul_(0.5 if "lora_B" in name else 1.0)
+    with lora.installed(model) as student, half.installed(model) as halved:
+        assert torch.equal(student.predict(latents, timestep, at(ask, 1.0)), model.predict(latents, timestep, ask))
+        dialled = student.predict(latents, timestep, at(ask, 1 + (OWN - 1) / 2))
+        assert torch.allclose(dialled, halved.predict(latents, timestep, at(ask, OWN)), atol=1e-5)
+        assert not torch.allclose(dialled, student.predict(latents, timestep, at(ask, OWN)), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["tiny-sd", "tiny-sd3"])
+def test_diffusers_loads_the_file_as_a_lora_and_needs_no_guidance_then(name, tmp_path):
+    pipe, folder = open_miniature(name), write_adapter(tmp_path / "lora", name, config=CONFIG)
+    with counted_rows(pipe) as unguided:
+        plain = images(pipe, 1.0)
+    agd_core.load_adapter(pipe, folder)
+    with counted_rows(pipe) as rows:
+        ours = images(pipe, OWN)
+    assert rows == unguided, "no more than without guidance"
+    agd_core.unload(pipe)
+    pipe.load_lora_weights(folder, weight_name="adapter.safetensors")
+    assert torch.allclose(torch.as_tensor(images(pipe, 1.0)), torch.as_tensor(ours), atol=1e-4)
+    assert not torch.allclose(torch.as_tensor(ours), torch.as_tensor(plain), atol=1e-2)
+    pipe.unload_lora_weights()
+    assert torch.equal(torch.as_tensor(images(pipe, 1.0)), torch.as_tensor(plain))
