@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from agd_core.atomic import write_json
@@ -109,7 +110,7 @@ class Evaluation(TypedDict):
 
 def read_evaluation(artefact: Artefact) -> Evaluation:
     """Scores and protocol of a finished evaluation."""
-    return artefact.json(EVALUATION, Evaluation)
+    return TypeAdapter(Evaluation).validate_python(artefact.json(EVALUATION, Evaluation))
 
 
 def make_protocol(run: Run, cell: Cell, samples: Artefact) -> Protocol:
