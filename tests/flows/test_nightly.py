@@ -30,7 +30,7 @@ from flows.workplace import Workplace
 from tests.flows.nights import QUICK, add, change_weights, save_untrained, train_small, with_noise
 
 METRICS = ["fd", "accuracy", "paired_mse", "teacher_fd", "teacher_accuracy"]
-UNCHANGED_NIGHTS = 20
+FEW_NIGHTS, MANY_NIGHTS = 4, 20
 FIRST, SECOND, THIRD = "2026-01-01", "2026-01-02", "2026-01-03"
 
 
@@ -44,13 +44,21 @@ def adapter(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "adapter")
 
 
+def nights_of(adapter, output, further):
+    """One night and then further ones of the same adapter."""
+    entry, place = add(adapter, output), Workplace(output)
+    days = [(date(2026, 1, 1) + timedelta(days=day)).isoformat() for day in range(1 + further)]
+    return output, [evaluate_registered(entry, day, place) for day in days]
+
+
 @pytest.fixture(scope="module")
 def unchanged(trained, tmp_path_factory):
-    """One night and then twenty more of the same adapter."""
-    output = tmp_path_factory.mktemp("unchanged")
-    entry, place = add(trained, output), Workplace(output)
-    days = [(date(2026, 1, 1) + timedelta(days=day)).isoformat() for day in range(1 + UNCHANGED_NIGHTS)]
-    return output, [evaluate_registered(entry, day, place) for day in days]
+    return nights_of(trained, tmp_path_factory.mktemp("unchanged"), FEW_NIGHTS)
+
+
+@pytest.fixture(scope="module")
+def long_unchanged(trained, tmp_path_factory):
+    return nights_of(trained, tmp_path_factory.mktemp("long"), MANY_NIGHTS)
 
 
 def values(night):
@@ -66,13 +74,22 @@ def sampled(lines):
     return [line for line in lines if line.startswith("samples:") and "cached" not in line]
 
 
-def test_an_unchanged_adapter_raises_no_alarm(unchanged):
-    output, (first, *further) = unchanged
-    assert [list(night.verdicts) for night in (first, *further)] == [METRICS] * (1 + UNCHANGED_NIGHTS)
+def assert_no_alarm(output, nights):
+    first, *further = nights
+    assert [list(night.verdicts) for night in nights] == [METRICS] * len(nights)
     assert {verdict.outcome for verdict in first.verdicts.values()} == {"baseline"}
-    assert [night.regressed for night in further] == [[]] * UNCHANGED_NIGHTS
+    assert [night.regressed for night in further] == [[]] * len(further)
     assert all(verdict.z is not None for night in further for verdict in night.verdicts.values())
-    assert open_history(output).read().table.num_rows == len(METRICS) * (1 + UNCHANGED_NIGHTS)
+    assert open_history(output).read().table.num_rows == len(METRICS) * len(nights)
+
+
+def test_an_unchanged_adapter_raises_no_alarm(unchanged):
+    assert_no_alarm(*unchanged)
+
+
+@pytest.mark.soak
+def test_nor_does_it_in_twenty_nights(long_unchanged):
+    assert_no_alarm(*long_unchanged)
 
 
 def test_every_night_has_its_own_images(unchanged):
@@ -82,9 +99,10 @@ def test_every_night_has_its_own_images(unchanged):
     assert len({values(night)["paired_mse"] for night in nights}) == len(nights)
 
 
-def test_the_claimed_errors_are_near_the_real_spread(unchanged):
+@pytest.mark.soak
+def test_the_claimed_errors_are_near_the_real_spread(long_unchanged):
     for metric in METRICS:
-        measured = [night.verdicts[metric].measured for night in unchanged[1]]
+        measured = [night.verdicts[metric].measured for night in long_unchanged[1]]
         spread = torch.tensor([night.value for night in measured]).std()
         claimed = torch.tensor([night.standard_error for night in measured]).mean()
         assert 0.4 < float(spread / claimed) < 1.6, metric
