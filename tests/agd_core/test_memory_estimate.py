@@ -117,7 +117,7 @@ def test_guidance_takes_twice_the_activations_of_one_pass():
     alone, guided = sampling_memory(sized, 8), sampling_memory(sized, 8, ClassifierFreeGuidance())
     assert guided.parts[OTHER] == pytest.approx(sampling_memory(sized, 16).parts[OTHER], rel=0.1)
     assert guided.parts[OTHER] > 1.5 * alone.parts[OTHER]
-    student = sampling_memory(sized, 8, adapter_config=OffsetConfig(hidden_width=32))
+    student = sampling_memory(sized, 8, method=OffsetConfig(hidden_width=32))
     assert alone.peak_bytes < student.peak_bytes < guided.peak_bytes
 
 
