@@ -2,7 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from agd_core.ask import Ask
@@ -14,8 +14,8 @@ Prediction = Float[Tensor, "batch predicted_channels *space"]
 PerRow = Float[Tensor, " batch"]
 
 
-def rowwise(per_row: PerRow, like: Latents) -> Tensor:
-    """One factor per row, shaped `[batch, 1, ...]` so that it multiplies tensors of this rank."""
+def rowwise(per_row: Shaped[Tensor, " batch"], like: Latents) -> Tensor:
+    """One value per row, shaped `[batch, 1, ...]` so that it goes with tensors of this rank."""
     return per_row.view(-1, *[1] * (like.ndim - 1))
 
 

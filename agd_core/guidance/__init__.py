@@ -1,9 +1,15 @@
 """Guidance rules. A new rule is one file here plus one line in `GuidanceConfig`."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from agd_core.guidance.base import CONDITIONAL, UNCONDITIONAL, Answers, Guidance, GuidanceCall, GuidedDenoiser, Pass
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
+from agd_core.guidance.interval import IntervalGuidance
 
-GuidanceConfig = ClassifierFreeGuidance
+_CfgInInterval = IntervalGuidance[ClassifierFreeGuidance]
+GuidanceConfig = Annotated[ClassifierFreeGuidance | _CfgInInterval, Field(discriminator="kind")]
 
 __all__ = [
     "CONDITIONAL",
@@ -14,5 +20,6 @@ __all__ = [
     "GuidanceCall",
     "GuidanceConfig",
     "GuidedDenoiser",
+    "IntervalGuidance",
     "Pass",
 ]

@@ -6,10 +6,23 @@ from pydantic import TypeAdapter
 
 from agd_core.ask import Ask
 from agd_core.config_problems import _models
-from agd_core.guidance import CONDITIONAL, ClassifierFreeGuidance, GuidanceCall, GuidanceConfig, GuidedDenoiser
+from agd_core.guidance import (
+    CONDITIONAL,
+    ClassifierFreeGuidance,
+    GuidanceCall,
+    GuidanceConfig,
+    GuidedDenoiser,
+    IntervalGuidance,
+)
 
+Inside = IntervalGuidance[ClassifierFreeGuidance]
 EXAMPLES = {
     "cfg": [ClassifierFreeGuidance(), ClassifierFreeGuidance(guided_channels=3)],
+    "interval": [
+        Inside(high=1000.0, rule=ClassifierFreeGuidance()),
+        Inside(low=0.3, high=1000.0, rule=ClassifierFreeGuidance()),
+        Inside(high=1000.0, rule=ClassifierFreeGuidance(guided_channels=3)),
+    ],
 }
 """Rules by kind; no two of them are the same rule."""
 RULES = [rule for rules in EXAMPLES.values() for rule in rules]
