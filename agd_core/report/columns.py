@@ -9,8 +9,6 @@ from agd_core.report.rows import NO_NUMBER, Row
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 """Behind a heading: the good direction."""
-_ORDER = {"cfg": 0, "none": 2}
-_ADAPTERS = 1
 _DISTANCE = "FD"
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -108,7 +106,8 @@ def _line(row: Row, columns: Sequence[Quantity]) -> tuple[Cell, ...]:
 
 
 def _place(row: Row) -> int:
-    return _ORDER.get(row.method, _ADAPTERS)
+    """The teacher, then what was trained, then no guidance."""
+    return 0 if row.is_teacher else 2 if row.method == "none" else 1
 
 
 def _grouped(rows: Sequence[Row], key: Callable[[Row], _Key]) -> dict[_Key, list[Row]]:

@@ -82,10 +82,10 @@ class Page:
 
     @property
     def first_pair(self) -> tuple[int, int]:
-        """The two grids that are compared at first: CFG and the first adapter if they are there."""
+        """The two grids that are compared at first: the teacher and the first adapter if they are there."""
         titles = [grid.title for grid in self.grids]
-        guided = [row.name for row in self.rows if row.method == "cfg"]
-        students = [row.name for row in self.rows if row.method not in ("cfg", "none")]
+        guided = [row.name for row in self.rows if row.is_teacher]
+        students = [row.name for row in self.rows if row.adapter_parameters]
         first = next((titles.index(name) for name in guided if name in titles), 0)
         second = next((titles.index(name) for name in students if name in titles), int(first == 0))
         return first, second

@@ -70,7 +70,7 @@ def precision_recall_plot(rows: Sequence[Row]) -> bytes:
         recall, precision = ([row.value(name) or 0.0 for row in both] for name in ("recall", "precision"))
         axes.plot(recall, precision, **line.look.arguments, label=line.name)
         for row, x, y in zip(both, recall, precision, strict=True):
-            if row.method == "cfg":
+            if row.is_teacher:
                 axes.annotate(f"{row.teacher_scale:g}", (x, y), (5, 4), textcoords="offset points", fontsize="small")
     return _with_key(figure)
 
@@ -173,7 +173,8 @@ class _Line(NamedTuple):
     rows: Sequence[Row]
 
 
-_LOOKS = {"cfg": _Look("black", "s"), "none": _Look("#8a8f96", "x", "--")}
+_TEACHER = "cfg"
+_LOOKS = {_TEACHER: _Look("black", "s"), "none": _Look("#8a8f96", "x", "--")}
 _ADAPTER_LOOKS = tuple(
     _Look(colour, marker, dashes)
     for dashes in ("-", "--", "-.", ":")
@@ -188,7 +189,7 @@ def _lines(rows: Sequence[Row]) -> list[_Line]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(f"{row.name}, {row.scheduler}" if several else row.name, []).append(row)
-    looks = _looks({name: group[0].method for name, group in groups.items()})
+    looks = _looks({name: _TEACHER if group[0].is_teacher else group[0].method for name, group in groups.items()})
     return [_Line(name, looks[name], group) for name, group in groups.items()]
 
 

@@ -56,7 +56,7 @@ class Row(BaseModel):
     name: Text
     """How the report calls the method."""
     method: Text
-    """ "none", "cfg" or an adapter kind."""
+    """ "none", the kind of the guidance rule ("cfg"), or that of a method."""
     guidance_scale: Number
     scheduler: Text
     steps: _Count
@@ -72,6 +72,11 @@ class Row(BaseModel):
     scores: dict[Text, Score]
     """By the names of `agd_core.metrics.quantities`."""
     protocol: RecordedProtocol
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether it is the guided base model: guided, and nothing was trained."""
+        return self.method != "none" and not self.adapter_parameters
 
     @computed_field
     def fd(self) -> float | None:

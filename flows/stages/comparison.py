@@ -25,10 +25,11 @@ class Method:
     kind: str
     adapter: Artefact | None = None
     parameters: int = 0
+    guided: bool = False
+    """Whether it is the teacher."""
 
 
 UNGUIDED = Method("no guidance", "none")
-CFG = Method("CFG", "cfg")
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,15 @@ class Compared:
     evaluation: Artefact
 
 
-def methods(adapters: Trained) -> list[Method]:
-    """No guidance, CFG, then every adapter."""
+def teacher_of(config: PipelineConfig) -> Method:
+    """The base model under the configured rule."""
+    return Method(config.guidance.label, config.guidance.kind, guided=True)
+
+
+def methods(config: PipelineConfig, adapters: Trained) -> list[Method]:
+    """No guidance, the teacher, then every adapter."""
     trained = [Method(config.label, config.kind, artefact, _parameters(artefact)) for config, artefact in adapters]
-    return [UNGUIDED, CFG, *trained]
+    return [UNGUIDED, teacher_of(config), *trained]
 
 
 def headline_points(config: PipelineConfig) -> list[Point]:
@@ -79,15 +85,15 @@ def compare(run: Run, adapters: Trained, points: Sequence[Point]) -> list[Compar
     run.place.sample_ahead(adapters, points)
     compared = []
     for point in points:
-        guided = _look(run, CFG, point)
-        for method in methods(adapters):
+        guided = _look(run, teacher_of(run.config), point)
+        for method in methods(run.config, adapters):
             compared.append(_compare_one(run, method, point, guided))
     return compared
 
 
 def make_cell(config: PipelineConfig, method: Method, point: Point) -> Cell:
     """The sample set of one method at one point."""
-    guidance = config.guidance if method is CFG else None
+    guidance = config.guidance if method.guided else None
     return Cell(point.scale, point.steps, point.scheduler, guidance, method.adapter)
 
 
@@ -127,7 +133,7 @@ def _parameters(adapter: Artefact) -> int:
 
 def every_cell(config: PipelineConfig, adapters: Trained, points: Sequence[Point]) -> Iterator[tuple[Method, Cell]]:
     """Every sample set of a configuration at these points."""
-    for point, method in product(points, methods(adapters)):
+    for point, method in product(points, methods(config, adapters)):
         yield method, make_cell(config, method, point)
 
 

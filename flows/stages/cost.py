@@ -11,7 +11,7 @@ from agd_core.atomic import write_json
 from agd_core.base_models import BaseModel
 from agd_core.cost import measure_costs
 from flows.run import Run
-from flows.stages.comparison import CFG, Method
+from flows.stages.comparison import Method
 from flows.stages.sample import opener
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
@@ -51,7 +51,7 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         place.announce(f"{STAGE}: time, memory and FLOPs of {len(methods)} methods, about {seconds:g} s")
         progress = place.progress("measure cost")
         with place.on_device("measure cost"):
-            opened = {method.name: opener(run, method.kind == CFG.kind, method.adapter) for method in methods}
+            opened = {method.name: opener(run, method.guided, method.adapter) for method in methods}
             costs = measure_costs(
                 opened, run.model, scale, seconds, on_progress=progress, should_stop=place.should_stop
             )

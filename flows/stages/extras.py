@@ -54,4 +54,4 @@ def measure_extras(run: Run, adapters: Trained) -> Extras:
         for adapter, artefact in adapters
         if wanted.curve_images
     }
-    return Extras(cost(run, methods(adapters)) if wanted.measure_cost else None, curves)
+    return Extras(cost(run, methods(run.config, adapters)) if wanted.measure_cost else None, curves)

@@ -17,7 +17,6 @@ from agd_core.safe_files import read_bytes
 from flows.instruments import Instruments
 from flows.registry import Entry
 from flows.run import Run
-from flows.stages.comparison import CFG
 from flows.stages.evaluate import LookedAt
 from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
 from flows.stages.verdicts import OF_TEACHER
@@ -53,7 +52,7 @@ def sample_tonight(entry: Entry, tonight: Run) -> Sampled:
     """
     point = (entry.guidance_scale, entry.sample.steps, entry.sample.scheduler)
     adapter = _as_it_is_now(Path(entry.folder), tonight.place)
-    guided = sample(tonight, Cell(*point, guidance=entry.guidance), CFG.name)
+    guided = sample(tonight, Cell(*point, guidance=entry.guidance), entry.guidance.label)
     return Sampled(adapter, sample(tonight, Cell(*point, adapter=adapter), entry.name), guided)
 
 

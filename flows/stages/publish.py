@@ -28,7 +28,7 @@ from flows.published import (
     seal_adapter,
 )
 from flows.run import Run
-from flows.stages.comparison import CFG, UNGUIDED, Compared, Trained
+from flows.stages.comparison import UNGUIDED, Compared, Trained, teacher_of
 from storage.artefacts import Artefact
 
 
@@ -47,13 +47,13 @@ def publish_trained(run: Run, trained: Trained, command: str) -> dict[str, Path]
 
 
 def publish_evaluated(run: Run, trained: Trained, compared: Sequence[Compared], command: str) -> None:
-    """Write every adapter's folder with its measured rows, and those of CFG and no guidance beside them.
+    """Write every adapter's folder with its measured rows, and those of the teacher and no guidance beside them.
 
     Where it is interrupted, a folder has no numbers, and the next run writes them.
     """
     output = run.place.output
     for adapter, artefact in trained:
-        shown = (adapter.label, CFG.name, UNGUIDED.name)
+        shown = (adapter.label, teacher_of(run.config).name, UNGUIDED.name)
         rows = [item.row for item in compared if item.row.name in shown]
         folder = adapter_folder(output, adapter.label)
         if not _holds(folder, artefact):

@@ -1,4 +1,4 @@
-"""The verdict of a report in words: what the best adapter costs, and how it measures up to CFG."""
+"""The verdict of a report in words: what the best adapter costs, and how it measures up to its teacher."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ _WORDS: Mapping[Verdict, str] = {
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Plain sentences: the cost, then every main metric against CFG with 95 % intervals and a verdict.
+    """Plain sentences: the cost, then every main metric against the teacher with 95 % intervals and a verdict.
 
     Args:
-        rows: of one point: CFG, an adapter or more, and no guidance if it was sampled.
+        rows: of one point: the teacher, an adapter or more, and no guidance if it was sampled.
     """
-    guided = next(row for row in rows if row.method == "cfg")
+    guided = next(row for row in rows if row.is_teacher)
     best = min((row for row in rows if row.adapter_parameters), key=_paired_error)
     unguided = next((row for row in rows if row.method == "none"), None)
     found = [item for item in measured((guided, best)) if item.headline and not item.paired]
@@ -37,19 +37,23 @@ def _paired_error(row: Row) -> float:
 
 def _cost(guided: Row, best: Row, rows: Sequence[Row]) -> str:
     several = sum(1 for row in rows if row.adapter_parameters) > 1 and math.isfinite(_paired_error(best))
-    closest = ", the adapter closest to CFG's images (smallest paired MSE)," if several else ""
+    closest = f", the adapter closest to {guided.name}'s images (smallest paired MSE)," if several else ""
     return (
-        f"At guidance scale {guided.guidance_scale:g} classifier-free guidance (CFG) takes {guided.nfe:g} "
+        f"At guidance scale {guided.guidance_scale:g} {_in_full(guided)} takes {guided.nfe:g} "
         f"network evaluations per image; {best.name}{closest} takes {best.nfe:g}, "
         f"with {best.adapter_percent:.1f} % extra parameters."
     )
 
 
+def _in_full(guided: Row) -> str:
+    return "classifier-free guidance (CFG)" if guided.method == "cfg" else f"guidance by {guided.name}"
+
+
 def _against(metric: Quantity, guided: Row, best: Row, unguided: Row | None) -> str:
-    """One sentence on one number, e.g. "CLIP score: 31.0 (...) with the adapter, 31.2 (...) with CFG: the same ..."."""
+    """One sentence on one number, e.g. "CLIP score: 31.0 (...) with the adapter, 31.2 (...) with CFG: ..."."""
     name = metric.in_words[0].upper() + metric.in_words[1:]
     text = (
-        f"{name}: {_number(metric, best)} with the adapter, {_number(metric, guided)} with CFG: "
+        f"{name}: {_number(metric, best)} with the adapter, {_number(metric, guided)} with {guided.name}: "
         f"{_verdict(metric, guided, best)}"
     )
     shown = [guided, best]

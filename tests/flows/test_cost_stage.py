@@ -8,11 +8,13 @@ from agd_core.progress import Stopped
 from flows.device_lease import acquisitions
 from flows.run import Run
 from flows.stages import cost as stage
-from flows.stages.comparison import CFG, UNGUIDED, Method
+from flows.stages.comparison import UNGUIDED, Method
 from flows.stages.cost import COSTS, cost, read_cost
 from flows.workplace import Workplace
 from tests.flows.test_prediction_error_stage import saved_adapter
 from tests.leases import CPU
+
+CFG = Method("CFG", "cfg", guided=True)
 
 
 @pytest.fixture(scope="module")
