@@ -8,6 +8,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = tuple(f"{ROOT / package}/" for package in ("flows", "storage", "agd_core"))
 BESIDE = ("gpu-slot",)
 """Threads that do no part of the work."""
+NO_CALLS = ("<listcomp>", "<genexpr>", "<setcomp>", "<dictcomp>")
+"""Frames of comprehensions, which later versions of Python do not have."""
 
 
 def calls_of_ours():
@@ -17,7 +19,7 @@ def calls_of_ours():
     for ident, top in sys._current_frames().items():
         frame = None if names.get(ident) in BESIDE else top
         while frame:
-            if frame.f_code.co_filename.startswith(OURS):
+            if frame.f_code.co_filename.startswith(OURS) and frame.f_code.co_name not in NO_CALLS:
                 found.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname}")
             frame = frame.f_back
     return found

@@ -174,7 +174,7 @@ def test_no_stage_is_served_from_before_a_change(ran, output, change, first):
 
 
 def test_a_sweep_takes_over_the_headlines_cells(ran, output):
-    ended = run_and_count(sweep_flow, settings(output, "sample.sweep_schedulers=[euler]"))
+    ended = run_and_count(sweep_flow, settings(output, "sample.sweep_schedulers=[euler]", job="sweep"))
     assert set(ended["Cached"]) >= {"collect", "train", "sample", "features", "evaluate"}
     assert set(ended["Completed"]) == {"sample", "features", "evaluate", "write"}
     assert (output / "sweep.html").is_file()
@@ -243,7 +243,7 @@ def test_sigterm_checkpoints_the_training(server, tmp_path):
 def test_the_stages_before_sampling_are_enough_for_its_flow(ran, output):
     ended = run_and_count(sample_flow, settings(output, job="sample"))
     assert ended == {"Cached": ["collect", "sample", "train"]}
-    ended = run_and_count(evaluate_flow, settings(output))  # another command repeats it, so its report is another
+    ended = run_and_count(evaluate_flow, settings(output, job="evaluate"))  # another command repeats it, so its report is another
     cached = ["collect", "evaluate", "features", "prediction", "sample", "train"]
     assert ended == {"Cached": cached, "Completed": ["write"]}
 

@@ -146,7 +146,7 @@ def test_the_front_matter_claims_no_licence():
 
 
 def test_it_says_what_the_adapter_is():
-    text = render_card(card(adapter=OffsetConfig()))
+    text = render_card(card(method=OffsetConfig()))
     for part in (
         "| agd-offset |",
         "ab" * 32,
