@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from agd_core.config import Strict
 from agd_core.methods import AnyMethodConfig
 from flows.config import PipelineConfig
-from flows.jobs import Job
+from flows.jobs import JOBS, Job
 from flows.lab.confines import own_folder
 from flows.preset_files import preset_names
 from flows.presets import load_config
@@ -127,7 +127,9 @@ class Settings(Section):
 def form_of(job: Job) -> type[Settings]:
     """The form of a job, one class however often it is asked for: what every form has, and the job's sections."""
     fields: Any = {name: _section(name) for name in job.sections}
-    return create_model(f"{job.name.title()}Settings", __base__=Settings, __doc__=job.help, **fields)
+    return create_model(
+        f"{job.name.title()}Settings", __base__=Settings, __module__=__name__, __doc__=job.help, **fields
+    )
 
 
 def _section(name: str) -> tuple[Any, Any]:
@@ -149,3 +151,7 @@ def _section(name: str) -> tuple[Any, Any]:
         **fields,
     )
     return box, box()
+
+
+for _job in JOBS:  # other processes find a form by its name
+    globals()[form_of(_job).__name__] = form_of(_job)

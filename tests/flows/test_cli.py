@@ -90,7 +90,7 @@ def test_verify_says_ok_and_then_names_the_damage(distilled):
         (["collect", "fashion-dit", "--set", "sample.guidance_scales=[2,2]"], "must name every value once"),
         (
             ["collect", "fashion-dit", "--set", "evaluate.extractor=vgg"],
-            "evaluate.extractor: Input should be 'fashion-classifier', 'inception-v3'",
+            "evaluate.extractor: allowed are fashion-classifier, inception-v3",
         ),
         (["collect", "fashion-dit", "--set", "guidance.guided_channels=9"], "exceeds the 4 channels"),
         (

@@ -243,7 +243,9 @@ def test_sigterm_checkpoints_the_training(server, tmp_path):
 def test_the_stages_before_sampling_are_enough_for_its_flow(ran, output):
     ended = run_and_count(sample_flow, settings(output, job="sample"))
     assert ended == {"Cached": ["collect", "sample", "train"]}
-    ended = run_and_count(evaluate_flow, settings(output, job="evaluate"))  # another command repeats it, so its report is another
+    ended = run_and_count(
+        evaluate_flow, settings(output, job="evaluate")
+    )  # another command repeats it, so its report is another
     cached = ["collect", "evaluate", "features", "prediction", "sample", "train"]
     assert ended == {"Cached": cached, "Completed": ["write"]}
 
