@@ -71,7 +71,7 @@ class Training:
     def run(self) -> None:
         """What `agd train` does for one adapter."""
         place = Workplace(self.folder, progress=self._progress)
-        train(self.config, self.config.methods[0], self.trajectories, self.base_model, place)
+        train(Run(self.config, place, self.base_model), self.config.methods[0], self.trajectories)
 
     def _progress(self, job: str) -> Progress:
         return lambda done, total, note: append_line(self.folder / LOG, done)

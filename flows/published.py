@@ -33,7 +33,7 @@ _REPORT_MARKS = {
     ".json": (b'"rows"', b'"protocol"'),
 }
 """What stands in every report and its numbers, also in those of older versions."""
-_CARD_MARKS = (b'"format_version"', b'"adapter"')
+_CARD_MARKS = (b'"format_version"', b'"base_fingerprint"')
 _NO_SUMS = "has no checksums (published by an older version, or interrupted); run its command again to publish it again"
 
 

@@ -25,6 +25,7 @@ def flow_of(job: Job) -> Flow[Any, Any]:
         return run_in_lab(settings.output, partial(_do, job, settings), settings)
 
     run_job.__annotations__["settings"] = form
+    run_job.__name__ = run_job.__qualname__ = f"run_{job.name}"
     return flow(name=job.flow, flow_run_name=run_name, description=job.help)(run_job)
 
 
@@ -36,8 +37,9 @@ def _do(job: Job, settings: Settings, place: LabWorkplace) -> dict[str, Any]:
     return done.data
 
 
-for _job in JOBS:  # prefect.yaml names them so: `flows.lab.flows.collect_flow`
-    globals()[f"{_job.name}_flow"] = flow_of(_job)
+for _job in JOBS:  # prefect.yaml names `flows.lab.flows.collect_flow`; other processes find what it runs by name, too
+    globals()[f"{_job.name}_flow"] = _flow = flow_of(_job)
+    globals()[_flow.fn.__name__] = _flow.fn
 
 
 @flow(name="pretrain-teacher")

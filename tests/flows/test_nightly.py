@@ -219,9 +219,10 @@ def test_a_night_in_the_history_is_not_measured_again(adapter, teacher, tmp_path
 def test_an_adapter_that_is_replaced_in_mid_night_is_sampled_anew(adapter, teacher, tmp_path):
     place, lines = recording(tmp_path / "out")
     entry = add(adapter, place.output)
-    before = sample_tonight(entry, 7, teacher, place)
+    tonight = of_night(Run(load_config(entry.preset, entry.overrides), place, teacher), 7, place.output)
+    before = sample_tonight(entry, tonight)
     change_weights(adapter, teacher, with_noise)
-    after = sample_tonight(entry, 7, teacher, place)
+    after = sample_tonight(entry, tonight)
     assert after.guided == before.guided
     assert after.student.digest != before.student.digest
     assert len(sampled(lines)) == 3

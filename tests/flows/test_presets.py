@@ -67,7 +67,7 @@ def test_whole_numbers_are_floats_lists_are_tuples_and_1e_3_is_a_number():
         ({"adapters": [{"kind": "agd-offset"}]}, "adapters: no such setting; allowed here: base_model, guidance, "),
         ({"base_model": {"kind": "xl"}}, "base_model: kind is no setting any more: the source's own "),
         ({"train": None}, "train: must be a section of settings, got None"),
-        ({"evaluate": {"extractor": "x" * 10_000}}, "evaluate.extractor: Input should be 'fashion-classifier', "),
+        ({"evaluate": {"extractor": "x" * 10_000}}, "evaluate.extractor: allowed are fashion-classifier, "),
         ([], "configuration: must be a section of settings"),
     ],
 )
