@@ -56,6 +56,8 @@ CORE_ORDER = (
 ALLOWED_ASSIGNMENTS = {
     # what diffusers' pipelines ask before CFG; its own IP-Adapter loader writes the attribute beside it
     "agd_core/pipelines/doors.py": {"network.config.time_cond_proj_dim"},
+    # our own function, named after its job
+    "flows/lab/flows.py": {"run_job.__name__", "run_job.__qualname__"},
 }
 MAX_FILE_LINES = 300
 MAX_PARAMETERS = 6
