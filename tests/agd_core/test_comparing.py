@@ -279,12 +279,11 @@ def test_a_verdict_rests_on_the_interval_of_the_difference(difference, error, ot
 
 
 def measured_distances(features, reference):
-    """Scores of the metric `frechet`, as a row holds them."""
+    """Scores of the metric `frechet`."""
     images, width = features.shape
     pixels, latents = torch.zeros(images, 1, width, 1, dtype=torch.uint8), torch.zeros(images, 1, 1, 1)
     seen = Seen(pixels, latents, torch.arange(images) % 10, features)
-    found = METRICS["frechet"].scores(Measured(seen, None, reference), EvaluateConfig(distance_subsets=20))
-    return {name: one.model_dump() for name, one in found.items()}
+    return METRICS["frechet"].scores(Measured(seen, None, reference), EvaluateConfig(distance_subsets=20))
 
 
 @pytest.mark.parametrize(("correlation", "fewest", "most"), [(0.0, 0.01, 0.10), (0.9, 0.0, 0.0)])

@@ -70,7 +70,7 @@ def test_a_tiny_ip_adapter_changes_the_image(name, scale, folders, tmp_path):
     assert np.array_equal(draw(pipe, scale=scale), plain)
 
 
-@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize("name", [name for name in TEXT if name != "tiny-pixart"])  # its pipeline has no loader
 def test_a_lora_on_every_attention_changes_the_image(name, folders, tmp_path):
     pipe = load_stock(folders[name])
     plain = draw(pipe)

@@ -212,7 +212,8 @@ def test_the_real_teacher_is_counted(measured):
 def test_an_offset_adapters_flops_are_its_matrix_products(measured, teacher):
     """One vector per image, so each of its linear layers runs once; the timestep is embedded once more for it."""
     built, costs = measured
-    linear = [m for part in (built["offset"], teacher.backbone._embedder.timestep_embedder) for m in part.modules()]
+    embedder = teacher.network.get_submodule(teacher.backbone.time_embedder).timestep_embedder
+    linear = [m for part in (built["offset"], embedder) for m in part.modules()]
     extra = sum(2 * m.in_features * m.out_features for m in linear if isinstance(m, nn.Linear))
     assert 1e9 * (costs["offset"].gigaflops_per_step - costs["bare"].gigaflops_per_step) == pytest.approx(extra)
 

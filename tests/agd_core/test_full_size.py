@@ -170,7 +170,7 @@ def test_models_are_found_by_their_hub_ids(name):
 
 def test_unknown_names_are_refused():
     assert known_as("somebody/something") is None
-    with pytest.raises(InputError, match="unknown full-size model 'sd9'; known: dit-xl-2-256, sd15"):
+    with pytest.raises(InputError, match="unknown full-size model 'sd9'; known: dit-xl-2-256, pixart-sigma, sd15"):
         full_size_model("sd9")
 
 
