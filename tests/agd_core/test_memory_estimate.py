@@ -16,6 +16,7 @@ from agd_core.memory import (
     sampling_memory,
     training_memory,
 )
+from agd_core.memory.fake_model import FakeModel
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
 from agd_core.methods.attached import GuidedCall
 from agd_core.peak_memory import OTHER, LivingTensors
@@ -121,11 +122,13 @@ def test_guidance_takes_twice_the_activations_of_one_pass():
     assert alone.peak_bytes < student.peak_bytes < guided.peak_bytes
 
 
-def test_a_learned_variance_that_is_kept_is_stored_too():
-    dropped, kept = (
-        training_memory(tiny("tiny-dit", slots=slots), OffsetConfig(hidden_width=32), 4).peak_bytes for slots in (1, 2)
-    )
-    assert kept > dropped
+def test_a_learned_variance_that_is_kept_is_predicted_too():
+    """The peak lies in the backward pass, when the loss has let go of its targets: it need not grow."""
+    sized = [tiny("tiny-dit", slots=slots) for slots in (1, 2)]
+    dropped, kept = (FakeModel(one, one.network()).prediction_channels for one in sized)
+    assert kept == 2 * dropped
+    peaks = [training_memory(one, OffsetConfig(hidden_width=32), 4).peak_bytes for one in sized]
+    assert peaks[1] >= peaks[0]
 
 
 def test_cuda_hands_out_whole_blocks():

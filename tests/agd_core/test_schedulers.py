@@ -178,7 +178,7 @@ def test_a_shift_by_image_size_is_the_stock_pipelines(tokens):
 
 
 def test_a_shift_by_an_unknown_image_size_is_refused():
-    with pytest.raises(InputError, match="use_dynamic_shifting, but its family does not say") as refused:
+    with pytest.raises(InputError, match="use_dynamic_shifting, but its network does not say") as refused:
         build_scheduler("flow-euler", FLOW | {"use_dynamic_shifting": True}, 8)
     assert "\n" not in str(refused.value)
 
