@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak import short
+
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys
@@ -14,7 +16,6 @@ from pathlib import Path
 import torch
 import agd_core
 from tests.agd_core.pipelines.stock import images, network_of, open_miniature, write_adapter
-from tests.soak import short
 
 name, backend, folder = sys.argv[1:]
 torch.set_num_threads(1)
