@@ -1,6 +1,7 @@
 """The house rules that a machine can check, by walking the syntax trees of every source file."""
 
 import ast
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -299,6 +300,12 @@ def test_the_circle_check_sees_imports_for_type_checking_and_in_functions():
     assert circles(graph) == [("a", "b", "c")]
     hidden = "if TYPE_CHECKING:\n import a\ndef f():\n from b import c"
     assert imported_modules(ast.parse(hidden), {"a", "b", "b.c", "d"}) == {"a", "b.c"}
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    """Pytest imports them by their bare names: two of one name stop the whole run, but neither fails alone."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_deployments_hold_no_code():
