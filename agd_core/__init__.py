@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 
 if TYPE_CHECKING:
-    from agd_core.adapter_files import load_student
+    from agd_core.methods.adapter_files import load_student
     from agd_core.pipelines.drift import measure_drift
     from agd_core.pipelines.loading import load_adapter, set_active, set_enabled, unload
 
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
     """The functions above, with PyTorch and diffusers, once they are asked for: the command line starts without."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from agd_core import adapter_files
+    from agd_core.methods import adapter_files
     from agd_core.pipelines import drift, loading
 
     return next(getattr(room, name) for room in (adapter_files, drift, loading) if hasattr(room, name))

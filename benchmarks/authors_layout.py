@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agd_core.records import CollectionPlan
+from agd_core.data.records import CollectionPlan
 
 Batch = tuple[torch.Tensor, dict[str, torch.Tensor]]
 

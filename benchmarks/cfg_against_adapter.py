@@ -10,12 +10,12 @@ from contextlib import ExitStack
 
 import torch
 
-from agd_core.base_models import BaseModelConfig
-from agd_core.denoising import denoise
+from agd_core.data.subjects import Subjects
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.methods import CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
-from agd_core.schedulers import build_scheduler
-from agd_core.subjects import Subjects
+from agd_core.models.config import BaseModelConfig
+from agd_core.models.denoising import denoise
+from agd_core.models.schedulers import build_scheduler
 from flows.workplace import pick_device
 
 STEPS = 10

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agd_core.trajectory import collect_unit
+from agd_core.data.trajectory import collect_unit
 from benchmarks.store_against_authors import make_plan, peak_megabytes, write_ours
 from flows.presets import load_config
 from flows.run import Run

@@ -17,8 +17,8 @@ import diffusers
 import torch
 
 import agd_core
-from agd_core.errors import InputError
-from agd_core.miniatures import miniature_folder
+from agd_core.basics.errors import InputError
+from agd_core.builtin.miniatures import miniature_folder
 from agd_core.pipelines.drift import measure_drift
 from flows.presets import load_config
 from flows.prompts import load_prompts

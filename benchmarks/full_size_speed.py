@@ -25,15 +25,15 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from agd_core.ask import Ask
-from agd_core.backbones import Backbone, backbone_of
-from agd_core.condition import Condition
-from agd_core.errors import InputError
-from agd_core.full_size import full_size_model, full_size_names
+from agd_core.basics.errors import InputError
 from agd_core.guidance import ClassifierFreeGuidance, GuidanceCall
 from agd_core.memory import Sized
+from agd_core.memory.full_size import full_size_model, full_size_names
 from agd_core.methods import CrossAttentionConfig, MethodConfig, OffsetConfig
 from agd_core.methods.attached import Attached, GuidedCall
+from agd_core.models.ask import Ask
+from agd_core.models.backbones import Backbone, backbone_of
+from agd_core.models.condition import Condition
 from flows.workplace import pick_device
 
 ADAPTERS: dict[str, MethodConfig] = {

@@ -18,10 +18,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from agd_core.evaluator import EvaluateConfig, evaluate_samples
-from agd_core.metrics import FeatureStatistics, Measured, Reference, Score, Seen
-from agd_core.metrics import frechet_distance as distance
-from agd_core.seeding import generator
+from agd_core.basics.seeding import generator
+from agd_core.evaluation.evaluator import EvaluateConfig, evaluate_samples
+from agd_core.evaluation.metrics import FeatureStatistics, Measured, Reference, Score, Seen
+from agd_core.evaluation.metrics import frechet_distance as distance
 
 REAL_IMAGES = 2000
 METRIC_NAMES = ("frechet", "kid", "inception-score", "precision-recall", "agreement")

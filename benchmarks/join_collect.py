@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from agd_core.base_models import BaseModel, BaseModelConfig
-from agd_core.trajectory import collect_unit
+from agd_core.data.trajectory import collect_unit
+from agd_core.models.config import BaseModelConfig
+from agd_core.models.model import BaseModel
 from benchmarks.killing import answer, append_line, lines, show, start, wait
 from flows.presets import load_config
 from flows.run import Run

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from agd_core.base_models import BaseModel
-from agd_core.records import CollectionPlan
-from agd_core.trajectory import collect_unit
+from agd_core.data.records import CollectionPlan
+from agd_core.data.trajectory import collect_unit
+from agd_core.models.model import BaseModel
 from benchmarks.killing import KILLED, answer, append_line, command_line, kill, lines, show, start, wait
 from flows.config import PipelineConfig
 from flows.presets import load_config

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agd_core.base_models import BaseModel
-from agd_core.checkpoint import checkpoint_sum, load_tensors, save_tensors
-from agd_core.digest import file_digest
-from agd_core.progress import Progress
+from agd_core.basics.checkpoint import checkpoint_sum, load_tensors, save_tensors
+from agd_core.basics.digest import file_digest
+from agd_core.basics.progress import Progress
+from agd_core.models.model import BaseModel
 from benchmarks.killing import KILLED, append_line, command_line, kill, lines, show, start, wait
 from flows.config import PipelineConfig
 from flows.presets import load_config

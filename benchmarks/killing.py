@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agd_core.parent_death import die_with_parent
+from agd_core.basics.parent_death import die_with_parent
 
 TIMEOUT_SECONDS = 300.0
 KILLED = -signal.SIGKILL

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from agd_core.ask import Ask
-from agd_core.backbones import backbone_of
-from agd_core.condition import Condition
-from agd_core.full_size import full_size_model
 from agd_core.memory import GIB, Sized, sampling_memory, training_memory
+from agd_core.memory.full_size import full_size_model
+from agd_core.memory.peak_memory import LivingTensors
 from agd_core.methods import CrossAttentionConfig, MethodConfig, OffsetConfig
 from agd_core.methods.attached import GuidedCall
-from agd_core.peak_memory import LivingTensors
+from agd_core.models.ask import Ask
+from agd_core.models.backbones import backbone_of
+from agd_core.models.condition import Condition
 
 _BAR_PERCENT = 15.0
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agd_core.adapter_files import load_student
-from agd_core.ask import Ask
-from agd_core.base_models import BaseModel
-from agd_core.condition import Condition
-from agd_core.dataset import latents_tensor, tensor_of
-from agd_core.denoiser import Denoiser
-from agd_core.records import INPUT, TARGET
+from agd_core.data.dataset import latents_tensor, tensor_of
+from agd_core.data.records import INPUT, TARGET
+from agd_core.methods.adapter_files import load_student
+from agd_core.models.ask import Ask
+from agd_core.models.condition import Condition
+from agd_core.models.denoiser import Denoiser
+from agd_core.models.model import BaseModel
 from flows.presets import load_config
 from flows.run import Run
 from flows.stages.collect import collect

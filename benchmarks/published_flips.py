@@ -17,8 +17,8 @@ from typing import Any
 import diffusers
 
 import agd_core
-from agd_core.checksums import FILE as CHECKSUMS
-from agd_core.miniatures import miniature_folder
+from agd_core.basics.checksums import FILE as CHECKSUMS
+from agd_core.builtin.miniatures import miniature_folder
 from flows.published import ADAPTER_FILES, REPORT_FILES
 from flows.stages.verify import verify
 

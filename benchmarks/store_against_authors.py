@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agd_core.records import CollectionPlan, PlannedTrajectory
+from agd_core.data.records import CollectionPlan, PlannedTrajectory
 from benchmarks import authors_layout as authors
 from storage.objects import LocalObjects
 from storage.zarr_store import ZarrTrajectoryStore

@@ -25,11 +25,11 @@ import torch
 import zarr
 from PIL import Image
 
-from agd_core.evaluator import EvaluateConfig
-from agd_core.extractors import FashionFeatures
-from agd_core.fashion_mnist import load_fashion_mnist
-from agd_core.metrics.frechet import frechet_distance
-from agd_core.metrics.reference import Reference
+from agd_core.builtin.fashion_mnist import load_fashion_mnist
+from agd_core.evaluation.evaluator import EvaluateConfig
+from agd_core.evaluation.extractors import FashionFeatures
+from agd_core.evaluation.metrics.frechet import frechet_distance
+from agd_core.evaluation.metrics.reference import Reference
 from benchmarks.killing import answer
 from benchmarks.store_against_authors import peak_megabytes
 from flows.stages import reference as stage

@@ -6,7 +6,7 @@ python benchmarks/teacher_guidance.py [--images 5000] [--steps 50] [--output out
 import argparse
 from pathlib import Path
 
-from agd_core.sampling import SampleConfig
+from agd_core.evaluation.sampling import SampleConfig
 from flows.config import PipelineConfig
 from flows.run import Run
 from flows.stages.evaluate import LookedAt, evaluate, read_evaluation

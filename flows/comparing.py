@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agd_core.comparing.comparison import EDITED, Choice, compare, require_comparable
-from agd_core.comparing.judging import overall
-from agd_core.comparing.row_pairs import Source
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
+from agd_core.evaluation.comparing.comparison import EDITED, Choice, compare, require_comparable
+from agd_core.evaluation.comparing.judging import overall
+from agd_core.evaluation.comparing.row_pairs import Source
 from flows.results import read_results
 
 _LABELS = string.ascii_uppercase

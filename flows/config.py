@@ -4,15 +4,15 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agd_core.base_models import BaseModelConfig
-from agd_core.config import Config
-from agd_core.evaluator import EvaluateConfig
+from agd_core.basics.config import Config
+from agd_core.basics.home import expand
+from agd_core.data.trajectory import CollectConfig
+from agd_core.evaluation.evaluator import EvaluateConfig
+from agd_core.evaluation.sampling import SampleConfig
 from agd_core.guidance import ClassifierFreeGuidance, GuidanceConfig
-from agd_core.home import expand
 from agd_core.methods import AnyMethodConfig, ModulatedMlpConfig
-from agd_core.sampling import SampleConfig
-from agd_core.trainer import TrainConfig
-from agd_core.trajectory import CollectConfig
+from agd_core.methods.trainer import TrainConfig
+from agd_core.models.config import BaseModelConfig
 
 
 class StoreConfig(Config):

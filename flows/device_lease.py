@@ -2,7 +2,8 @@
 
 It needs no server: it is a kernel lock on one small file per device, so it is free at once when its holder is killed.
 The file is also the log of who held it. A forked child inherits the lock, so none may outlive its parent
-(`agd_core.parent_death`). AGD_LEASE_FOLDER names another folder for these files; AGD_LEASE=off does without leases.
+(`agd_core.basics.parent_death`). AGD_LEASE_FOLDER names another folder for these
+files; AGD_LEASE=off does without leases.
 """
 
 import fcntl
@@ -21,8 +22,8 @@ from typing import Any
 
 import torch
 
-from agd_core.errors import InputError
-from agd_core.progress import ShouldStop, never
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import ShouldStop, never
 from flows.file_lock import is_named, make_shared_folder, open_shared, try_lock, wait_until
 
 _HINT = "AGD_LEASE_FOLDER names another folder, AGD_LEASE=off does without"

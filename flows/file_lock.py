@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agd_core.errors import InputError
-from agd_core.progress import ShouldStop, Stopped
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import ShouldStop, Stopped
+from agd_core.basics.safe_files import printable
 
 _POLL_SECONDS = 0.2
 _NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}

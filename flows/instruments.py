@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from agd_core.base_models import BaseModel
-from agd_core.errors import InputError
-from agd_core.evaluator import EvaluateConfig
-from agd_core.extractors import FeatureExtractor, open_extractor
-from agd_core.metrics import Reference
+from agd_core.basics.errors import InputError
+from agd_core.evaluation.evaluator import EvaluateConfig
+from agd_core.evaluation.extractors import FeatureExtractor, open_extractor
+from agd_core.evaluation.metrics import Reference
+from agd_core.models.model import BaseModel
 from flows.stages.reference import check_sources, reference
 from flows.workplace import Workplace
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agd_core.errors import InputError
-from agd_core.safe_files import parse_yaml, read_yaml
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import parse_yaml, read_yaml
 
 _HERE = Path(__file__).resolve().parent
 _FOLDERS = (_HERE / "presets", _HERE.parent / "deployments" / "presets")

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agd_core.config_problems import first_problem
-from agd_core.errors import InputError
+from agd_core.basics.config_problems import first_problem
+from agd_core.basics.errors import InputError
 from flows.config import PipelineConfig
 from flows.preset_files import read_preset
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
-from agd_core.safe_files import printable
+from agd_core.basics.safe_files import printable
 
 _PIPE_COLUMNS = 140
 _STREAMS = (0, 1, 2)

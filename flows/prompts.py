@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import agd_core
-from agd_core.errors import InputError, naming
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError, naming
+from agd_core.basics.safe_files import printable
 from storage.sources import read_prompts
 
 _BUILTIN = "builtin:"

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agd_core.atomic import write_bytes
-from agd_core.checksums import FILE as CHECKSUMS
-from agd_core.checksums import Sums, as_text, is_ours, problems, read_sums, sums_of
-from agd_core.errors import InputError
-from agd_core.safe_files import MOST_JSON_BYTES, confined, printable, read_bytes
+from agd_core.basics.atomic import write_bytes
+from agd_core.basics.checksums import FILE as CHECKSUMS
+from agd_core.basics.checksums import Sums, as_text, is_ours, problems, read_sums, sums_of
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import MOST_JSON_BYTES, confined, printable, read_bytes
 from storage.artefacts import FOLDER as ARTEFACTS
 from storage.artefacts import MANIFEST
 from storage.walking import walk

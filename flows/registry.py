@@ -8,18 +8,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from agd_core.adapter_files import open_adapter, read_card
-from agd_core.atomic import write_bytes
-from agd_core.base_models import BaseModel, BaseModelConfig
-from agd_core.config import Config
-from agd_core.config_problems import first_problem
-from agd_core.errors import InputError
-from agd_core.evaluator import EvaluateConfig
+from agd_core.basics.atomic import write_bytes
+from agd_core.basics.config import Config
+from agd_core.basics.config_problems import first_problem
+from agd_core.basics.errors import InputError
+from agd_core.basics.home import expand
+from agd_core.basics.safe_files import confined, printable, read_json
+from agd_core.evaluation.evaluator import EvaluateConfig
+from agd_core.evaluation.protocol import in_words
+from agd_core.evaluation.sampling import SampleConfig
 from agd_core.guidance import GuidanceConfig
-from agd_core.home import expand
-from agd_core.protocol import in_words
-from agd_core.safe_files import confined, printable, read_json
-from agd_core.sampling import SampleConfig
+from agd_core.methods.adapter_files import open_adapter, read_card
+from agd_core.models.config import BaseModelConfig
+from agd_core.models.model import BaseModel
 from flows.config import PipelineConfig
 from flows.presets import load_config
 from flows.run import Run

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agd_core.adapter_files import WEIGHTS
-from agd_core.checksums import LISTS, is_sealed, read_sums, require_intact
-from agd_core.digest import file_digest
-from agd_core.errors import InputError
-from agd_core.report.rows import Row
-from agd_core.safe_files import MOST_JSON_BYTES, confined, printable, read_json, require_regular
+from agd_core.basics.checksums import LISTS, is_sealed, read_sums, require_intact
+from agd_core.basics.digest import file_digest
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import MOST_JSON_BYTES, confined, printable, read_json, require_regular
+from agd_core.evaluation.rows import Row
+from agd_core.methods.adapter_files import WEIGHTS
 from flows.published import METRICS
 from flows.stored_rows import stored_rows
 

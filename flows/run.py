@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from agd_core.base_models import BaseModel
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
+from agd_core.data.subjects import EncodedPrompts, Subjects
+from agd_core.data.trajectory import CollectConfig
 from agd_core.guidance import GuidedDenoiser
-from agd_core.schedulers import allowed_samplers, build_scheduler
-from agd_core.subjects import EncodedPrompts, Subjects
-from agd_core.trajectory import CollectConfig
+from agd_core.models.model import BaseModel
+from agd_core.models.schedulers import allowed_samplers, build_scheduler
 from flows.config import PipelineConfig
 from flows.instruments import Instruments, check_evaluation
 from flows.prompts import load_prompts

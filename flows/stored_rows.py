@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from agd_core.config_problems import first_problem
-from agd_core.errors import InputError
-from agd_core.metrics import quantities
-from agd_core.report.rows import Row
-from agd_core.safe_files import printable
+from agd_core.basics.config_problems import first_problem
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
+from agd_core.evaluation.metrics import quantities
+from agd_core.evaluation.rows import Row
 
 _ROWS = TypeAdapter(list[Row])
 

@@ -15,8 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from agd_core import progress as core
-from agd_core.safe_files import printable
+from agd_core.basics import progress as core
+from agd_core.basics.safe_files import printable
 from flows.stop_signals import StopSignals
 
 _PLAIN_SECONDS = 15.0

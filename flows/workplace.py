@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from agd_core.errors import InputError, first_line
-from agd_core.home import expand
-from agd_core.progress import Progress, ShouldStop, Stopped, never, silent
-from agd_core.safe_files import confined, printable
+from agd_core.basics.errors import InputError, first_line
+from agd_core.basics.home import expand
+from agd_core.basics.progress import Progress, ShouldStop, Stopped, never, silent
+from agd_core.basics.safe_files import confined, printable
 from flows.device_lease import hold_device
 from flows.file_lock import opened_lock, try_lock, wait_until
 from storage.artefacts import FOLDER, Artefact, ArtefactStore

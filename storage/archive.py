@@ -34,7 +34,7 @@ from zarr.codecs.numcodecs import LZMA, Delta
 from zarr.core.buffer.cpu import Buffer
 from zarr.errors import ZarrUserWarning
 
-from agd_core.records import CARRIERS, CollectionPlan
+from agd_core.data.records import CARRIERS, CollectionPlan
 from storage.errors import Damaged
 from storage.exports import (
     ExportedObject,

@@ -12,10 +12,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from agd_core.atomic import write_bytes
-from agd_core.digest import canonical_json, digest, file_digest
-from agd_core.errors import InputError
-from agd_core.safe_files import confined, printable, read_bytes, read_json, require_regular
+from agd_core.basics.atomic import write_bytes
+from agd_core.basics.digest import canonical_json, digest, file_digest
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import confined, printable, read_bytes, read_json, require_regular
 from storage.walking import files_below, walk
 
 MANIFEST = "manifest.json"

@@ -1,6 +1,6 @@
 """What can be wrong with what lies at a place, beside what it is: each one clear line for a person."""
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 
 
 class Damaged(InputError):

@@ -18,9 +18,9 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from agd_core.errors import InputError
-from agd_core.records import CollectionPlan
-from agd_core.safe_files import parse_json
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import parse_json
+from agd_core.data.records import CollectionPlan
 from storage.errors import Damaged, OtherContent
 from storage.names import NOTE, PLAN
 from storage.objects import ObjectStore

@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from agd_core.atomic import write_bytes
-from agd_core.errors import InputError
-from agd_core.safe_files import confined, read_bytes
+from agd_core.basics.atomic import write_bytes
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import confined, read_bytes
 from storage.errors import Damaged
 from storage.sealed_parquet import require_columns, seal, unseal
 

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from agd_core.records import CollectionPlan
+from agd_core.data.records import CollectionPlan
 from storage.errors import Damaged
 from storage.shards import CRC_BYTES, crc_bytes
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from agd_core.records import CollectionPlan
+from agd_core.data.records import CollectionPlan
 from storage.errors import Damaged
 from storage.layout import StoreLayout
 from storage.sealed_parquet import require_columns, seal, unseal

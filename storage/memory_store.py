@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory, StepBatch, UnitWriter, step_batch
+from agd_core.data.records import CARRIERS, CollectionPlan, PlannedTrajectory, StepBatch, UnitWriter, step_batch
 from storage.pairs import check_pair, checksums, content_digest, pair_magnitudes, require_pairs, shard_content
 
 

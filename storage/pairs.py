@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import google_crc32c
 import numpy as np
 
-from agd_core.digest import digest
-from agd_core.records import CARRIERS, INPUT, TARGET, CollectionPlan, StoredType
+from agd_core.basics.digest import digest
+from agd_core.data.records import CARRIERS, INPUT, TARGET, CollectionPlan, StoredType
 
 _INTEGERS: dict[StoredType, type[np.unsignedinteger]] = {
     "float16": np.uint16,

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agd_core.digest import digest
-from agd_core.errors import InputError
-from agd_core.records import CARRIERS
-from agd_core.safe_files import parse_json
+from agd_core.basics.digest import digest
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import parse_json
+from agd_core.data.records import CARRIERS
 from storage.errors import Damaged
 
 ROW, SCALAR = "row_", "scalar_"

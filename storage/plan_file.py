@@ -22,7 +22,7 @@ import pyarrow as pa
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory
+from agd_core.data.records import CARRIERS, CollectionPlan, PlannedTrajectory
 from storage.errors import Damaged, OtherContent
 from storage.layout import StoreLayout
 from storage.plan_check import ROW, SCALAR, check_rows, checked_layout, footer_part

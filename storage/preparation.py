@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agd_core.digest import canonical_json
-from agd_core.records import CollectionPlan
+from agd_core.basics.digest import canonical_json
+from agd_core.data.records import CollectionPlan
 from storage.errors import Damaged, OtherContent
 from storage.names import PLAN
 from storage.objects import ObjectStore

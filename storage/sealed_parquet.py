@@ -13,7 +13,7 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agd_core.errors import first_line
+from agd_core.basics.errors import first_line
 from storage.errors import Damaged
 
 _KEY = "agd.crc32c"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import google_crc32c
 import numpy as np
 
-from agd_core.records import CARRIERS, CollectionPlan
+from agd_core.data.records import CARRIERS, CollectionPlan
 from storage.errors import Damaged
 from storage.layout import StoreLayout
 from storage.markers import CommittedShard, WrittenShard

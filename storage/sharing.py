@@ -6,7 +6,7 @@ another store is looked at with our own plan: whatever became of that store's pl
 
 from collections.abc import Iterable
 
-from agd_core.records import CollectionPlan
+from agd_core.data.records import CollectionPlan
 from storage.errors import Damaged, OtherContent
 from storage.markers import FOLDER, marker_key
 from storage.names import PLAN

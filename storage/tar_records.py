@@ -12,7 +12,7 @@ import json
 import google_crc32c
 import numpy as np
 
-from agd_core.records import CARRIERS, CollectionPlan
+from agd_core.data.records import CARRIERS, CollectionPlan
 
 BLOCK_BYTES = 512
 """A tar consists of blocks of this size."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from agd_core.records import PlannedTrajectory
+from agd_core.data.records import PlannedTrajectory
 from storage.errors import Damaged
 from storage.layout import StoreLayout
 from storage.markers import CommittedShard, WrittenShard, marker_device, marker_key, read_marker, write_marker

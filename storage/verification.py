@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from storage.errors import Damaged, OtherContent
 from storage.markers import marker_key, read_marker
 from storage.names import PLAN

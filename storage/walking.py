@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from agd_core.errors import InputError
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
 
 MOST_FOLDERS_DEEP = 64
 """Folders inside one another; ours have less than 10."""

@@ -16,9 +16,9 @@ from functools import cached_property
 
 import numpy as np
 
-from agd_core.errors import InputError
-from agd_core.permutation import Permutation
-from agd_core.records import CollectionPlan, StepBatch, step_batch
+from agd_core.basics.errors import InputError
+from agd_core.basics.permutation import Permutation
+from agd_core.data.records import CollectionPlan, StepBatch, step_batch
 from storage.errors import Damaged
 from storage.exports import (
     ExportedObject,
@@ -150,7 +150,7 @@ class WebDatasetReader:
     """A `TrajectoryReader` on exported tars; the same pairs give the same batches as the store they came from.
 
     Reading in stored order is cheap: neighbouring samples are one range. `stored` and `tar_samples` are what
-    `agd_core.order.StreamOrder` needs to do that.
+    `agd_core.data.order.StreamOrder` needs to do that.
 
     Raises:
         InputError: no finished WebDataset export there.

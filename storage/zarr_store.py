@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from agd_core.errors import InputError
-from agd_core.records import CARRIERS, CollectionPlan, StepBatch, UnitWriter, step_batch
+from agd_core.basics.errors import InputError
+from agd_core.data.records import CARRIERS, CollectionPlan, StepBatch, UnitWriter, step_batch
 from storage.errors import Damaged
 from storage.layout import StoreLayout
 from storage.markers import CommittedShard, marker_key, read_marker

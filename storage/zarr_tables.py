@@ -13,8 +13,8 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from agd_core.errors import InputError
-from agd_core.safe_files import parse_json
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import parse_json
 from storage.errors import Damaged
 from storage.shards import CRC_BYTES, crc_bytes
 

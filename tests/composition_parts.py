@@ -12,8 +12,8 @@ from diffusers import ControlNetModel, DiffusionPipeline, DiTPipeline, UNet2DCon
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from agd_core.miniatures.weights import fill, untouched_random_state
-from agd_core.seeding import generator
+from agd_core.basics.seeding import generator
+from agd_core.builtin.miniatures.weights import fill, untouched_random_state
 
 PROMPT = "a photograph of an astronaut riding a horse"
 IP_SUBFOLDER = "models"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from agd_core.base_models import BaseModel, BaseModelConfig
+from agd_core.models.config import BaseModelConfig
+from agd_core.models.model import BaseModel
 from flows.config import PipelineConfig
 from flows.presets import load_config
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agd_core.fashion_mnist import load_fashion_mnist
+from agd_core.builtin.fashion_mnist import load_fashion_mnist
 
 FOLDER = Path(__file__).parent / "data" / "fashion-mnist"
 COUNT = 300

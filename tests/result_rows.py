@@ -2,9 +2,9 @@
 
 import json
 
-from agd_core.metrics import Score
-from agd_core.protocol import Protocol
-from agd_core.report.rows import Row, plain
+from agd_core.evaluation.metrics import Score
+from agd_core.evaluation.protocol import Protocol
+from agd_core.evaluation.rows import Row, plain
 
 LIBRARIES = {"torch": "2.15.0", "diffusers": "0.42.1", "torch-fidelity": "0.4.0", "numpy": "2.4.6"}
 PROTOCOL = Protocol(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agd_core.full_size import FullSizeModel
 from agd_core.memory import Sized
+from agd_core.memory.full_size import FullSizeModel
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
 from benchmarks.full_size_speed import StepFlops, divided, quartiles, step_flops
 

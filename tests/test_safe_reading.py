@@ -1,7 +1,7 @@
 """Nothing is read round the door: every call that opens or parses a file stands here with its reason.
 
-Files from outside are opened by `agd_core.safe_files`. A new call of one of these names fails this test until it goes
-through the door, or until somebody says here why it need not.
+Files from outside are opened by `agd_core.basics.safe_files`. A new call of one of these names fails this test until it
+goes through the door, or until somebody says here why it need not.
 """
 
 import ast
@@ -21,36 +21,39 @@ OPENING_METHODS = {
     "model_validate_json", "validate_json", "download",
 }  # fmt: skip
 READING_MODES = {"r", "rb", "rt", "r+b"}
-DOOR = "agd_core/safe_files.py"
+DOOR = "agd_core/basics/safe_files.py"
 OURS = "our own file: shipped, or written by this process or the lab in its private folder"
 PLAIN = "parses what was never a file, or what the door has read"
 CHECKED = "the library opens by itself; the door looked at the file before"
 BYTES = "parses bytes that were read through the door"
 REASONS: dict[str, dict[str, str]] = {
-    "agd_core/adapter_files.py": {"model_validate_json": PLAIN},
-    "agd_core/adapter_weights.py": {"safe_open": CHECKED},
-    "agd_core/atomic.py": {"os.open": "a folder, to force it to disk", "Path.open": "the partial file just written"},
-    "agd_core/base_models/folder.py": {"safe_open": CHECKED},
-    "agd_core/base_models/prompt_encoder.py": {"from_pretrained": CHECKED},
-    "agd_core/base_models/prompt_length.py": {"from_pretrained": CHECKED},
-    "agd_core/base_models/sources.py": {
+    "agd_core/methods/adapter_files.py": {"model_validate_json": PLAIN},
+    "agd_core/methods/adapter_weights.py": {"safe_open": CHECKED},
+    "agd_core/basics/atomic.py": {
+        "os.open": "a folder, to force it to disk",
+        "Path.open": "the partial file just written",
+    },
+    "agd_core/models/folder.py": {"safe_open": CHECKED},
+    "agd_core/models/prompt_encoder.py": {"from_pretrained": CHECKED},
+    "agd_core/models/prompt_length.py": {"from_pretrained": CHECKED},
+    "agd_core/models/sources.py": {
         "safe_open": CHECKED,
         "from_pretrained": CHECKED,
         "download": "a hub id that a person named; what comes is looked at like any folder",
     },
-    "agd_core/base_sketch.py": {"safe_open": CHECKED},
-    "agd_core/checkpoint.py": {"safe_open": CHECKED},
-    "agd_core/checksums.py": {"json.loads": PLAIN},
-    "agd_core/digest.py": {"Path.open": "sums a file that its caller has confined and found regular"},
-    "agd_core/extractors/clip.py": {"from_pretrained": CHECKED},
-    "agd_core/extractors/files.py": {"from_pretrained": CHECKED},
-    "agd_core/fashion_mnist.py": {"gzip.open": "unpacks a file that the door has opened, up to a limit"},
-    "agd_core/miniatures/dit.py": {"json.loads": OURS, "read_text": OURS},
-    "agd_core/protocol.py": {"json.loads": PLAIN},
+    "agd_core/methods/base_sketch.py": {"safe_open": CHECKED},
+    "agd_core/basics/checkpoint.py": {"safe_open": CHECKED},
+    "agd_core/basics/checksums.py": {"json.loads": PLAIN},
+    "agd_core/basics/digest.py": {"Path.open": "sums a file that its caller has confined and found regular"},
+    "agd_core/evaluation/extractors/clip.py": {"from_pretrained": CHECKED},
+    "agd_core/evaluation/extractors/files.py": {"from_pretrained": CHECKED},
+    "agd_core/builtin/fashion_mnist.py": {"gzip.open": "unpacks a file that the door has opened, up to a limit"},
+    "agd_core/builtin/miniatures/dit.py": {"json.loads": OURS, "read_text": OURS},
+    "agd_core/evaluation/protocol.py": {"json.loads": PLAIN},
     "agd_core/report/model_card.py": {"read_text": OURS},
     "agd_core/report/page.py": {"read_text": OURS},
-    "agd_core/schedulers.py": {"json.loads": "settings that this process wrote as text, the key of a cache"},
-    "agd_core/weights.py": {"load_safetensors": BYTES, "torch.load": BYTES},
+    "agd_core/models/schedulers.py": {"json.loads": "settings that this process wrote as text, the key of a cache"},
+    "agd_core/basics/weights.py": {"load_safetensors": BYTES, "torch.load": BYTES},
     "flows/device_lease.py": {"json.loads": OURS, "Path.open": OURS, "read_text": OURS},
     "flows/file_lock.py": {"os.open": "a lock; no link is followed and nothing of it is read"},
     "flows/lab/artifacts.py": {"read_bytes": OURS},

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from agd_core.ask import Ask
-from agd_core.base_models.base import BaseModel
-from agd_core.condition import Condition
-from agd_core.config import Config
-from agd_core.denoiser import Latents, PerRow, Prediction
-from agd_core.schedulers import noise_level
+from agd_core.basics.config import Config
+from agd_core.models.ask import Ask
+from agd_core.models.condition import Condition
+from agd_core.models.denoiser import Latents, PerRow, Prediction
+from agd_core.models.model import BaseModel
+from agd_core.models.schedulers import noise_level
 
 Answers = Mapping[str, Tensor]
 """What each pass predicted, by its name: `[batch, channels, ...]`, as many channels as a latent has."""
@@ -57,7 +57,7 @@ class GuidanceCall:
 
     @cached_property
     def noise_level(self) -> PerRow:
-        """See `agd_core.schedulers.noise_level`."""
+        """See `agd_core.models.schedulers.noise_level`."""
         return noise_level(self.scheduler_config, self.timestep)
 
 

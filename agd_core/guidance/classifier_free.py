@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from agd_core.base_models.base import BaseModel
-from agd_core.denoiser import Latents, rowwise
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from agd_core.guidance.base import CONDITIONAL, UNCONDITIONAL, Answers, Guidance, GuidanceCall, Pass
+from agd_core.models.denoiser import Latents, rowwise
+from agd_core.models.model import BaseModel
 
 
 class ClassifierFreeGuidance(Guidance):

@@ -5,9 +5,9 @@ from typing import Generic, Literal, TypeVar
 import torch
 from pydantic import Field, model_validator
 
-from agd_core.base_models.base import BaseModel
-from agd_core.denoiser import Latents, rowwise
 from agd_core.guidance.base import CONDITIONAL, Answers, Guidance, GuidanceCall, Pass, Rows
+from agd_core.models.denoiser import Latents, rowwise
+from agd_core.models.model import BaseModel
 
 Rule = TypeVar("Rule", bound=Guidance)
 
@@ -17,9 +17,9 @@ class IntervalGuidance(Guidance, Generic[Rule]):
 
     kind: Literal["interval"] = "interval"
     low: float = Field(0.0, ge=0)
-    """Noise level at and below which nothing is guided, see `agd_core.schedulers.noise_level` (the paper: 0.28)."""
+    """At and below this noise level nothing is guided, see `agd_core.models.schedulers.noise_level` (paper: 0.28)."""
     high: float = Field(gt=0, allow_inf_nan=False)
-    """Noise level above which nothing is guided (the paper: 2.9, and 5.42 for Stable Diffusion XL)."""
+    """Above this noise level nothing is guided (paper: 2.9, and 5.42 for Stable Diffusion XL)."""
     rule: Rule
     """What guides inside the interval."""
 

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from agd_core.ask import Ask
-from agd_core.base_models.decoder import PIXELS_TOGETHER
-from agd_core.condition import Condition
-from agd_core.denoiser import Denoiser
 from agd_core.guidance import GuidanceConfig, GuidedDenoiser
 from agd_core.memory.fake_model import FakeModel
+from agd_core.memory.peak_memory import LivingTensors
 from agd_core.memory.sized import Sized
 from agd_core.methods import MethodConfig, Pairs, Trained
-from agd_core.peak_memory import LivingTensors
+from agd_core.models.ask import Ask
+from agd_core.models.condition import Condition
+from agd_core.models.decoder import PIXELS_TOGETHER
+from agd_core.models.denoiser import Denoiser
 
 NOTE = (
     "estimated on the meta device: bytes that the allocator hands out, without CUDA context, kernels' workspaces and "
@@ -66,7 +66,7 @@ def training_memory(
         method: what is trained.
         batch: pairs per step.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them.
-        offloaded_optimizer: `agd_core.offloaded_adam`, whose moments are not on the device.
+        offloaded_optimizer: `agd_core.methods.offloaded_adam`, whose moments are not on the device.
     """
     network = sized.network()
     with _fakes(), sized.living() as living:

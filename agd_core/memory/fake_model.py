@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from agd_core.backbones import backbone_of
-from agd_core.base_models.base import BaseModel
 from agd_core.memory.sized import Sized
+from agd_core.models.backbones import backbone_of
+from agd_core.models.model import BaseModel
 
 
 class FakeModel(BaseModel):

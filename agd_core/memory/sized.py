@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agd_core.condition import Condition
-from agd_core.full_size import FullSizeModel
-from agd_core.peak_memory import LivingTensors
+from agd_core.memory.full_size import FullSizeModel
+from agd_core.memory.peak_memory import LivingTensors
+from agd_core.models.condition import Condition
 
 _CUDA_GRANULARITY = 512
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from agd_core.ask import Ask
-from agd_core.backbones import Backbone
-from agd_core.base_models.base import BaseModel
-from agd_core.denoiser import Latents, PerRow, Prediction
+from agd_core.models.ask import Ask
+from agd_core.models.backbones import Backbone
+from agd_core.models.denoiser import Latents, PerRow, Prediction
+from agd_core.models.model import BaseModel
 
 
 @dataclass

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from agd_core.ask import Ask
-from agd_core.backbones import AdapterSite, Backbone
-from agd_core.base_models.base import BaseModel
-from agd_core.config import NOT_IDENTITY, Config
-from agd_core.denoiser import Denoiser, Latents, PerRow, Prediction
-from agd_core.errors import InputError
+from agd_core.basics.config import NOT_IDENTITY, Config
+from agd_core.basics.errors import InputError
 from agd_core.methods.attached import Attached, Student
+from agd_core.models.ask import Ask
+from agd_core.models.backbones import AdapterSite, Backbone
+from agd_core.models.denoiser import Denoiser, Latents, PerRow, Prediction
+from agd_core.models.model import BaseModel
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from agd_core.backbones import backbone_of
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
 from agd_core.guidance import ClassifierFreeGuidance
-from agd_core.pipelines.doors import GuidanceEmbedding
+from agd_core.models.backbones import backbone_of
+from agd_core.models.doors.doors import GuidanceEmbedding
 from agd_core.pipelines.loading import adapters_of, forget_compiled, network_of, set_enabled
-from agd_core.safe_files import printable
 
 _IMAGE_EMBEDS = "ip_adapter_image_embeds"
 _ROUNDING = 8

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from agd_core.adapter_files import SKETCH, AdapterCard, read_adapter, read_card
-from agd_core.backbones import BACKBONES, backbone_of
-from agd_core.base_sketch import compare, load_sketch
-from agd_core.errors import InputError
-from agd_core.pipelines.doors import Limits
-from agd_core.pipelines.running_call import is_modular, prediction_type_of
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
+from agd_core.methods.adapter_files import SKETCH, AdapterCard, read_adapter, read_card
+from agd_core.methods.base_sketch import compare, load_sketch
+from agd_core.models.backbones import BACKBONES, backbone_of
+from agd_core.models.doors.doors import Limits
+from agd_core.models.doors.running_call import is_modular, prediction_type_of
 
 if TYPE_CHECKING:  # it imports torch's compiler, a second's work
     from agd_core.pipelines.network_adapters import NetworkAdapters

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from agd_core.ask import Ask
-from agd_core.backbones import NetworkCall, backbone_of
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from agd_core.methods import Trained
 from agd_core.methods.attached import Attached, GuidedCall
-from agd_core.pipelines.doors import Limits
-from agd_core.pipelines.running_call import FOR_CFG
+from agd_core.models.ask import Ask
+from agd_core.models.backbones import NetworkCall, backbone_of
+from agd_core.models.doors.doors import Limits
+from agd_core.models.doors.running_call import FOR_CFG
 
 _TURNS = threading.Condition()
 """For all networks, and not in `NetworkAdapters`: a lock cannot be copied."""

@@ -4,12 +4,12 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from agd_core.checkpoint import Checkpoint
-from agd_core.config import Config
-from agd_core.order import batch_indices
+from agd_core.basics.checkpoint import Checkpoint
+from agd_core.basics.config import Config
+from agd_core.basics.seeding import generator
+from agd_core.data.order import batch_indices
+from agd_core.methods.training_loop import Loop, LoopConfig
 from agd_core.pretraining.ema import Ema
-from agd_core.seeding import generator
-from agd_core.training_loop import Loop, LoopConfig
 
 
 class AutoencoderRecipe(Config):

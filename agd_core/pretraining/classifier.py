@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from agd_core.checkpoint import Checkpoint
-from agd_core.config import Config
-from agd_core.extractors.fashion_classifier import FashionClassifier
-from agd_core.order import batch_indices
-from agd_core.seeding import generator
-from agd_core.training_loop import Loop, LoopConfig
+from agd_core.basics.checkpoint import Checkpoint
+from agd_core.basics.config import Config
+from agd_core.basics.seeding import generator
+from agd_core.data.order import batch_indices
+from agd_core.evaluation.extractors.fashion_classifier import FashionClassifier
+from agd_core.methods.training_loop import Loop, LoopConfig
 
 
 class ClassifierRecipe(Config):

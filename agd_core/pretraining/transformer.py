@@ -8,12 +8,12 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from torch import Tensor
 
-from agd_core.checkpoint import Checkpoint
-from agd_core.config import Config
-from agd_core.order import batch_indices
+from agd_core.basics.checkpoint import Checkpoint
+from agd_core.basics.config import Config
+from agd_core.basics.seeding import generator
+from agd_core.data.order import batch_indices
+from agd_core.methods.training_loop import Loop, LoopConfig
 from agd_core.pretraining.ema import Ema
-from agd_core.seeding import generator
-from agd_core.training_loop import Loop, LoopConfig
 
 NULL_CLASS = 1000
 """diffusers' DiTPipeline hard-codes class 1000 as the null class, so our label table has 1001 rows too."""

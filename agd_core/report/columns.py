@@ -4,8 +4,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agd_core.metrics import Quantity, quantities
-from agd_core.report.rows import NO_NUMBER, Row
+from agd_core.evaluation.metrics import Quantity, quantities
+from agd_core.evaluation.rows import NO_NUMBER, Row
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 """Behind a heading: the good direction."""

@@ -31,7 +31,7 @@ class Costs:
     steps: int
     """Sampler steps of the headline, to which a whole image is reckoned."""
     methods: Sequence[Mapping[str, Any]]
-    """Each with its name and what `agd_core.cost.Cost.as_dict` gives; None where it was not measured."""
+    """Each with its name and what `agd_core.evaluation.cost.Cost.as_dict` gives; None where it was not measured."""
 
     @property
     def lines(self) -> list[tuple[Cell, ...]]:

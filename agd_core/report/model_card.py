@@ -12,14 +12,14 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from agd_core.adapter_files import AdapterCard
-from agd_core.backbones import backbone_class
-from agd_core.config import BUILTIN, Config
+from agd_core.basics.config import BUILTIN, Config
+from agd_core.basics.safe_files import printable
+from agd_core.evaluation.protocol import in_words
+from agd_core.evaluation.rows import WARNED, Row
 from agd_core.methods import MethodConfig
-from agd_core.protocol import in_words
+from agd_core.methods.adapter_files import AdapterCard
+from agd_core.models.backbones import backbone_class
 from agd_core.report.columns import Cell, explained, tables, warned
-from agd_core.report.rows import WARNED, Row
-from agd_core.safe_files import printable
 
 FILE = "README.md"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -37,7 +37,7 @@ class ModelCard:
     """The base model's configuration; the usage lines build it."""
     method: MethodConfig
     files: AdapterCard
-    """What adapter.json says, see `agd_core.adapter_files.read_card`."""
+    """What adapter.json says, see `agd_core.methods.adapter_files.read_card`."""
     percent: float
     """The adapter's parameters, of the base network's."""
     training: Mapping[str, str]

@@ -9,11 +9,12 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from agd_core.errors import InputError
-from agd_core.report import costs, rows
+from agd_core.basics.errors import InputError
+from agd_core.evaluation import rows
+from agd_core.evaluation.rows import Row
+from agd_core.report import costs
 from agd_core.report.columns import explained, tables, warned
 from agd_core.report.costs import Costs
-from agd_core.report.rows import Row
 
 _HERE = Path(__file__).parent
 _TINY_PIXELS = 96

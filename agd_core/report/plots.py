@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from agd_core.metrics.regression import Band, Verdict
-from agd_core.report.rows import Row
+from agd_core.evaluation.metrics.regression import Band, Verdict
+from agd_core.evaluation.rows import Row
 
 _LOSS_WINDOW = 50
 _SHORT_NAME = 24

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from agd_core.protocol import FIELDS
+from agd_core.evaluation.protocol import FIELDS
 from flows.cli.options import Json, one_line
 from flows.printing import print_json
 
@@ -41,7 +41,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare adapters or reports at 95 %: better, same or worse than A, or not comparable and why."""
-    from agd_core.comparing.comparison import Choice
+    from agd_core.evaluation.comparing.comparison import Choice
     from flows.cli.comparison_tables import print_comparisons
     from flows.comparing import compared
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agd_core.comparing.row_pairs import point_in_words
-from agd_core.metrics import quantities
-from agd_core.metrics.standard_errors import NORMAL_95
-from agd_core.report.rows import WARNED
+from agd_core.evaluation.comparing.row_pairs import point_in_words
+from agd_core.evaluation.metrics import quantities
+from agd_core.evaluation.metrics.standard_errors import NORMAL_95
+from agd_core.evaluation.rows import WARNED
 from flows.comparing import Printed, method_name
 from flows.printing import number, print_line, print_table
 

@@ -72,7 +72,7 @@ def _lines(done: Done, output: Path) -> Iterator[str]:
     if done.report is None:
         yield from (f"{name}: {path}" for name, path in done.data["artefacts"].items())
         return
-    from agd_core.report.rows import HEADINGS, WARNED, Row, cells, warnings
+    from agd_core.evaluation.rows import HEADINGS, WARNED, Row, cells, warnings
 
     rows = [Row.model_validate(row) for row in done.data["rows"]]
     print_table(HEADINGS, [cells(row) for row in rows])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agd_core.errors import InputError, NumericError
+from agd_core.basics.errors import InputError, NumericError
 from flows.cli.options import DEFAULT_OUTPUT, Device, Json, Overrides, in_workplace, show
 from flows.printing import number
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agd_core.errors import InputError, NumericError
-from agd_core.progress import Stopped
+from agd_core.basics.errors import InputError, NumericError
+from agd_core.basics.progress import Stopped
 from flows.printing import print_error, print_json, print_line
 
 if TYPE_CHECKING:

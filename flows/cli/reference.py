@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agd_core.errors import InputError
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
 from flows.cli.options import Device, Json, Overrides, in_workplace, show
 
 if TYPE_CHECKING:
-    from agd_core.evaluator import EvaluateConfig
+    from agd_core.evaluation.evaluator import EvaluateConfig
     from flows.workplace import Workplace
 
 Sources = Annotated[
@@ -52,8 +52,8 @@ def _settings(sources: list[str], overrides: list[str]) -> EvaluateConfig:
 
 
 def _write(config: EvaluateConfig, file: Path, place: Workplace) -> dict[str, Any]:
-    from agd_core.atomic import write_bytes
-    from agd_core.extractors import open_extractor
+    from agd_core.basics.atomic import write_bytes
+    from agd_core.evaluation.extractors import open_extractor
     from flows.stages.reference import FINISHED, REFERENCE, check_sources, read_reference, reference_artefact
 
     if file.suffix != FINISHED:

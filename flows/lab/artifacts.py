@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from prefect.artifacts import create_markdown_artifact
 
+from agd_core.evaluation.rows import HEADINGS, Row, cells
 from agd_core.report.images import grid_png
 from agd_core.report.plots import loss_plot
-from agd_core.report.rows import HEADINGS, Row, cells
 from flows.stages.sample import STAGE as SAMPLES
 from flows.stages.sample import read_images
 from flows.stages.train import LOSSES

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from agd_core.parent_death import die_with_parent
+from agd_core.basics.parent_death import die_with_parent
 from flows.lab.lab import Lab
 
 _POLL_SECONDS = 0.1

@@ -7,8 +7,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from agd_core.errors import InputError
-from agd_core.home import expand
+from agd_core.basics.errors import InputError
+from agd_core.basics.home import expand
 from flows.lab.network import LOOPBACK_NAMES, reach_directly
 
 _PORT = 4200

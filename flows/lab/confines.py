@@ -7,8 +7,8 @@ folder where `agd up` was started and below those that `agd up --folder` names, 
 import os
 from pathlib import Path
 
-from agd_core.errors import InputError
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
 from flows.config import PipelineConfig
 
 FOLDERS = "AGD_FOLDERS"

@@ -9,7 +9,7 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from agd_core.atomic import write_bytes
+from agd_core.basics.atomic import write_bytes
 from flows.lab.flow_processes import flow_processes, kill_all
 from flows.lab.lab import Lab
 from flows.lab.pool import POOL, pause_pool

@@ -16,7 +16,7 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.states import Failed
 
-from agd_core.parent_death import die_with_parent
+from agd_core.basics.parent_death import die_with_parent
 from flows.lab.deploying import entrypoints
 
 _ENTRYPOINT = "PREFECT__FLOW_ENTRYPOINT"

@@ -22,9 +22,9 @@ from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from agd_core.errors import InputError, NumericError
-from agd_core.progress import ShouldStop, Stopped
-from agd_core.trajectory import collect_unit
+from agd_core.basics.errors import InputError, NumericError
+from agd_core.basics.progress import ShouldStop, Stopped
+from agd_core.data.trajectory import collect_unit
 from flows.config import PipelineConfig
 from flows.lab.parameters import FanOut
 from flows.run import Run

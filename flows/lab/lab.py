@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from prefect.client.orchestration import SyncPrefectClient
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from flows.lab.network import LOOPBACK_NAMES
 from flows.lab.private import PASSWORD_FILE, close_to_others, make_password, read_password
 from flows.lab.timezone import VARIABLE as TIMEZONE

@@ -15,7 +15,7 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import AwaitingRetry, Completed, Failed
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from flows.lab.artifacts import picture
 from flows.lab.confines import own_folder
 from flows.lab.running import run_in_lab

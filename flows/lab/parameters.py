@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_serializer
 from pydantic.fields import FieldInfo
 
-from agd_core.config import Strict
+from agd_core.basics.config import Strict
 from agd_core.methods import AnyMethodConfig
 from flows.config import PipelineConfig
 from flows.jobs import JOBS, Job

@@ -6,7 +6,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 
 USER = "agd"
 """Who logs in; there is one password and no other user."""

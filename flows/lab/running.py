@@ -14,9 +14,9 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Crashed, Failed
 
-from agd_core.dataset import reader_death
-from agd_core.errors import InputError
-from agd_core.progress import Stopped
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Stopped
+from agd_core.data.dataset import reader_death
 from flows.config import PipelineConfig
 from flows.lab.artifacts import show_artefact
 from flows.lab.confines import check_cluster, check_places, own_folder

@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-from agd_core.progress import ShouldStop, Stopped
+from agd_core.basics.progress import ShouldStop, Stopped
 from flows.lab.child import Child
 from flows.lab.lab import Lab, LabError
 

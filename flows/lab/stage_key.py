@@ -6,7 +6,7 @@ from typing import Any
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 
-from agd_core.digest import digest
+from agd_core.basics.digest import digest
 
 
 @dataclass

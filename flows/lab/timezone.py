@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from zoneinfo import available_timezones
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 
 VARIABLE = "AGD_TIMEZONE"
 """prefect.yaml takes the zone from it."""

@@ -13,8 +13,8 @@ from typing import Any
 from httpx import HTTPError, TransportError
 from prefect.exceptions import PrefectException
 
-from agd_core.atomic import write_bytes
-from agd_core.progress import ShouldStop, Stopped
+from agd_core.basics.atomic import write_bytes
+from agd_core.basics.progress import ShouldStop, Stopped
 from flows.lab.automations import install_automations
 from flows.lab.child import Child
 from flows.lab.deploying import deploy_all

@@ -10,8 +10,8 @@ from prefect import task
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Failed
 
-from agd_core.errors import InputError
-from agd_core.progress import Stopped
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Stopped
 from flows.config import PipelineConfig
 from flows.lab.fan_out import Elsewhere, collect_there, each, sample_elsewhere
 from flows.lab.gpu_slot import GpuSlot

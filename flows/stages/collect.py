@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from agd_core.atomic import write_json
-from agd_core.progress import Stopped
-from agd_core.records import CARRIERS, CollectionPlan
-from agd_core.trajectory import collect_unit, plan_collection
+from agd_core.basics.atomic import write_json
+from agd_core.basics.progress import Stopped
+from agd_core.data.records import CARRIERS, CollectionPlan
+from agd_core.data.trajectory import collect_unit, plan_collection
 from flows.run import Run
 from flows.stages.sharing import bring_over, known_conditions
 from flows.stages.trajectories import STORE_SUMMARY, new_store, remember_location, trajectory_problems

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from agd_core.adapter_files import read_card
+from agd_core.evaluation.rows import Row
 from agd_core.methods import MethodConfig
-from agd_core.report.rows import Row
-from agd_core.schedulers import SchedulerName
+from agd_core.methods.adapter_files import read_card
+from agd_core.models.schedulers import SchedulerName
 from flows.config import PipelineConfig
 from flows.run import Run
 from flows.stages.evaluate import LookedAt, evaluate, read_evaluation

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from typing_extensions import TypedDict
 
-from agd_core.atomic import write_json
-from agd_core.base_models import BaseModel
-from agd_core.cost import measure_costs
+from agd_core.basics.atomic import write_json
+from agd_core.evaluation.cost import measure_costs
+from agd_core.models.model import BaseModel
 from flows.run import Run
 from flows.stages.comparison import Method
 from flows.stages.sample import opener

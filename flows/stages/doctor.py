@@ -8,13 +8,9 @@ from typing import Any
 
 import torch
 
-from agd_core.backbones import Backbone, backbone_of
-from agd_core.base_models import BaseModelConfig
-from agd_core.base_models.sources import resolve_source
-from agd_core.config import BUILTIN
-from agd_core.errors import InputError
-from agd_core.full_size import FullSizeModel, full_size_model, full_size_names, known_as
-from agd_core.home import expand
+from agd_core.basics.config import BUILTIN
+from agd_core.basics.errors import InputError
+from agd_core.basics.home import expand
 from agd_core.memory import (
     GIB,
     NOTE,
@@ -26,7 +22,11 @@ from agd_core.memory import (
     sampling_memory,
     training_memory,
 )
+from agd_core.memory.full_size import FullSizeModel, full_size_model, full_size_names, known_as
 from agd_core.methods import MethodConfig
+from agd_core.models.backbones import Backbone, backbone_of
+from agd_core.models.config import BaseModelConfig
+from agd_core.models.sources import resolve_source
 from flows.config import PipelineConfig
 from flows.prompts import load_prompts
 

@@ -8,13 +8,13 @@ import torch
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from agd_core.atomic import write_json
-from agd_core.evaluator import evaluate_samples
-from agd_core.extractors import FeatureExtractor
-from agd_core.metrics import Measured, Reference, Score, Seen
-from agd_core.protocol import Protocol, library_versions
-from agd_core.report.rows import RecordedProtocol
-from agd_core.subjects import Subjects
+from agd_core.basics.atomic import write_json
+from agd_core.data.subjects import Subjects
+from agd_core.evaluation.evaluator import evaluate_samples
+from agd_core.evaluation.extractors import FeatureExtractor
+from agd_core.evaluation.metrics import Measured, Reference, Score, Seen
+from agd_core.evaluation.protocol import Protocol, library_versions
+from agd_core.evaluation.rows import RecordedProtocol
 from flows.instruments import Instruments
 from flows.run import Run
 from flows.stages.features import features, read_features

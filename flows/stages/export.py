@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agd_core.errors import InputError
-from agd_core.progress import Stopped
-from agd_core.records import CollectionPlan
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Stopped
+from agd_core.data.records import CollectionPlan
 from flows.stages.collect import STAGE
 from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace

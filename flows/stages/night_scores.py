@@ -7,13 +7,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agd_core.adapter_files import CONFIG, WEIGHTS
-from agd_core.adapter_weights import MOST_BYTES
-from agd_core.atomic import write_bytes
-from agd_core.checksums import require_intact
-from agd_core.evaluator import evaluate_samples
-from agd_core.metrics import METRICS, Measured, quantities
-from agd_core.safe_files import read_bytes
+from agd_core.basics.atomic import write_bytes
+from agd_core.basics.checksums import require_intact
+from agd_core.basics.safe_files import read_bytes
+from agd_core.evaluation.evaluator import evaluate_samples
+from agd_core.evaluation.metrics import METRICS, Measured, quantities
+from agd_core.methods.adapter_files import CONFIG, WEIGHTS
+from agd_core.methods.adapter_weights import MOST_BYTES
 from flows.instruments import Instruments
 from flows.registry import Entry
 from flows.run import Run

@@ -17,14 +17,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from agd_core.adapter_files import WEIGHTS
-from agd_core.atomic import write_bytes, write_json
-from agd_core.digest import canonical_json, digest, file_digest
-from agd_core.errors import InputError, first_line
-from agd_core.metrics import Verdict
+from agd_core.basics.atomic import write_bytes, write_json
+from agd_core.basics.digest import canonical_json, digest, file_digest
+from agd_core.basics.errors import InputError, first_line
+from agd_core.basics.safe_files import confined
+from agd_core.basics.seeding import derive_seed
+from agd_core.evaluation.metrics import Verdict
+from agd_core.methods.adapter_files import WEIGHTS
 from agd_core.report.images import grid_png
-from agd_core.safe_files import confined
-from agd_core.seeding import derive_seed
 from flows.registry import Entry
 from flows.run import Run
 from flows.stages.night_scores import Sampled, of_night, sample_tonight, scores

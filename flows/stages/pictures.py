@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from agd_core.evaluation.rows import Row
 from agd_core.report.columns import measured
 from agd_core.report.page import Picture
 from agd_core.report.plots import (
@@ -12,7 +13,6 @@ from agd_core.report.plots import (
     over_scale_plot,
     precision_recall_plot,
 )
-from agd_core.report.rows import Row
 from flows.stages.comparison import UNGUIDED, Trained
 from flows.stages.extras import Extras
 from flows.stages.train import LOSSES

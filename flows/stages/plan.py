@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from agd_core.data.records import CollectionPlan
+from agd_core.data.trajectory import planned_ask
 from agd_core.guidance import GuidedDenoiser
-from agd_core.records import CollectionPlan
-from agd_core.trajectory import planned_ask
 from flows.run import Run
 from flows.stages.collect import STAGE, artefact_identity, collection_plan, refuse_the_impossible
 from flows.stages.sharing import units_elsewhere

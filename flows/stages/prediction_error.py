@@ -9,9 +9,9 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from agd_core.adapter_files import load_student
-from agd_core.atomic import write_json
-from agd_core.prediction_error import UNGUIDED, measure_prediction_errors
+from agd_core.basics.atomic import write_json
+from agd_core.evaluation.prediction_error import UNGUIDED, measure_prediction_errors
+from agd_core.methods.adapter_files import load_student
 from flows.run import Run
 from storage.artefacts import Artefact
 

@@ -10,14 +10,17 @@ import torch
 from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
 from torch import Tensor, nn
 
-from agd_core.atomic import write_bytes, write_json
-from agd_core.checkpoint import Checkpoint, load_tensors, save_tensors, system_errors
-from agd_core.config import Config
-from agd_core.extractors.fashion_classifier import REFERENCE, FashionClassifier, FashionFeatures
-from agd_core.extractors.fashion_classifier import WEIGHTS as CLASSIFIER
-from agd_core.fashion_mnist import CLASS_NAMES, DEFAULT_FOLDER, load_fashion_mnist, to_signed
-from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
-from agd_core.metrics.reference import KEPT_FEATURES, Reference
+from agd_core.basics.atomic import write_bytes, write_json
+from agd_core.basics.checkpoint import Checkpoint, load_tensors, save_tensors, system_errors
+from agd_core.basics.config import Config
+from agd_core.basics.seeding import derive_seed
+from agd_core.builtin.fashion_mnist import CLASS_NAMES, DEFAULT_FOLDER, load_fashion_mnist, to_signed
+from agd_core.evaluation.extractors.fashion_classifier import REFERENCE, FashionClassifier, FashionFeatures
+from agd_core.evaluation.extractors.fashion_classifier import WEIGHTS as CLASSIFIER
+from agd_core.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
+from agd_core.evaluation.metrics.reference import KEPT_FEATURES, Reference
+from agd_core.evaluation.sampling import to_bytes
+from agd_core.methods.training_loop import Loop
 from agd_core.pretraining.autoencoder import (
     AutoencoderRecipe,
     autoencoder_loop,
@@ -29,9 +32,6 @@ from agd_core.pretraining.classifier import ClassifierRecipe, accuracy, classifi
 from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.transformer import TransformerRecipe, build_scheduler, build_transformer, transformer_loop
 from agd_core.report.plots import loss_plot
-from agd_core.sampling import to_bytes
-from agd_core.seeding import derive_seed
-from agd_core.training_loop import Loop
 from flows.stages.reference import describe, even_rows
 from flows.workplace import Workplace
 from storage.artefacts import Artefact

@@ -7,17 +7,17 @@ The checksums are written last; where that was interrupted, they do not fit and 
 from collections.abc import Sequence
 from pathlib import Path
 
-from agd_core.adapter_files import FILES, WEIGHTS, read_card
-from agd_core.atomic import json_bytes
-from agd_core.checksums import FILE as CHECKSUMS
-from agd_core.checksums import problems, seal
-from agd_core.digest import file_digest
-from agd_core.errors import InputError
+from agd_core.basics.atomic import json_bytes
+from agd_core.basics.checksums import FILE as CHECKSUMS
+from agd_core.basics.checksums import problems, seal
+from agd_core.basics.digest import file_digest
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import read_json
+from agd_core.evaluation.protocol import Protocol
+from agd_core.evaluation.rows import Row
 from agd_core.methods import MethodConfig
-from agd_core.protocol import Protocol
+from agd_core.methods.adapter_files import FILES, WEIGHTS, read_card
 from agd_core.report.model_card import FILE, ModelCard, render_card
-from agd_core.report.rows import Row
-from agd_core.safe_files import read_json
 from flows.published import (
     ADAPTER_FILES,
     ADAPTERS,

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agd_core.errors import InputError, NumericError, naming
-from agd_core.evaluator import EvaluateConfig
-from agd_core.extractors import Extracted, FeatureExtractor
-from agd_core.home import expand
-from agd_core.metrics.reference import KEPT_FEATURES, Reference
-from agd_core.metrics.statistics import RunningStatistics
-from agd_core.progress import Stopped
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError, NumericError, naming
+from agd_core.basics.home import expand
+from agd_core.basics.progress import Stopped
+from agd_core.basics.safe_files import printable
+from agd_core.evaluation.evaluator import EvaluateConfig
+from agd_core.evaluation.extractors import Extracted, FeatureExtractor
+from agd_core.evaluation.metrics.reference import KEPT_FEATURES, Reference
+from agd_core.evaluation.metrics.statistics import RunningStatistics
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.sources import DigestMemory, ImageSource, batches, open_images, stamp

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agd_core.atomic import write_bytes, write_json
-from agd_core.checksums import seal
-from agd_core.protocol import Protocol
+from agd_core.basics.atomic import write_bytes, write_json
+from agd_core.basics.checksums import seal
+from agd_core.data.subjects import Subjects
+from agd_core.evaluation.protocol import Protocol
+from agd_core.evaluation.rows import plain
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
-from agd_core.report.rows import plain
-from agd_core.subjects import Subjects
 from flows.published import METRICS, note_published, publish_file
 from flows.run import Run
 from flows.stages.comparison import Compared, Trained

@@ -10,14 +10,14 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from agd_core.adapter_files import open_adapter
-from agd_core.atomic import write_json
-from agd_core.checkpoint import save_tensors
-from agd_core.cost import OpenDenoiser
+from agd_core.basics.atomic import write_json
+from agd_core.basics.checkpoint import save_tensors
+from agd_core.evaluation.cost import OpenDenoiser
+from agd_core.evaluation.protocol import library_versions
+from agd_core.evaluation.sampling import SampleSet, sample_images
 from agd_core.guidance import GuidanceConfig
-from agd_core.protocol import library_versions
-from agd_core.sampling import SampleSet, sample_images
-from agd_core.schedulers import SchedulerName
+from agd_core.methods.adapter_files import open_adapter
+from agd_core.models.schedulers import SchedulerName
 from flows.run import Run
 from flows.stages.tensors import Form, read_tensors
 from flows.workplace import Workplace, describe_device

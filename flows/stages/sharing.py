@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from agd_core.progress import Stopped
-from agd_core.records import CollectionPlan
+from agd_core.basics.progress import Stopped
+from agd_core.data.records import CollectionPlan
 from flows.stages.trajectories import new_store, objects_of
 from flows.workplace import Workplace
 from storage.artefacts import Artefact

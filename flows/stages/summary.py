@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from agd_core.comparing.judging import Verdict, judge
-from agd_core.metrics import Quantity
+from agd_core.evaluation.comparing.judging import Verdict, judge
+from agd_core.evaluation.metrics import Quantity
+from agd_core.evaluation.rows import Row
 from agd_core.report.columns import cell, measured
-from agd_core.report.rows import Row
 
 _WORDS: Mapping[Verdict, str] = {
     "better": "better at 95 %",

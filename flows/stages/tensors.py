@@ -7,8 +7,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from agd_core.errors import InputError, first_line
-from agd_core.safe_files import confined, printable, require_regular
+from agd_core.basics.errors import InputError, first_line
+from agd_core.basics.safe_files import confined, printable, require_regular
 from storage.artefacts import Artefact
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -1,11 +1,11 @@
 """Stage 2: one method on the stored trajectories, resumable to the exact step."""
 
-from agd_core.adapter_files import AdapterCard, save_adapter
-from agd_core.atomic import write_json
-from agd_core.checkpoint import Checkpoint
-from agd_core.errors import InputError
+from agd_core.basics.atomic import write_json
+from agd_core.basics.checkpoint import Checkpoint
+from agd_core.basics.errors import InputError
 from agd_core.methods import MethodConfig
-from agd_core.trainer import Training
+from agd_core.methods.adapter_files import AdapterCard, save_adapter
+from agd_core.methods.trainer import Training
 from flows.run import Run
 from flows.stages.trajectories import open_trajectories
 from storage.artefacts import Artefact

@@ -9,9 +9,9 @@ configuration, `--follow` of `agd verify`): the folder may come from anybody, an
 
 from typing_extensions import TypedDict
 
-from agd_core.atomic import write_json
-from agd_core.errors import InputError, naming
-from agd_core.safe_files import confined, printable
+from agd_core.basics.atomic import write_json
+from agd_core.basics.errors import InputError, naming
+from agd_core.basics.safe_files import confined, printable
 from storage.artefacts import SELF_CHECKED, Artefact
 from storage.names import LOCATION
 from storage.objects import LocalObjects, ObjectStore, open_objects

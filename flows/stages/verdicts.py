@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from agd_core.atomic import write_bytes
-from agd_core.metrics import quantities
-from agd_core.metrics.regression import Better, Measurement, Verdict, judge_nights
+from agd_core.basics.atomic import write_bytes
+from agd_core.basics.safe_files import confined
+from agd_core.evaluation.metrics import quantities
+from agd_core.evaluation.metrics.regression import Better, Measurement, Verdict, judge_nights
 from agd_core.report.plots import trend_plot
-from agd_core.safe_files import confined
 from storage.history import FOLDER, History, MetricRecord
 
 TRENDS = "trends"

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from agd_core.digest import digest
-from agd_core.errors import InputError
-from agd_core.home import expand
-from agd_core.safe_files import printable
+from agd_core.basics.digest import digest
+from agd_core.basics.errors import InputError
+from agd_core.basics.home import expand
+from agd_core.basics.safe_files import printable
 from flows.published import published_folders, published_problems
 from storage.artefacts import Artefact, find_artefacts
 from storage.names import LOCATION, NOTE, PLAN

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from agd_core.digest import digest
+from agd_core.basics.digest import digest
 from storage.exports import export_problems, read_index
 from storage.names import PLAN
 from storage.objects import LocalObjects

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agd_core.errors import InputError, first_line
+from agd_core.basics.errors import InputError, first_line
 from storage.objects.base import ByteRange, ObjectStore, StagedObject
 from storage.objects.local import LocalObjects
 from storage.objects.memory import MemoryObjects

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agd_core.errors import InputError
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
 
 _BLOCK_BYTES = 16 << 20
 _SHOWN_LETTERS = 255

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agd_core.atomic import sync_folder
-from agd_core.errors import InputError
-from agd_core.safe_files import printable
+from agd_core.basics.atomic import sync_folder
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
 from storage.objects.base import ByteRange, ObjectStore, require_plain
 from storage.objects.staged_file import (
     NO_LINKS,

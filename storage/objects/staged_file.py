@@ -13,7 +13,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from agd_core.atomic import sync_folder
+from agd_core.basics.atomic import sync_folder
 from storage.objects.base import StagedObject
 
 PARTIAL = ".partial"

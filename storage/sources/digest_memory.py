@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agd_core.atomic import write_bytes
-from agd_core.digest import digest
-from agd_core.errors import InputError
-from agd_core.safe_files import read_json, require_regular
+from agd_core.basics.atomic import write_bytes
+from agd_core.basics.digest import digest
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import read_json, require_regular
 from storage.sources.images import ImageSource
 
 

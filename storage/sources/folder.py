@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from agd_core.home import expand
-from agd_core.safe_files import printable, read_bytes, require_regular
+from agd_core.basics.home import expand
+from agd_core.basics.safe_files import printable, read_bytes, require_regular
 from storage.sources.images import ImageSource
 from storage.sources.pixels import MOST_BYTES, SUFFIXES, EncodedImage
 from storage.sources.walking import entries_below

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 
 _BATCH_BYTES = 128 << 20
 _MOST_THREADS = 8

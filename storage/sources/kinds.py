@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from agd_core.errors import InputError
-from agd_core.home import expand
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError
+from agd_core.basics.home import expand
+from agd_core.basics.safe_files import printable
 from storage.sources import parquet, tar, text_file
 from storage.sources.folder import FolderImages
 from storage.sources.images import ImageSource

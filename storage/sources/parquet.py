@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agd_core.errors import InputError, first_line
-from agd_core.safe_files import open_regular, printable
+from agd_core.basics.errors import InputError, first_line
+from agd_core.basics.safe_files import open_regular, printable
 from storage.sources.images import ImageSource
 from storage.sources.pixels import EncodedImage
 from storage.sources.places import named_files

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from agd_core.errors import InputError, first_line
+from agd_core.basics.errors import InputError, first_line
 from storage.sources.images import StoredImage
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from glob import escape, glob
 from pathlib import Path
 
-from agd_core.errors import InputError
-from agd_core.home import expand
-from agd_core.safe_files import printable, require_regular
+from agd_core.basics.errors import InputError
+from agd_core.basics.home import expand
+from agd_core.basics.safe_files import printable, require_regular
 
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from agd_core.errors import InputError, first_line
-from agd_core.safe_files import open_regular, parse_json, printable
+from agd_core.basics.errors import InputError, first_line
+from agd_core.basics.safe_files import open_regular, parse_json, printable
 from storage.sources.images import ImageSource
 from storage.sources.pixels import MOST_BYTES, SUFFIXES, EncodedImage, read_bounded
 from storage.sources.places import named_files

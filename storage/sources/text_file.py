@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from agd_core.errors import InputError
-from agd_core.safe_files import open_regular, printable
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import open_regular, printable
 from storage.sources.places import named_files
 from storage.sources.texts import Text, decoded
 

@@ -4,7 +4,7 @@ import codecs
 import unicodedata
 from typing import Any, NamedTuple
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 
 MOST_CHARACTERS = 10_000
 """A longer text is no prompt."""

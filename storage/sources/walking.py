@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from agd_core.errors import InputError
-from agd_core.safe_files import printable
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
 
 MOST_LINKED_FOLDERS = 10_000
 """A few links to one another make more ways than can be walked."""

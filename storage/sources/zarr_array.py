@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from agd_core.errors import InputError, first_line
-from agd_core.home import expand
-from agd_core.safe_files import printable, read_json, require_regular
+from agd_core.basics.errors import InputError, first_line
+from agd_core.basics.home import expand
+from agd_core.basics.safe_files import printable, read_json, require_regular
 from storage.sources.images import ImageSource
 from storage.sources.pixels import MOST_PIXELS, PixelImage
 from storage.sources.walking import entries_below

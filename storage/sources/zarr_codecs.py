@@ -20,7 +20,7 @@ import pyarrow as pa
 from numcodecs.abc import Codec as Numcodec
 from zarr.abc.codec import BytesBytesCodec
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 
 Unpack = Callable[[bytes, int], bytes]
 """Given packed bytes and a size: the first so many unpacked bytes, and one more where there are more."""

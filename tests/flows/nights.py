@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from agd_core.adapter_files import WEIGHTS, AdapterCard, read_card, save_adapter
-from agd_core.checkpoint import load_tensors
-from agd_core.checksums import LISTS
+from agd_core.basics.checkpoint import load_tensors
+from agd_core.basics.checksums import LISTS
+from agd_core.basics.seeding import generator
 from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.methods import ModulatedMlpConfig
-from agd_core.seeding import generator
+from agd_core.methods.adapter_files import WEIGHTS, AdapterCard, read_card, save_adapter
 from flows.presets import load_config
 from flows.registry import Entry, register
 from flows.run import Run

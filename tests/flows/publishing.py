@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from agd_core.adapter_files import AdapterCard, save_adapter
 from agd_core.methods import OffsetConfig
+from agd_core.methods.adapter_files import AdapterCard, save_adapter
 from agd_core.report.page import Picture
 from flows.run import Run
 from flows.stages import report

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from agd_core.extractors import FashionFeatures
+from agd_core.evaluation.extractors import FashionFeatures
 from flows.cli.reference import reference
 from flows.stages.reference import read_reference
 from flows.workplace import pick_device

@@ -9,8 +9,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from agd_core.adapter_files import WEIGHTS
-from agd_core.checksums import as_text, seal, sums_of
+from agd_core.basics.checksums import as_text, seal, sums_of
+from agd_core.methods.adapter_files import WEIGHTS
 from flows.cli.app import app
 from flows.results import read_results
 from tests.result_rows import row, score, scores, write

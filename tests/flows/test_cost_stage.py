@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from agd_core.errors import InputError
-from agd_core.progress import Stopped
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Stopped
 from flows.device_lease import acquisitions
 from flows.run import Run
 from flows.stages import cost as stage

@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from agd_core.dataset import training_batches
-from agd_core.errors import InputError
-from agd_core.order import BatchOrder
-from agd_core.progress import Stopped
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Stopped
+from agd_core.data.dataset import training_batches
+from agd_core.data.order import BatchOrder
 from flows.device_lease import acquisitions, device_name, hold_device, lease_file
 from flows.file_lock import is_named, open_shared
 from tests.leases import CPU, answer, enter, hold, overlaps, process
@@ -140,7 +140,7 @@ def acquired_by(started):
 
 
 def test_a_forked_child_that_lives_on_keeps_the_device(folder):
-    """Which is why no loader worker does: see `agd_core.parent_death`."""
+    """Which is why no loader worker does: see `agd_core.basics.parent_death`."""
     with process(hold_with_child, folder, "train") as (holder, pipe):
         child = answer(pipe)
         holder.kill()

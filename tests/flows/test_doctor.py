@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from agd_core.backbones import BACKBONES
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
+from agd_core.models.backbones import BACKBONES
 from flows.cli import doctor as command
 from flows.preset_files import preset_names
 from flows.presets import load_config

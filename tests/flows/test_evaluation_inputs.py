@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from agd_core.errors import InputError, NumericError
-from agd_core.extractors import FashionFeatures
+from agd_core.basics.errors import InputError, NumericError
+from agd_core.evaluation.extractors import FashionFeatures
 from flows.instruments import check_evaluation
 from flows.presets import load_config
 from flows.run import Run

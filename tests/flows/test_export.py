@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agd_core.progress import Stopped
+from agd_core.basics.progress import Stopped
 from flows.cli.app import app
 from flows.presets import load_config
 from flows.run import Run

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 import agd_core
-from agd_core.denoising import denoise
-from agd_core.errors import InputError
-from agd_core.extractors.clip import ClipFeatures
-from agd_core.miniatures import miniature_folder
-from agd_core.progress import Stopped
-from agd_core.schedulers import build_scheduler
-from agd_core.seeding import generator, stacked_noise
-from agd_core.subjects import Subjects
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Stopped
+from agd_core.basics.seeding import generator, stacked_noise
+from agd_core.builtin.miniatures import miniature_folder
+from agd_core.data.subjects import Subjects
+from agd_core.evaluation.extractors.clip import ClipFeatures
+from agd_core.models.denoising import denoise
+from agd_core.models.schedulers import build_scheduler
 from flows.presets import load_config
 from flows.prompts import load_prompts
 from flows.run import Run
@@ -21,7 +21,7 @@ from flows.stages.distill import distill
 from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
-from tests.agd_core.extractors.tiny_clip import write_tiny_clip
+from tests.agd_core.evaluation.extractors.tiny_clip import write_tiny_clip
 
 SMALL = (
     "collect.trajectories=8",

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agd_core.digest import digest
-from agd_core.errors import InputError
+from agd_core.basics.digest import digest
+from agd_core.basics.errors import InputError
 from flows.cli.app import app
 from flows.stages.trajectories import NotNamed, open_trajectories, trajectory_problems
 from flows.stages.verify import verify

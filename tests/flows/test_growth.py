@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from agd_core.progress import Stopped
+from agd_core.basics.progress import Stopped
 from flows.presets import load_config
 from flows.run import Run
 from flows.stages.collect import collect

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 from pydantic import Field
 
-from agd_core.config import NOT_IDENTITY
-from agd_core.evaluator import EvaluateConfig
-from agd_core.sampling import SampleConfig
-from agd_core.subjects import Subjects
+from agd_core.basics.config import NOT_IDENTITY
+from agd_core.data.subjects import Subjects
+from agd_core.evaluation.evaluator import EvaluateConfig
+from agd_core.evaluation.sampling import SampleConfig
 from flows.run import Run
 from flows.stages.evaluate import LookedAt, evaluate
 from flows.stages.prediction_error import prediction_error

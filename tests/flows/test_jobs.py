@@ -8,7 +8,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from agd_core import trajectory
+from agd_core.data import trajectory
 from flows.cli import app as command_line
 from flows.cli import main
 from flows.cli.job_commands import add_job

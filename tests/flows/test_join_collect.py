@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agd_core.data.trajectory import collect_unit
 from agd_core.guidance import GuidedDenoiser
-from agd_core.trajectory import collect_unit
 from flows.presets import load_config
 from flows.run import Run
 from flows.stages.collect import collect, collect_missing, collection_plan

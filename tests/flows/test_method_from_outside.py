@@ -9,11 +9,10 @@ import torch
 from pydantic import Field, create_model
 
 import agd_core
-from agd_core import adapter_files
-from agd_core.ask import Ask
-from agd_core.base_models import BaseModel
-from agd_core.denoiser import Latents, PerRow, Prediction, rowwise
-from agd_core.methods import AnyMethodConfig, MethodConfig, Trained
+from agd_core.methods import AnyMethodConfig, MethodConfig, Trained, adapter_files
+from agd_core.models.ask import Ask
+from agd_core.models.denoiser import Latents, PerRow, Prediction, rowwise
+from agd_core.models.model import BaseModel
 from flows.config import PipelineConfig
 from flows.presets import load_config
 from flows.run import Run

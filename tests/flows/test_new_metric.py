@@ -2,10 +2,10 @@
 
 import pytest
 
-from agd_core.comparing.comparison import Choice, compare
-from agd_core.comparing.row_pairs import Source
-from agd_core.metrics import METRICS, Metric, Quantity
-from agd_core.metrics.scores import mean_score
+from agd_core.evaluation.comparing.comparison import Choice, compare
+from agd_core.evaluation.comparing.row_pairs import Source
+from agd_core.evaluation.metrics import METRICS, Metric, Quantity
+from agd_core.evaluation.metrics.scores import mean_score
 from agd_core.report.columns import explained, tables
 from agd_core.report.page import Page, render_page
 from flows.presets import load_config

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from agd_core.adapter_files import WEIGHTS
-from agd_core.digest import file_digest
-from agd_core.errors import InputError
+from agd_core.basics.digest import file_digest
+from agd_core.basics.errors import InputError
+from agd_core.methods.adapter_files import WEIGHTS
 from flows.cli.app import app
 from flows.presets import load_config
 from flows.run import Run

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from flows.cli.app import app
 from flows.presets import load_config
 from flows.run import Run

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from agd_core.adapter_files import AdapterCard, save_adapter
+from agd_core.basics.progress import Stopped
 from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.methods import OffsetConfig
-from agd_core.progress import Stopped
+from agd_core.methods.adapter_files import AdapterCard, save_adapter
 from flows.run import Run
 from flows.stages.prediction_error import ADAPTER, CURVE, prediction_error, read_curve, read_curves
 from flows.workplace import Workplace

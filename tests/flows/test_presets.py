@@ -5,8 +5,8 @@ import json
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from agd_core.config_problems import first_problem
-from agd_core.errors import InputError
+from agd_core.basics.config_problems import first_problem
+from agd_core.basics.errors import InputError
 from agd_core.methods import AnyMethodConfig
 from flows.config import PipelineConfig
 from flows.jobs import JOBS

@@ -9,13 +9,13 @@ import pytest
 import torch
 from diffusers import DiTPipeline
 
-from agd_core.base_models import BaseModelConfig
-from agd_core.extractors import FashionFeatures
-from agd_core.fashion_mnist import load_fashion_mnist
+from agd_core.basics.progress import Stopped
+from agd_core.builtin.fashion_mnist import load_fashion_mnist
+from agd_core.evaluation.extractors import FashionFeatures
+from agd_core.models.config import BaseModelConfig
 from agd_core.pretraining.autoencoder import AutoencoderRecipe
 from agd_core.pretraining.classifier import ClassifierRecipe
 from agd_core.pretraining.transformer import TransformerRecipe
-from agd_core.progress import Stopped
 from flows.device_lease import acquisitions
 from flows.stages.pretrain import PretrainConfig, pretrain
 from flows.stages.reference import read_reference

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import agd_core
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from flows.prompts import load_prompts
 
 SHIPPED = Path(agd_core.__file__).parent / "builtin" / "captions"

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from agd_core.adapter_files import WEIGHTS
-from agd_core.checksums import require_intact
-from agd_core.digest import file_digest
-from agd_core.errors import InputError
+from agd_core.basics.checksums import require_intact
+from agd_core.basics.digest import file_digest
+from agd_core.basics.errors import InputError
+from agd_core.methods.adapter_files import WEIGHTS
 from flows.presets import load_config
 from flows.published import ADAPTER_FILES, ADAPTERS, publish_file
 from flows.results import read_results

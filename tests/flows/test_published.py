@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from agd_core.checksums import FILE as CHECKSUMS
-from agd_core.checksums import require_intact
-from agd_core.errors import InputError
+from agd_core.basics.checksums import FILE as CHECKSUMS
+from agd_core.basics.checksums import require_intact
+from agd_core.basics.errors import InputError
 from flows.presets import load_config
 from flows.published import (
     ADAPTER_FILES,

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from agd_core.checkpoint import save_tensors
-from agd_core.errors import InputError
-from agd_core.evaluator import EvaluateConfig
-from agd_core.extractors import FashionFeatures
-from agd_core.metrics.frechet import FeatureStatistics, frechet_distance
-from agd_core.metrics.reference import Reference
-from agd_core.progress import Stopped
+from agd_core.basics.checkpoint import save_tensors
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Stopped
+from agd_core.evaluation.evaluator import EvaluateConfig
+from agd_core.evaluation.extractors import FashionFeatures
+from agd_core.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
+from agd_core.evaluation.metrics.reference import Reference
 from flows.stages import reference as stage
 from flows.stages.reference import DIGESTS, REFERENCE, describe, even_rows, reference, reference_artefact
 from flows.workplace import Workplace

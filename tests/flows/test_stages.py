@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from agd_core.base_models import BaseModelConfig
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Stopped
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
-from agd_core.progress import Stopped
+from agd_core.models.config import BaseModelConfig
 from flows.instruments import check_evaluation
 from flows.presets import load_config
 from flows.run import Run

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from typer.testing import CliRunner
 
-from agd_core.progress import Stopped
+from agd_core.basics.progress import Stopped
 from flows.cli.app import app
 from flows.device_lease import acquisitions, hold_device
 from flows.presets import load_config

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 from typer.testing import CliRunner
 
-from agd_core.adapter_files import WEIGHTS
-from agd_core.errors import InputError
-from agd_core.progress import Stopped
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Stopped
+from agd_core.methods.adapter_files import WEIGHTS
 from flows.cli.app import app
 from flows.presets import load_config
 from flows.published import ADAPTERS

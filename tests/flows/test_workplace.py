@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from flows.cli.options import one_line
 from flows.workplace import Workplace, output_folder
 

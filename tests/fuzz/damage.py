@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agd_core.digest import digest
+from agd_core.basics.digest import digest
 
 OUTSIDE = "outside"
 DEEP = "[" * 100_000

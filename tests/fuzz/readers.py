@@ -124,7 +124,7 @@ def _preset(folder: Path, output: Path) -> None:
 
 
 def _base(name: str, folder: Path, output: Path) -> None:
-    from agd_core.miniatures import miniature_folder
+    from agd_core.builtin.miniatures import miniature_folder
 
     shutil.copytree(miniature_folder(name), folder / "base")
 
@@ -144,7 +144,7 @@ def _load_adapter(folder: Path) -> None:
     from diffusers import DiTPipeline
 
     import agd_core
-    from agd_core.miniatures import miniature_folder
+    from agd_core.builtin.miniatures import miniature_folder
 
     pipe = DiTPipeline.from_pretrained(miniature_folder("tiny-dit"))
     agd_core.load_adapter(pipe, folder / "adapter")
@@ -154,7 +154,7 @@ def _resume(folder: Path) -> None:
     import torch
     from torch import nn
 
-    from agd_core.checkpoint import Checkpoint
+    from agd_core.basics.checkpoint import Checkpoint
 
     net = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(net.parameters())
@@ -165,7 +165,7 @@ def _checkpoint(folder: Path, output: Path) -> None:
     import torch
     from torch import nn
 
-    from agd_core.checkpoint import Checkpoint
+    from agd_core.basics.checkpoint import Checkpoint
 
     net = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(net.parameters())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agd_core.digest import file_digest
+from agd_core.basics.digest import file_digest
 from tests.fuzz.damage import OUTSIDE, damage
 from tests.fuzz.readers import Reader, make_output
 from tests.fuzz.watch import watch
@@ -111,7 +111,7 @@ def _be_the_child(reader: Reader, work: Path, most_seconds: int) -> None:
 
 
 def _read_watched(reader: Reader, work: Path) -> int:
-    from agd_core.errors import InputError
+    from agd_core.basics.errors import InputError
 
     touched = os.open(work / "touched", os.O_WRONLY | os.O_CREAT, 0o600)
     os.chdir(work / "made")

@@ -16,7 +16,7 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from agd_core.parent_death import die_with_parent
+from agd_core.basics.parent_death import die_with_parent
 from flows.lab.lab import Lab
 
 PATIENCE_SECONDS = 300.0

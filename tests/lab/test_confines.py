@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from flows.config import PipelineConfig
 from flows.lab.confines import check_cluster, check_places, own_folder
 from flows.lab.parameters import Settings

@@ -16,8 +16,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from agd_core import trajectory
-from agd_core.checkpoint import load_tensors
+from agd_core.basics.checkpoint import load_tensors
+from agd_core.data import trajectory
 from flows.jobs import JOBS
 from flows.lab.flows import collect_flow, distill_flow, evaluate_flow, sample_flow, sweep_flow
 from flows.lab.parameters import FanOut, form_of

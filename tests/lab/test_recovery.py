@@ -11,7 +11,7 @@ import pytest
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.states import Cancelling
 
-from agd_core.checkpoint import load_tensors
+from agd_core.basics.checkpoint import load_tensors
 from flows.lab.flow_processes import flow_processes
 from flows.lab.pool import POOL
 from flows.stages.verify import verify

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from flows.lab.deploying import shipped
 from flows.lab.timezone import VARIABLE, schedule_timezone
 

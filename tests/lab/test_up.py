@@ -18,8 +18,8 @@ from httpx import ConnectError, ReadTimeout
 from prefect.exceptions import ObjectNotFound
 from typer.testing import CliRunner
 
-from agd_core.errors import InputError
-from agd_core.progress import never
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import never
 from flows.cli.app import app
 from flows.lab.deploying import deploy_all, shipped
 from flows.lab.lab import Lab, LabError

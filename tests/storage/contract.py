@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agd_core.records import CARRIERS, CollectionPlan, PlannedTrajectory, TrajectoryStore
+from agd_core.data.records import CARRIERS, CollectionPlan, PlannedTrajectory, TrajectoryStore
 from storage.memory_store import MemoryTrajectoryStore
 
 TIMESTEPS = (999.0, 800.1, 600.0, 400.0, 200.0, 150.0, 100.0, 1.0)

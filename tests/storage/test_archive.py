@@ -8,7 +8,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from storage.archive import FORMAT, export_archive, import_archive
 from storage.errors import Damaged, OtherContent
 from storage.exports import INDEX, read_index

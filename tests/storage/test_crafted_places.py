@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from storage.markers import marker_key
 from storage.names import PLAN
 from storage.objects import LocalObjects

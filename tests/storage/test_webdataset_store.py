@@ -11,9 +11,9 @@ import webdataset as wds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agd_core.errors import InputError
-from agd_core.order import StreamOrder
-from agd_core.records import CARRIERS, TrajectoryReader
+from agd_core.basics.errors import InputError
+from agd_core.data.order import StreamOrder
+from agd_core.data.records import CARRIERS, TrajectoryReader
 from storage.errors import Damaged, OtherContent
 from storage.exports import INDEX, read_index
 from storage.names import NOTE, PLAN

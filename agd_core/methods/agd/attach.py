@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agd_core.backbones import AdapterSite
-from agd_core.denoiser import PerRow
 from agd_core.methods.agd.layers import Codes, HiddenStates
 from agd_core.methods.attached import Attached, GuidedCall
+from agd_core.models.backbones import AdapterSite
+from agd_core.models.denoiser import PerRow
 
 
 class AttachedLayers(Attached):

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from agd_core.backbones import AdapterSite, Backbone
+from agd_core.basics.seeding import derive_seed
 from agd_core.methods.agd.attach import AttachedLayers
 from agd_core.methods.agd.encoders import ConditionEncoder
 from agd_core.methods.agd.layers import AdapterLayer, Codes
 from agd_core.methods.attached import GuidedCall
 from agd_core.methods.base import MethodConfig, Trained
-from agd_core.seeding import derive_seed
+from agd_core.models.backbones import AdapterSite, Backbone
 
 
 class AdapterConfig(MethodConfig):

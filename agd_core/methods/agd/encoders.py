@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agd_core.denoiser import PerRow
+from agd_core.models.denoiser import PerRow
 
 
 class FourierFeatures(nn.Module):

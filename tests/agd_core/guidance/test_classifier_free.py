@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from agd_core.guidance import ClassifierFreeGuidance, GuidanceCall
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from agd_core.ask import Ask
-from agd_core.config_problems import _models
+from agd_core.basics.config_problems import _models
 from agd_core.guidance import (
     CONDITIONAL,
     ClassifierFreeGuidance,
@@ -14,6 +13,7 @@ from agd_core.guidance import (
     GuidedDenoiser,
     IntervalGuidance,
 )
+from agd_core.models.ask import Ask
 
 Inside = IntervalGuidance[ClassifierFreeGuidance]
 EXAMPLES = {

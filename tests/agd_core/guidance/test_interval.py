@@ -4,10 +4,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from agd_core.data.subjects import Subjects
+from agd_core.evaluation.sampling import SampleConfig, sample_images
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser, IntervalGuidance
-from agd_core.sampling import SampleConfig, sample_images
-from agd_core.schedulers import build_scheduler, noise_level
-from agd_core.subjects import Subjects
+from agd_core.models.schedulers import build_scheduler, noise_level
 from flows.presets import load_config
 
 Inside = IntervalGuidance[ClassifierFreeGuidance]

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from agd_core.cost import measure_costs
-from agd_core.denoiser import rowwise
+from agd_core.data.subjects import Subjects
+from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collection
+from agd_core.evaluation.cost import measure_costs
+from agd_core.evaluation.sampling import SampleConfig, sample_images
 from agd_core.guidance import CONDITIONAL, UNCONDITIONAL, Guidance, GuidedDenoiser, Pass
-from agd_core.sampling import SampleConfig, sample_images
-from agd_core.subjects import Subjects
-from agd_core.trajectory import CollectConfig, collect_unit, plan_collection
+from agd_core.models.denoiser import rowwise
 from storage.memory_store import MemoryTrajectoryStore
 
 SITE = "transformer_blocks.2.attn1"

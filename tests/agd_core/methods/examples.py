@@ -5,13 +5,13 @@ from typing import get_args
 
 import torch
 
-from agd_core.backbones import BACKBONES
-from agd_core.base_models import BaseModelConfig
-from agd_core.base_models.sources import network_class
+from agd_core.basics.seeding import generator
+from agd_core.builtin.miniatures import MINIATURES, miniature_folder
+from agd_core.data.subjects import Subjects
 from agd_core.methods import AnyMethodConfig, CrossAttentionConfig, LoraConfig, ModulatedMlpConfig, OffsetConfig
-from agd_core.miniatures import MINIATURES, miniature_folder
-from agd_core.seeding import generator
-from agd_core.subjects import Subjects
+from agd_core.models.backbones import BACKBONES
+from agd_core.models.config import BaseModelConfig
+from agd_core.models.sources import network_class
 
 CPU = torch.device("cpu")
 KINDS = {config.model_fields["kind"].default: config for config in get_args(get_args(AnyMethodConfig)[0])}

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import agd_core
-from agd_core.ask import Ask
 from agd_core.methods import LoraConfig
+from agd_core.models.ask import Ask
 from tests.agd_core.methods.examples import MODELS, call_of, model_of, randomised
 from tests.agd_core.pipelines.stock import counted_rows, images, open_miniature, write_adapter
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from agd_core.adapter_files import AdapterCard, load_student, open_adapter, save_adapter
 from agd_core.methods import AnyMethodConfig, Pairs
+from agd_core.methods.adapter_files import AdapterCard, load_student, open_adapter, save_adapter
 from tests.agd_core.methods.examples import EXAMPLES, KINDS, MODELS, call_of, model_of, randomised
 
 each_kind = pytest.mark.parametrize("kind", KINDS)

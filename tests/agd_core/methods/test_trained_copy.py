@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from agd_core.checkpoint import Checkpoint
+from agd_core.basics.checkpoint import Checkpoint
 from agd_core.methods import MethodConfig, Trained
-from agd_core.trainer import TrainConfig, Training
+from agd_core.methods.trainer import TrainConfig, Training
 from tests.agd_core.methods.examples import call_of, model_of
-from tests.agd_core.test_train_memory import collected
+from tests.agd_core.methods.test_train_memory import collected
 
 
 class CopyConfig(MethodConfig):

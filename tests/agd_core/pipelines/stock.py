@@ -5,11 +5,11 @@ from contextlib import contextmanager
 import diffusers
 import torch
 
-from agd_core.adapter_files import AdapterCard, save_adapter
-from agd_core.backbones import backbone_of
+from agd_core.basics.seeding import generator
+from agd_core.builtin.miniatures import miniature_folder
 from agd_core.methods import CrossAttentionConfig
-from agd_core.miniatures import miniature_folder
-from agd_core.seeding import generator
+from agd_core.methods.adapter_files import AdapterCard, save_adapter
+from agd_core.models.backbones import backbone_of
 from tests.composition_parts import tiny_controlnet
 
 STEPS, PIXELS = 2, 64

@@ -12,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 import agd_core
-from agd_core.miniatures import miniature_folder
+from agd_core.builtin.miniatures import miniature_folder
 from agd_core.pipelines.drift import measure_drift
 from tests.agd_core.pipelines.stock import arguments, as_kind, network_of, open_miniature, quiet
 from tests.composition_parts import (

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import agd_core
-from agd_core.pipelines.guidance_embedding import WIDTH, decode
+from agd_core.models.doors.guidance_embedding import WIDTH, decode
 from tests.agd_core.pipelines.stock import open_miniature
 
 SCALES = torch.linspace(0, 30, 30_001)

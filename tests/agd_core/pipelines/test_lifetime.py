@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import agd_core
-from agd_core.ask import Ask
-from agd_core.backbones import backbone_of
 from agd_core.methods.attached import GuidedCall
+from agd_core.models.ask import Ask
+from agd_core.models.backbones import backbone_of
 from tests.agd_core.pipelines.stock import (
     PIPELINES,
     PIXELS,

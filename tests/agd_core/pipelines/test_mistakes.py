@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import agd_core
-from agd_core.miniatures import miniature_folder
+from agd_core.builtin.miniatures import miniature_folder
 from tests.agd_core.pipelines.stock import (
     as_kind,
     images,

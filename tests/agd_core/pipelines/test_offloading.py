@@ -6,7 +6,7 @@ import torch
 from accelerate import disk_offload
 
 import agd_core
-from agd_core.miniatures import miniature_folder
+from agd_core.builtin.miniatures import miniature_folder
 from tests.agd_core.pipelines.stock import images, network_of, open_miniature
 from tests.composition_parts import fine_tuned
 

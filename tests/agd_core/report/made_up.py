@@ -5,7 +5,8 @@ import math
 
 from PIL import Image
 
-from agd_core.fashion_mnist import CLASS_NAMES
+from agd_core.builtin.fashion_mnist import CLASS_NAMES
+from agd_core.evaluation.rows import Row
 from agd_core.report.costs import Costs
 from agd_core.report.page import Page, Picture
 from agd_core.report.plots import (
@@ -16,7 +17,6 @@ from agd_core.report.plots import (
     over_scale_plot,
     precision_recall_plot,
 )
-from agd_core.report.rows import Row
 
 METHODS = {"no guidance": "none", "CFG": "cfg", "agd-modulated-mlp": "agd-modulated-mlp", "agd-offset": "agd-offset"}
 FEW = "1000 images for 2048 features: the covariance is singular and the distance biased upwards."

@@ -11,12 +11,12 @@ import yaml
 from PIL import Image
 from typer.main import get_command
 
-from agd_core.adapter_files import AdapterCard, read_card, save_adapter
-from agd_core.base_models import BaseModelConfig
+from agd_core.basics.safe_files import printable
 from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.methods import ModulatedMlpConfig, OffsetConfig
+from agd_core.methods.adapter_files import AdapterCard, read_card, save_adapter
+from agd_core.models.config import BaseModelConfig
 from agd_core.report.model_card import FILE, ModelCard, render_card
-from agd_core.safe_files import printable
 from flows.cli.app import app
 from tests.agd_core.report.made_up import FEW, full_row, row, score
 

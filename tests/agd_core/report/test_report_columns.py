@@ -1,6 +1,6 @@
 import pytest
 
-from agd_core.metrics import quantities
+from agd_core.evaluation.metrics import quantities
 from agd_core.report.columns import Cell, cell, explained, measured, tables, warned
 from tests.agd_core.report.made_up import METHODS, full_row, row, score
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agd_core.metrics.regression import Measurement, judge_nights
+from agd_core.evaluation.metrics.regression import Measurement, judge_nights
 from agd_core.report.plots import trend_plot
 
 RED = (214, 39, 40)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from storage.sources import open_images, parquet, stamp
 from storage.sources.images import _groups
 from tests.storage.sources import hostile_files as hostile

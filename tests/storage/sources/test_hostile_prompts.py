@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from storage.sources import read_prompts
 from tests.storage.sources.hostile_files import endless, pipe
 from tests.storage.sources.prompt_files import (

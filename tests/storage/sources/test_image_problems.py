@@ -13,7 +13,7 @@ import pytest
 import zarr
 from PIL import Image
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from storage.sources import batches, open_images
 from tests.storage.sources.image_files import (
     add_member,

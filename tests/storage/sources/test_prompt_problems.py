@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from storage.sources import read_prompts
 from storage.sources.texts import MOST_CHARACTERS
 from tests.storage.sources.prompt_files import (
@@ -143,7 +143,7 @@ def test_no_rights_to_read_are_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     place = write_text(tmp_path / "a.txt", ["a"])
-    monkeypatch.setattr("agd_core.safe_files.os.open", refuse)
+    monkeypatch.setattr("agd_core.basics.safe_files.os.open", refuse)
     with pytest.raises(InputError, match=r"a.txt cannot be read: Permission denied"):
         read_prompts(place)
 

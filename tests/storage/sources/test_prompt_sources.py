@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from storage.sources import open_images, read_prompts
 from tests.storage.sources.image_files import write_parquet as write_images_parquet
 from tests.storage.sources.image_files import write_tar as write_images_tar

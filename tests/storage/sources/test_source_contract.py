@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agd_core.errors import InputError
+from agd_core.basics.errors import InputError
 from storage.sources import batches, open_images, read_prompts, stamp
 from storage.sources.images import ImageSource
 from storage.sources.kinds import KINDS, Kind

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from agd_core.ask import Ask
-from agd_core.backbones import AdapterSite
 from agd_core.methods import CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
 from agd_core.methods.agd.base import Adapter
 from agd_core.methods.agd.encoders import FourierFeatures
 from agd_core.methods.attached import GuidedCall
+from agd_core.models.ask import Ask
+from agd_core.models.backbones import AdapterSite
 from tests.agd_core.methods.examples import call_of, randomised
 
 KINDS = [

@@ -1,0 +1,1 @@
+"""Trajectories on their way: what is planned, collected, ordered and read in batches."""

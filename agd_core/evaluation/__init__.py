@@ -1,0 +1,1 @@
+"""Images of every method and what is measured on them."""

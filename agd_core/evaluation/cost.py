@@ -1,0 +1,284 @@
+"""What one step of a method costs: network evaluations, time, throughput, FLOPs and memory, all of them measured.
+
+A step is one `predict` call of a denoiser; a sampler makes one per step. Its own arithmetic is the same for every
+method and is left out.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Progress, ShouldStop, Stopped, never, silent
+from agd_core.basics.seeding import generator
+from agd_core.memory.peak_memory import peak_memory
+from agd_core.models.ask import Ask
+from agd_core.models.denoiser import Denoiser, Latents, PerRow
+from agd_core.models.model import BaseModel
+
+OpenDenoiser = Callable[[], AbstractContextManager[Denoiser]]
+"""Opens a method for one call, so that no adapter hangs on the network while another method is measured."""
+Clock = Callable[[], float]
+
+GROWTH = 4
+"""The batch grows 1, 4, 16, ..."""
+MIN_GAIN = 0.05
+"""A method is saturated at a batch if the next one makes less than 5 % more images per second."""
+MIN_ROUNDS, _MAX_ROUNDS = 5, 30
+_LEVELS = 20
+"""After the fewest rounds, more follow at one batch for this part of the whole time."""
+_LAST_RESORT = 2
+"""Rounds that are made even where the whole time is over."""
+
+_Inputs = tuple[Latents, PerRow, Ask]
+_Level = dict[str, list[float]]
+"""Seconds of every round at one batch, by method."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step of one method costs."""
+
+    network_evaluations_per_step: float
+    """Rows through the network per image, counted by the denoiser."""
+    gigaflops_per_step: float
+    """10^9 floating-point operations per image in matrix products, convolutions and attention; multiply-add is two."""
+    milliseconds_per_step_batch_1: float
+    overhead_percent_batch_1: float
+    """Extra time against the bare base model at batch 1."""
+    saturation_batch: int
+    """Images in the batch beyond which less than 5 % is gained, or in the largest that was measured."""
+    stopped_by: str
+    """Why no larger batch counts: "gain below 5 %" (that is saturation), "out of memory", "time", "largest batch"."""
+    milliseconds_per_step: float
+    """Of the whole batch, at saturation."""
+    evaluated_images_per_second: float
+    """Images that one step takes per second, at saturation; divided by a sampler's steps, finished images."""
+    overhead_percent: float
+    """Extra time against the bare base model at the same batch, at saturation."""
+    overhead_percent_low: float
+    overhead_percent_high: float
+    """Quartiles of that over the rounds: how sure it is."""
+    rounds: int
+    """How often it was measured at saturation."""
+    peak_memory_megabytes: float
+    """10^6 bytes that one step at saturation takes above weights and inputs."""
+    memory_note: str
+    """How that was measured, and at which batch."""
+    milliseconds_by_batch: Mapping[str, float]
+    """Per step, at every batch that was measured."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**vars(self), "milliseconds_by_batch": dict(self.milliseconds_by_batch)}
+
+
+def measure_costs(
+    methods: Mapping[str, OpenDenoiser],
+    base_model: BaseModel,
+    guidance_scale: float,
+    seconds: float = 15.0,
+    largest_batch: int = 4096,
+    on_progress: Progress = silent,
+    should_stop: ShouldStop = never,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Cost]:
+    """Measure every method side by side.
+
+    At every batch the methods take turns, after a call each that does not count; times are medians over the rounds,
+    overheads medians of what differs within a round. The batch grows until it gains nothing, memory does not suffice
+    or the time would run out.
+
+    Args:
+        methods: by name; the first is the bare base model, against which overheads are measured.
+        base_model: the one that all of them run on.
+        guidance_scale: of every call.
+        seconds: about how long to measure; batch 1 is measured twice however long it takes.
+        largest_batch: images.
+        on_progress: told the seconds gone and the batch.
+        should_stop: asked before every call.
+        clock: in seconds.
+
+    Raises:
+        InputError: the device cannot hold a single image.
+        Stopped: when `should_stop` answered True.
+    """
+    bench = _Bench(methods, base_model, guidance_scale, should_stop, clock)
+    counted = {name: bench.count(name) for name in methods}
+    growth = _Growth(bench, tuple(methods), largest_batch)
+    growth.run(seconds, on_progress)
+    return {name: _cost(bench, growth, name, *counted[name]) for name in methods}
+
+
+class _Bench:
+    """Makes single calls of the methods, on equal inputs."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, OpenDenoiser],
+        base_model: BaseModel,
+        guidance_scale: float,
+        should_stop: ShouldStop,
+        clock: Clock,
+    ) -> None:
+        self.clock = clock
+        self.device = base_model.device
+        self._methods, self._base_model, self._scale = methods, base_model, guidance_scale
+        self._should_stop = should_stop
+
+    def inputs(self, batch: int) -> _Inputs:
+        """Noise in the middle of the schedule, without a class or prompt: what is asked for costs nothing."""
+        noise = torch.randn((batch, *self._base_model.latent_shape), generator=generator("cost", batch))
+        middle = self._base_model.scheduler_config.get("num_train_timesteps", 1000) / 2
+        condition = self._base_model.null_condition(batch)
+        per_row = torch.ones(batch, device=self.device)
+        return noise.to(self.device), per_row * middle, Ask(condition, condition, per_row * self._scale)
+
+    @torch.no_grad()
+    def count(self, name: str) -> tuple[float, int]:
+        """(network evaluations, floating-point operations) for one image.
+
+        Attention runs in its plain form, which PyTorch counts on every device.
+        """
+        inputs = self.inputs(1)
+        try:
+            with self._methods[name]() as denoiser, sdpa_kernel(SDPBackend.MATH):
+                before = denoiser.network_evaluations
+                with FlopCounterMode(display=False) as counter:
+                    denoiser.predict(*inputs)
+                return float(denoiser.network_evaluations - before), counter.get_total_flops()
+        except torch.OutOfMemoryError as error:
+            raise self.too_small(name) from error
+
+    @torch.no_grad()
+    def seconds(self, name: str, inputs: _Inputs) -> float | None:
+        """Wall time of one call; None where memory does not suffice."""
+        if self._should_stop():
+            raise Stopped("stopped while measuring the cost; run the same command again")
+        try:
+            with self._methods[name]() as denoiser:
+                self._synchronize()
+                started = self.clock()
+                denoiser.predict(*inputs)
+                self._synchronize()
+                return self.clock() - started
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return None
+
+    @torch.no_grad()
+    def memory(self, name: str, batch: int) -> tuple[int, str]:
+        """(bytes above weights and inputs, how they were measured) of one call."""
+        inputs = self.inputs(batch)
+        with self._methods[name]() as denoiser:
+            return peak_memory(lambda: denoiser.predict(*inputs), self.device)
+
+    def too_small(self, name: str) -> InputError:
+        """What is said where not even one image fits."""
+        return InputError(f"cost of {name}: {self.device} has too little memory for one image")
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class _Growth:
+    """Times larger and larger batches. Whatever gains no more is left out, but for the base model: others need it."""
+
+    def __init__(self, bench: _Bench, names: tuple[str, ...], largest_batch: int) -> None:
+        self.levels: dict[int, _Level] = {}
+        self.ends: dict[str, tuple[int, str]] = {}
+        """By method: the batch that counts, and why no larger one does."""
+        self._bench, self._names, self._largest = bench, names, largest_batch
+
+    def run(self, seconds: float, on_progress: Progress) -> None:
+        """Fill `levels` and `ends` in about so many seconds."""
+        started, batch = self._bench.clock(), 1
+        while growing := self._growing():
+            level = self._time(dict.fromkeys((self._names[0], *growing)), batch, seconds)
+            if self._names[0] in level:
+                self.levels[batch] = level
+            self.ends |= {name: end for name in growing if (end := self._end(name, batch))}
+            left = seconds - (self._bench.clock() - started)
+            if left < self._next_seconds(level):
+                self.ends |= dict.fromkeys(self._growing(), (batch, "time"))
+            on_progress(math.ceil(seconds - max(left, 0)), math.ceil(seconds), f"batch {batch}")
+            batch *= GROWTH
+
+    def _growing(self) -> list[str]:
+        return [name for name in self._names if name not in self.ends]
+
+    def _next_seconds(self, level: _Level) -> float:
+        """The time of a batch GROWTH times as large, if it gains nothing."""
+        names = dict.fromkeys((self._names[0], *self._growing()))
+        return math.fsum(median(level[name]) for name in names if name in level) * GROWTH * (MIN_ROUNDS + 1)
+
+    def overheads(self, name: str, batch: int) -> list[float]:
+        """Percent of every round over the base model's time in the same round."""
+        level = self.levels[batch]
+        return [100 * (mine / base - 1) for mine, base in zip(level[name], level[self._names[0]], strict=True)]
+
+    def _time(self, names: Iterable[str], batch: int, seconds: float) -> _Level:
+        inputs, clock = self._bench.inputs(batch), self._bench.clock
+        fitting = [name for name in names if self._bench.seconds(name, inputs) is not None]
+        rounds: list[dict[str, float | None]] = []
+        started = clock()
+        while _goes_on(len(rounds), clock() - started, seconds):
+            rounds.append({name: self._bench.seconds(name, inputs) for name in fitting})
+        columns = {name: [taken for one in rounds if (taken := one[name]) is not None] for name in fitting}
+        return {name: column for name, column in columns.items() if len(column) == len(rounds)}
+
+    def _end(self, name: str, batch: int) -> tuple[int, str] | None:
+        """The method's end, if this batch is the last to be measured for it."""
+        previous = batch // GROWTH
+        if name not in self.levels.get(batch, {}):
+            if not previous:
+                raise self._bench.too_small(name)
+            return previous, "out of memory"
+        if previous and self._gain(name, previous) < MIN_GAIN:
+            return previous, "gain below 5 %"
+        return (batch, "largest batch") if batch * GROWTH > self._largest else None
+
+    def _gain(self, name: str, batch: int) -> float:
+        """What the next batch has over this one in images per second, by the round that was disturbed least."""
+        return GROWTH * min(self.levels[batch][name]) / min(self.levels[batch * GROWTH][name]) - 1
+
+
+def _goes_on(rounds: int, gone: float, seconds: float) -> bool:
+    """Whether another round at this batch is due, so many seconds after the first began."""
+    if rounds < MIN_ROUNDS:
+        return rounds < _LAST_RESORT or gone < seconds
+    return rounds < _MAX_ROUNDS and gone < seconds / _LEVELS
+
+
+def _cost(bench: _Bench, growth: _Growth, name: str, network_evaluations: float, flops: int) -> Cost:
+    batch, stopped_by = growth.ends[name]
+    seconds = {size: median(level[name]) for size, level in growth.levels.items() if name in level}
+    overheads = growth.overheads(name, batch)
+    low, middle, high = quantiles(overheads, method="inclusive")
+    memory, note = bench.memory(name, batch)
+    return Cost(
+        network_evaluations_per_step=network_evaluations,
+        gigaflops_per_step=flops / 1e9,
+        milliseconds_per_step_batch_1=1e3 * seconds[1],
+        overhead_percent_batch_1=median(growth.overheads(name, 1)),
+        saturation_batch=batch,
+        stopped_by=stopped_by,
+        milliseconds_per_step=1e3 * seconds[batch],
+        evaluated_images_per_second=batch / seconds[batch],
+        overhead_percent=middle,
+        overhead_percent_low=low,
+        overhead_percent_high=high,
+        rounds=len(overheads),
+        peak_memory_megabytes=memory / 1e6,
+        memory_note=f"{note}; one step of {batch} images",
+        milliseconds_by_batch={str(size): 1e3 * taken for size, taken in seconds.items()},
+    )

@@ -1,0 +1,85 @@
+"""What a feature extractor is: images in, features out; with a head it also judges what an image shows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from agd_core.evaluation.metrics.reference import Reference
+
+Images = UInt8[Tensor, "images height width channels"]
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What an extractor makes of images, on the CPU."""
+
+    features: Float[Tensor, "images width"]
+    logits: Float[Tensor, "images classes"] | None
+    """Of the extractor's own classes; None where it has no head. The Inception score is made of them."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well every image shows what it was asked to show."""
+
+    metric: str
+    """ "accuracy" (a value is 1.0 or 0.0) or "clip_score"."""
+    values: Float[Tensor, " images"]
+
+
+class FeatureExtractor(ABC):
+    """A frozen network that turns images into features.
+
+    It splits images into batches by itself, so that what comes out does not depend on how many it is given.
+    """
+
+    name: ClassVar[str]
+    """What `evaluate.extractor` calls it."""
+    distance_name: ClassVar[str] = "FD"
+    """How the Frechet distance in these features is called, e.g. FID."""
+    resize: ClassVar[str]
+    """How an image becomes the network's input, in words, e.g. "299 x 299, bilinear as in TensorFlow 1.x"."""
+    width: int
+    """Features per image."""
+    class_names: tuple[str, ...] = ()
+    """The classes that its logits tell apart; empty where it has no head."""
+
+    @abstractmethod
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
+        """Load the network onto a device, offline.
+
+        Args:
+            weights: file or folder with its weights; None takes what is shipped or installed.
+            device: where it runs.
+
+        Raises:
+            InputError: weights are needed and not given, or cannot be read, or a package is not installed.
+        """
+
+    @abstractmethod
+    def identity(self) -> str:
+        """sha256 of the weights."""
+
+    @abstractmethod
+    def extract(self, images: Images) -> Extracted:
+        """Features and logits; one-channel images are repeated to three where the network takes three."""
+
+    def agreement(self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]) -> Agreement | None:
+        """How well images show what was asked for; None where this extractor cannot tell.
+
+        Args:
+            extracted: what this extractor made of the images.
+            labels: index of the class that each image was sampled for.
+            asked: the class's name, or the prompt, of each image.
+        """
+        return None
+
+    def shipped_reference(self) -> Reference | None:
+        """Statistics of real images that are shipped with it, if any."""
+        return None

@@ -1,0 +1,65 @@
+"""DINOv2 from a local folder: the network of FD-DINOv2."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from agd_core.evaluation.extractors.base import Extracted, FeatureExtractor, Images
+from agd_core.evaluation.extractors.files import (
+    CONFIG,
+    WEIGHTS,
+    folder_identity,
+    load_network,
+    missing_package,
+    model_folder,
+)
+from agd_core.evaluation.extractors.preprocessing import (
+    BICUBIC,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    apply_in_batches,
+    normalised,
+    planes,
+    resized,
+)
+
+_SIZE = 224
+
+
+class Dinov2Features(FeatureExtractor):
+    """The class token after the last layer norm, without a head.
+
+    Oquab et al., https://arxiv.org/abs/2304.07193. Preprocessing as in dgm-eval of Stein et al.,
+    https://arxiv.org/abs/2306.04675, who use ViT-L/14; transformers interpolates the position embeddings to 224 x 224
+    a little differently than the original code, so distances need not agree with theirs to every digit.
+    """
+
+    name = "dinov2"
+    distance_name = "FD-DINOv2"
+    resize = f"{_SIZE} x {_SIZE}, {BICUBIC}"
+
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
+        folder = model_folder(weights, self.name, "dinov2")
+        try:
+            from transformers import Dinov2Model
+        except ImportError as error:
+            raise missing_package(self.name, error) from error
+        self.sha256 = folder_identity(folder, (CONFIG, *WEIGHTS))
+        self.model = load_network(Dinov2Model, folder, device)
+        self.width = self.model.config.hidden_size
+        self.device = device
+
+    def identity(self) -> str:
+        """sha256 over config.json and the weights' files."""
+        return self.sha256
+
+    @torch.inference_mode()
+    def extract(self, images: Images) -> Extracted:
+        """Class tokens."""
+        (features,) = apply_in_batches(self._look, images, self.device)
+        return Extracted(features, None)
+
+    def _look(self, images: Images) -> tuple[Tensor]:
+        pixels = resized(planes(images), _SIZE, _SIZE).to(self.device)
+        return (self.model(pixel_values=normalised(pixels, IMAGENET_MEAN, IMAGENET_STD)).pooler_output,)

@@ -1,0 +1,162 @@
+"""One line of the results table, the same in the terminal, in metrics.json and in the report."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+from typing_extensions import TypedDict
+
+from agd_core.evaluation.metrics.base import LARGEST, Number, Score, Text
+
+_Count = Annotated[int, Field(ge=1, le=int(LARGEST))]
+_Positive = Annotated[Number, Field(gt=0)]
+
+
+class _RecordedImages(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
+
+    images: _Count
+
+
+class RecordedProtocol(TypedDict, total=False):
+    """How numbers were made, see `agd_core.evaluation.protocol.Protocol`: types alone.
+
+    What it lacks is for a comparison to say, see `agd_core.evaluation.protocol.NOT_RECORDED`.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
+
+    base_model: Text
+    base_digest: Text
+    guidance: dict[str, Any]
+    extractor: Text
+    extractor_sha256: Text | None
+    distance: Text
+    judge: Text
+    judge_sha256: Text | None
+    resize: Text
+    reference: _RecordedImages | None
+    images: _Count
+    seed: Annotated[int, Field(ge=-(1 << 64), le=1 << 64)]
+    scheduler: Text
+    steps: _Count
+    guidance_scale: Number
+    settings: dict[str, Any]
+    quantisation: Text
+    prompts: Text | None
+    libraries: dict[str, Text]
+
+
+class Row(BaseModel):
+    """What one method reached at one guidance scale, scheduler and step count; the same in memory and in JSON."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    name: Text
+    """How the report calls the method."""
+    method: Text
+    """ "none", the kind of the guidance rule ("cfg"), or that of a method."""
+    guidance_scale: Number
+    scheduler: Text
+    steps: _Count
+    teacher_scale: Number
+    """Guidance scale of the CFG samples that paired metrics compare with: the scale that was asked for."""
+    nfe: _Positive
+    """Network evaluations per image, counted."""
+    images_per_second: _Positive
+    """Denoising only, measured while the sample set was made, on the device that the protocol names."""
+    adapter_parameters: Annotated[int, Field(ge=0, le=int(LARGEST))]
+    adapter_percent: Annotated[Number, Field(ge=0)]
+    """Of the base network's parameters."""
+    scores: dict[Text, Score]
+    """By the names of `agd_core.evaluation.metrics.quantities`."""
+    protocol: RecordedProtocol
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether it is the guided base model: guided, and nothing was trained."""
+        return self.method != "none" and not self.adapter_parameters
+
+    @computed_field
+    def fd(self) -> float | None:
+        """In JSON, beside the scores, for those who read no further; as are the next four."""
+        return self.value("fd")
+
+    @computed_field
+    def fd_low(self) -> float | None:
+        """Lower end of its interval."""
+        return self.scores["fd"].low if "fd" in self.scores else None
+
+    @computed_field
+    def fd_high(self) -> float | None:
+        """Upper end."""
+        return self.scores["fd"].high if "fd" in self.scores else None
+
+    @computed_field
+    def accuracy(self) -> float | None:
+        """See `fd`."""
+        return self.value("accuracy")
+
+    @computed_field
+    def paired_mse(self) -> float | None:
+        """See `fd`."""
+        return self.value("paired_mse")
+
+    def value(self, name: str) -> float | None:
+        """A score's value; None where it was not measured or is no number."""
+        return self.scores[name].value if name in self.scores else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return self.model_dump(mode="json")
+
+
+NO_NUMBER = "no number"
+"""Where a metric was measured and came out as NaN or infinite; JSON holds null there."""
+WARNED = " (!)"
+"""Behind a number that a warning belongs to."""
+HEADINGS = ("method", "scale", "NFE", "FD (95 % interval)", "accuracy", "paired MSE", "images/s", "adapter parameters")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """The row as text, in the order of `HEADINGS`; a dash where nothing was measured, see also `NO_NUMBER`."""
+    return (
+        row.name,
+        f"{row.guidance_scale:g}",
+        f"{row.nfe:g}",
+        _distance(row),
+        _number(row, "accuracy", "{:.1%}"),
+        _number(row, "paired_mse", "{:.4f}"),
+        f"{row.images_per_second:.1f}",
+        f"{row.adapter_parameters:,} ({row.adapter_percent:.1f} %)" if row.adapter_parameters else "-",
+    )
+
+
+def warnings(rows: Sequence[Row]) -> list[str]:
+    """Every warning about a number of these rows, once, in order."""
+    return list(dict.fromkeys(said for row in rows for score in row.scores.values() for said in score.warnings))
+
+
+def plain(value: Any) -> Any:
+    """The same data for JSON, which has no NaN and no infinity: at any depth they become None."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _distance(row: Row) -> str:
+    text = _number(row, "fd", "{:.2f}")
+    if (score := row.scores.get("fd")) is None:
+        return text
+    if score.low is not None and score.high is not None:
+        text = f"{text} ({score.low:.2f} to {score.high:.2f})"
+    return text + WARNED if score.warnings else text
+
+
+def _number(row: Row, name: str, pattern: str) -> str:
+    if (value := row.value(name)) is not None:
+        return pattern.format(value)
+    return NO_NUMBER if name in row.scores else "-"

@@ -1,0 +1,118 @@
+"""Stage 2's core: train a method on stored guided predictions (AGD, arXiv 2503.07274, Algorithm 2)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from agd_core.basics.checkpoint import Checkpoint
+from agd_core.basics.config import NOT_IDENTITY, Config
+from agd_core.basics.progress import Progress, ShouldStop, never, silent
+from agd_core.basics.seeding import derive_seed
+from agd_core.data.dataset import TrainingBatches, latents_tensor, tensor_of
+from agd_core.data.order import BatchOrder
+from agd_core.data.records import INPUT, TARGET, CollectionPlan, TrajectoryReader
+from agd_core.methods import Pairs, Trained
+from agd_core.methods.offloaded_adam import OffloadedAdam
+from agd_core.methods.training_loop import Loop, LoopConfig
+from agd_core.models.ask import Ask
+from agd_core.models.condition import Condition
+from agd_core.models.model import BaseModel
+
+_HALF_PRECISION_SCALE = 2.0**12
+"""The loss is multiplied by it on its way through a float16 network: it is a mean over all latent elements, so each has
+a small gradient, and float16 loses digits below 6e-5, its smallest normal number."""
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"device": torch.optim.Adam, "offloaded": OffloadedAdam}
+
+
+class TrainConfig(Config):
+    """How a method is trained. The paper: Adam without weight decay, 10 % linear warm-up, cosine decay."""
+
+    steps: int = Field(5000, ge=1)
+    """Gradient steps (the paper: 5000 for DiT-XL/2)."""
+    batch_size: int = Field(64, ge=1)
+    """Stored (state, guided prediction) pairs per step (the paper: 64 for DiT-XL/2)."""
+    learning_rate: float = Field(1e-4, gt=0, le=1)
+    """Peak learning rate (the paper: 1e-4)."""
+    warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    """Part of the steps over which the learning rate rises linearly."""
+    max_gradient_norm: float | None = Field(None, gt=0)
+    """Clip gradients to this norm; None, as in the paper, does not clip."""
+    seed: int = Field(0, ge=0)
+    """Seeds the initial weights and the order of training pairs."""
+    activation_checkpointing: bool = Field(False, json_schema_extra=NOT_IDENTITY)
+    """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
+    optimizer_memory: Literal["device", "offloaded"] = Field("device", json_schema_extra=NOT_IDENTITY)
+    """Where Adam keeps its moments: beside the network, or in the CPU's memory."""
+    checkpoint_seconds: float = Field(30.0, ge=0, json_schema_extra=NOT_IDENTITY)
+    """Seconds between checkpoints: what a kill can cost."""
+    loader_workers: int = Field(0, ge=0, le=64, json_schema_extra=NOT_IDENTITY)
+    """Processes that read ahead; 0 reads ahead in one thread. Results do not depend on it."""
+
+    @property
+    def pairs_read(self) -> int:
+        """How many stored pairs the whole training reads."""
+        return self.steps * self.batch_size
+
+
+@dataclass(frozen=True)
+class Training:
+    """One method's training on stored guided predictions; no teacher is needed, its answers are in the store."""
+
+    model: BaseModel
+    trained: Trained
+    """It is trained in place, on the model's device."""
+    reader: TrajectoryReader
+    config: TrainConfig
+
+    def run(
+        self, checkpoint: Checkpoint, on_progress: Progress = silent, should_stop: ShouldStop = never
+    ) -> list[float]:
+        """Train, from the last checkpoint if there is one; return the loss of every step.
+
+        Raises:
+            Stopped: after a checkpoint, when `should_stop` answered True.
+        """
+        config, trained = self.config, self.trained.to(self.model.device)
+        optimizer = _OPTIMIZERS[config.optimizer_memory](trained.parameters(), lr=config.learning_rate)
+        torch.manual_seed(derive_seed(config.seed, "training"))
+        order = BatchOrder(self.reader.plan.pairs, config.batch_size, config.seed)
+        batches = TrainingBatches(self.reader, order, config.steps, config.loader_workers)
+        with trained.installed(self.model, config.activation_checkpointing) as student, batches:
+            pairs_at = _pairs_at(batches, self.reader.plan, self.model.device)
+            loop = Loop(
+                self._loop_config(),
+                {"adapter": trained},
+                optimizer,
+                lambda step: trained.loss(student, pairs_at(step)),
+                checkpoint,
+                position_at=order.state,
+            )
+            return loop.run(on_progress, should_stop)
+
+    def _loop_config(self) -> LoopConfig:
+        config = self.config
+        return LoopConfig(
+            config.steps,
+            config.learning_rate,
+            config.warmup_fraction,
+            config.max_gradient_norm,
+            config.checkpoint_seconds,
+            loss_scale=_HALF_PRECISION_SCALE if self.model.dtype is torch.float16 else 1.0,
+        )
+
+
+def _pairs_at(batches: TrainingBatches, plan: CollectionPlan, device: torch.device) -> Callable[[int], Pairs]:
+    """The stored pairs of a step, on the device."""
+    conditions = Condition.from_arrays(plan.conditions, torch.device("cpu"))  # encoded prompts may be many
+
+    def pairs_at(step: int) -> Pairs:
+        batch = batches.at(step)
+        latents = latents_tensor(batch.latents, plan.dtype, device)
+        ask = Ask.of_columns(conditions, batch.rows, batch.scalars, device)
+        timestep, guided = tensor_of(batch.timesteps, device), latents[:, TARGET:].flatten(1, 2)
+        return Pairs(latents[:, INPUT], timestep, ask, guided)
+
+    return pairs_at

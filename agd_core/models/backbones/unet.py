@@ -1,0 +1,85 @@
+"""UNets with cross-attention to a prompt: Stable Diffusion 1.x, 2.x (https://arxiv.org/abs/2112.10752), predicting
+epsilon or v, and XL (https://arxiv.org/abs/2307.01952), which takes the pooled prompt and image sizes beside it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agd_core.models.backbones.base import Backbone
+from agd_core.models.condition import Condition
+from agd_core.models.denoiser import Latents, PerRow, Prediction
+from agd_core.models.doors.doors import GuidanceEmbedding
+
+_SIZES = 6
+"""(height, width, top, left, target height, target width)."""
+
+
+class UNetBackbone(Backbone):
+    """diffusers' UNet2DConditionModel; with `addition_embed_type` "text_time" it is SDXL's.
+
+    Sites are all cross-attentions: 16 of 16 in SD 1.x and 2.x, 70 of 70 in SDXL.
+    """
+
+    class_name = "UNet2DConditionModel"
+    component = "unet"
+    pipelines = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+    leading_arguments = ("sample", "timestep", "encoder_hidden_states")
+    door = GuidanceEmbedding()
+    attention = "attn2"
+    encoded = ("encoder_hidden_states", "null_encoder_hidden_states", "pooled", "null_pooled")
+
+    @property
+    def embedding_widths(self) -> tuple[int, int]:
+        """The timestep's embedding without SDXL's size conditions, and the prompt's."""
+        return self.network.time_embedding.linear_2.out_features, self.network.config.cross_attention_dim
+
+    def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
+        """Epsilon or v."""
+        prompt, added = condition["encoder_hidden_states"], {}
+        if _takes_sizes(self.network.config):
+            pooled, time_ids = condition["pooled"], condition["time_ids"]
+            added = {"text_embeds": pooled.to(self.dtype), "time_ids": time_ids.to(self.dtype)}
+        output: Tensor = self.network(
+            latents.to(self.dtype), timestep, prompt.to(self.dtype), added_cond_kwargs=added, return_dict=False
+        )[0]
+        return output.float()
+
+    def condition_of(self, arguments: Mapping[str, Any]) -> Condition:
+        """The encoded prompt, and SDXL's pooled prompt and sizes; an IP-Adapter's image tokens are not among them."""
+        added = arguments.get("added_cond_kwargs") or {}
+        return Condition(
+            encoder_hidden_states=arguments["encoder_hidden_states"],
+            pooled=added.get("text_embeds"),
+            time_ids=added.get("time_ids"),
+        )
+
+    def prompt_condition(self, encoded: Mapping[str, Tensor], pixels: int) -> Condition:
+        """The prompt's tokens; for SDXL its pooled form and the sizes: original and target as sampled, not cropped."""
+        if not _takes_sizes(self.network.config):
+            return Condition(**encoded)
+        prompt = encoded["encoder_hidden_states"]
+        sizes = torch.tensor([[pixels, pixels, 0, 0, pixels, pixels]], dtype=torch.float32).to(prompt.device)
+        return Condition(**encoded, time_ids=sizes.repeat(len(prompt), 1))
+
+    @classmethod
+    def empty_condition(cls, config: Mapping[str, Any], rows: int, tokens: int) -> Condition:
+        """`[rows, tokens, width]`; for SDXL also `[rows, pooled width]` and `[rows, 6]`."""
+        prompt = torch.empty(rows, tokens, config["cross_attention_dim"])
+        if not _takes_sizes(config):
+            return Condition(encoder_hidden_states=prompt)
+        pooled = config["projection_class_embeddings_input_dim"] - _SIZES * config["addition_time_embed_dim"]
+        sizes = torch.empty(rows, _SIZES)
+        return Condition(encoder_hidden_states=prompt, pooled=torch.empty(rows, pooled), time_ids=sizes)
+
+    def embed_timestep(self, timestep: PerRow) -> Float[Tensor, "batch time_width"]:
+        """The UNet's timestep embedder."""
+        features: Tensor = self.network.time_embedding(self.network.time_proj(timestep).to(self.dtype))
+        return features.float()
+
+
+def _takes_sizes(config: Mapping[str, Any]) -> bool:
+    return config.get("addition_embed_type") == "text_time"

@@ -1,0 +1,1 @@
+"""How one pass enters a stock pipeline."""

@@ -1,0 +1,130 @@
+"""Prompts to tensors by the stock pipeline's own `encode_prompt`; text encoders visit the device only meanwhile."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agd_core.basics.errors import InputError, first_line
+from agd_core.basics.safe_files import printable
+from agd_core.models.backbones import NULL
+from agd_core.models.folder import CONFIG, MODEL_INDEX, require_possible_size
+from agd_core.models.sources import pipeline_class, read_json, weights_variant
+
+_NOT_NEEDED = {"unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder"}
+_COLLECTING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+_ROWS = 32
+
+
+class PromptEncoder:
+    """The text encoders of a diffusers folder, loaded when they are first needed.
+
+    Args:
+        folder: of the pipeline.
+        names: of what its `encode_prompt` answers, see `Backbone.encoded`.
+        dtype: precision of the encoders.
+        device: where they work; they rest on the CPU.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], dtype: torch.dtype, device: torch.device) -> None:
+        self._folder, self._names, self._dtype, self._device = folder, names, dtype, device
+
+    def encode(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """The encoded prompts by name in parts of some rows, on the device."""
+        with self._on_device():
+            parts = [self._answers(prompts[i : i + _ROWS], False) for i in range(0, len(prompts), _ROWS)]
+        return [{name: part[name] for name in part if not name.startswith(NULL)} for part in parts]
+
+    def encode_null(self) -> dict[str, Tensor]:
+        """What the pipeline takes for "no prompt" where nobody gives a negative one; one row."""
+        with self._on_device():
+            answers = self._answers([""], True)
+        null = {name.removeprefix(NULL): tensor for name, tensor in answers.items() if name.startswith(NULL)}
+        return null or answers
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """The text encoders on their device; they go there and back once for a whole list."""
+        self._pipe.to(self._device)
+        try:
+            yield
+        finally:
+            self._pipe.to("cpu", silence_dtype_warnings=True)
+
+    @torch.no_grad()
+    def _answers(self, prompts: Sequence[str], with_null: bool) -> dict[str, Tensor]:
+        encode = self._pipe.encode_prompt
+        takes = {name: it for name, it in signature(encode).parameters.items() if it.kind not in _COLLECTING}
+        settings = {
+            "prompt": list(prompts),
+            "device": self._device,
+            "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": with_null,
+        }
+        required = {name for name, it in takes.items() if it.default is Parameter.empty}
+        known = {name: value for name, value in settings.items() if name in takes}
+        with _quiet():
+            answers = encode(**dict.fromkeys(required) | known)  # SD3 wants prompts 2 and 3 named, if only as None
+        return {name: answer for name, answer in zip(self._names, answers, strict=False) if answer is not None}
+
+    @cached_property
+    def _pipe(self) -> Any:
+        """The stock pipeline without its network and its VAE."""
+        import diffusers
+
+        index = read_json(self._folder / MODEL_INDEX)
+        _require_possible_encoders(self._folder, index)
+        absent = dict.fromkeys(_NOT_NEEDED & set(index))
+        kind = getattr(diffusers, pipeline_class(self._folder))
+        try:
+            with _quiet():
+                pipe: Any = kind.from_pretrained(
+                    self._folder,
+                    dtype=self._dtype,
+                    variant=weights_variant(self._folder / "text_encoder"),
+                    use_safetensors=True,
+                    local_files_only=True,
+                    **absent,
+                )
+        except Exception as error:  # a damaged folder may raise anything
+            reason = printable(first_line(error))
+            raise InputError(f"cannot load the text encoders of {printable(self._folder)}: {reason}") from error
+        return pipe
+
+
+def _require_possible_encoders(folder: Path, index: dict[str, Any]) -> None:
+    import transformers
+
+    for name, named in index.items():
+        if name not in _NOT_NEEDED and isinstance(named, list) and (folder / name / CONFIG).exists():
+            kind = getattr(transformers, str(named[1]), None)
+            if hasattr(kind, "config_class"):
+                require_possible_size(kind, folder / name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries print the text of every prompt that they cut, and progress bars among ours.
+
+    How many prompts are cut is said once, by `cut_prompts`.
+    """
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(library, library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level, bars in before:
+            library.set_verbosity(level)
+            if bars:
+                library.enable_progress_bar()

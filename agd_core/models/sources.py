@@ -1,0 +1,165 @@
+"""Where a base model's files are: shipped with this package, written by it, a local folder, or a hub id."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from agd_core.basics import safe_files
+from agd_core.basics.errors import InputError, first_line
+from agd_core.basics.home import expand
+from agd_core.basics.safe_files import printable, require_regular
+from agd_core.builtin.miniatures import MINIATURES, miniature_folder
+from agd_core.models.backbones import BACKBONES, Backbone
+from agd_core.models.folder import CONFIG, MODEL_INDEX, MOST_SETTINGS_BYTES, require_possible_size
+
+_FINGERPRINT_VALUES = 4096
+_BUILTIN = "builtin:"
+BUILTIN_FOLDER = Path(__file__).resolve().parent.parent / "builtin"
+
+
+def resolve_source(source: str, revision: str | None = None) -> Path:
+    """The local folder in diffusers format that `source` names; a hub id is downloaded or taken from the cache.
+
+    Raises:
+        InputError: unknown built-in name, no such folder, no model_index.json, or a hub id that cannot be had.
+    """
+    if source.startswith(_BUILTIN):
+        return _builtin_folder(source.removeprefix(_BUILTIN))
+    if (folder := expand(source)).is_dir():
+        return folder
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise InputError(
+            f"base model folder {source} does not exist; give a diffusers folder, a hub id (owner/name) or builtin:NAME"
+        )
+    return _download(source, revision)
+
+
+def pipeline_class(folder: Path) -> str:
+    """The pipeline class that a diffusers folder declares, e.g. "DiTPipeline".
+
+    Raises:
+        InputError: the folder has no readable model_index.json.
+    """
+    try:
+        return str(read_json(folder / MODEL_INDEX)["_class_name"])
+    except KeyError as error:
+        raise InputError(f"{folder / MODEL_INDEX} names no pipeline class") from error
+
+
+def network_class(folder: Path, source: str) -> type[Backbone]:
+    """The class of networks that a diffusers folder holds a model of.
+
+    Its pipeline tells: folders of earlier diffusers have other names for the network's class.
+
+    Raises:
+        InputError: the pipeline is not known.
+    """
+    pipeline = pipeline_class(folder)
+    for kind in BACKBONES.values():
+        if pipeline in kind.pipelines:
+            return kind
+    known = ", ".join(name for kind in BACKBONES.values() for name in kind.pipelines)
+    raise InputError(f"base model {source} is a {printable(pipeline)}; known are {known}")
+
+
+def read_json(path: Path, form: str = "diffusers") -> dict[str, Any]:
+    """A JSON object of a folder in diffusers (or another) format.
+
+    Raises:
+        InputError: missing or unreadable.
+    """
+    if not path.exists():
+        raise InputError(f"not a complete {form} folder: {printable(path)} is missing")
+    content = safe_files.read_json(path, MOST_SETTINGS_BYTES)
+    if not isinstance(content, dict):
+        raise InputError(f"not a complete {form} folder: {printable(path)} holds no JSON object")
+    return content
+
+
+def load_component(kind: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """One frozen network of a diffusers folder, from safetensors only.
+
+    Raises:
+        InputError: missing or unreadable.
+    """
+    if (folder / CONFIG).exists():
+        require_possible_size(kind, folder)
+    try:
+        module, loading = kind.from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=weights_variant(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # a damaged folder may raise anything
+        reason = printable(first_line(error))
+        raise InputError(f"cannot load {kind.__name__} from {printable(folder)}: {reason}") from error
+    if missing := loading["missing_keys"]:
+        raise InputError(
+            f"cannot load {kind.__name__} from {printable(folder)}: {len(missing)} weights missing, e.g. {missing[0]}"
+        )
+    return module.to(device).requires_grad_(False).eval()
+
+
+def weights_variant(folder: Path) -> str | None:
+    """None, or "fp16" for a component whose weights are there as `NAME.fp16.safetensors` alone."""
+    halves = set(folder.glob("*.fp16*.safetensors"))
+    return "fp16" if halves and halves == set(folder.glob("*.safetensors")) else None
+
+
+def stored_fingerprint(folder: Path) -> str:
+    """Identity of a component's weights as its safetensors files hold them.
+
+    sha256 over name, shape and up to 4096 evenly spaced values (as float32) of every tensor: fast for billions of
+    parameters, and fine-tuning moves nearly all of them.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    parts = sorted(_tensor_digests(folder))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _tensor_digests(folder: Path) -> Iterator[str]:
+    """Name, shape and digest of every tensor of the one file, or of all parts where the weights are split."""
+    variant = f".{found}" if (found := weights_variant(folder)) else ""
+    whole = folder / f"diffusion_pytorch_model{variant}.safetensors"
+    parts = folder.glob(f"diffusion_pytorch_model{variant}-*-of-*.safetensors")
+    for path in [whole] if whole.is_file() else sorted(parts):
+        require_regular(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                yield from (_tensor_digest(name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise InputError(f"{printable(path)} is no safetensors file: {printable(first_line(error))}") from error
+
+
+def _tensor_digest(name: str, tensor: torch.Tensor) -> str:
+    values = tensor.flatten()[:: max(1, tensor.numel() // _FINGERPRINT_VALUES)].float().contiguous()
+    return f"{name} {tuple(tensor.shape)} {hashlib.sha256(values.numpy().tobytes()).hexdigest()}\n"
+
+
+def _builtin_folder(name: str) -> Path:
+    shipped = {path.name: path for path in BUILTIN_FOLDER.iterdir() if (path / MODEL_INDEX).is_file()}
+    if name in MINIATURES:
+        return miniature_folder(name)
+    if name not in shipped:
+        raise InputError(f"unknown built-in model {name!r}; known: {', '.join(sorted([*shipped, *MINIATURES]))}")
+    return shipped[name]
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    """What the stock pipeline would download, and nothing else of the repository."""
+    from diffusers import DiffusionPipeline
+
+    try:
+        return Path(DiffusionPipeline.download(hub_id, revision=revision, use_safetensors=True))
+    except Exception as error:
+        reason = f"is no local folder and could not be downloaded: {first_line(error)}"
+        raise InputError(f"base model {hub_id!r} {reason}") from error
