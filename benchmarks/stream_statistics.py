@@ -32,7 +32,7 @@ from agd_core.evaluation.metrics.frechet import frechet_distance
 from agd_core.evaluation.metrics.reference import Reference
 from benchmarks.killing import answer
 from benchmarks.store_against_authors import peak_megabytes
-from flows.stages import reference as stage
+from flows import reference as stage
 from flows.workplace import Workplace
 
 CPU = torch.device("cpu")

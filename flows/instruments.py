@@ -11,7 +11,7 @@ from agd_core.evaluation.evaluator import EvaluateConfig
 from agd_core.evaluation.extractors import FeatureExtractor, open_extractor
 from agd_core.evaluation.metrics import Reference
 from agd_core.models.model import BaseModel
-from flows.stages.reference import check_sources, reference
+from flows.reference import check_sources, reference
 from flows.workplace import Workplace
 
 

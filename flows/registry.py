@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
@@ -24,7 +24,6 @@ from agd_core.models.model import BaseModel
 from flows.config import PipelineConfig
 from flows.presets import load_config
 from flows.run import Run
-from flows.stages.sample import VERSION as SAMPLE_VERSION
 from flows.workplace import Workplace
 
 FOLDER = "registry"
@@ -57,21 +56,6 @@ class Entry(Config):
     def guidance_scale(self) -> float:
         """Of the student, and of the teacher that it is compared with."""
         return self.sample.guidance_scale
-
-    def protocol(self, instruments: dict[str, Any]) -> dict[str, Any]:
-        """Everything that shapes a score beside the adapter and the night, as plain data.
-
-        Args:
-            instruments: what it is measured with, see `flows.stages.evaluate.Instruments.identity`.
-        """
-        return {
-            "version": SAMPLE_VERSION,
-            "pipeline": self.pipeline_digest,
-            "guidance": self.guidance.identity(),
-            "sample": self.sample.identity(),
-            "evaluate": self.evaluate.identity(),
-            "instruments": instruments,
-        }
 
     def run(self, place: Workplace) -> Run:
         """With the base model, after making sure that the adapter can be evaluated on it.

@@ -54,7 +54,7 @@ def _settings(sources: list[str], overrides: list[str]) -> EvaluateConfig:
 def _write(config: EvaluateConfig, file: Path, place: Workplace) -> dict[str, Any]:
     from agd_core.basics.atomic import write_bytes
     from agd_core.evaluation.extractors import open_extractor
-    from flows.stages.reference import FINISHED, REFERENCE, check_sources, read_reference, reference_artefact
+    from flows.reference import FINISHED, REFERENCE, check_sources, read_reference, reference_artefact
 
     if file.suffix != FINISHED:
         raise InputError(f"--output {printable(file)} must end in {FINISHED}")

@@ -5,7 +5,7 @@ import torch
 from agd_core.basics.checkpoint import save_tensors
 from agd_core.basics.progress import Stopped
 from agd_core.evaluation.extractors import Extracted, FeatureExtractor
-from flows.stages.reference import finite_features
+from flows.reference import finite_features
 from flows.stages.sample import read_images, read_labels
 from flows.stages.tensors import Form, read_tensors
 from flows.workplace import Workplace

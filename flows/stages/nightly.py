@@ -28,6 +28,7 @@ from agd_core.report.images import grid_png
 from flows.registry import Entry
 from flows.run import Run
 from flows.stages.night_scores import Sampled, of_night, sample_tonight, scores
+from flows.stages.sample import VERSION as SAMPLE_VERSION
 from flows.stages.sample import read_images
 from flows.stages.verdicts import open_history, verdicts_of_night, write_trend
 from flows.workplace import Workplace
@@ -151,7 +152,7 @@ def _judged(name: str, night: str, output: Path) -> Night:
 def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[MetricRecord]:
     """The scores of a night, which is an artefact itself: a second run waits for the first and then reads it."""
     run, seed = entry.run(place), derive_seed(entry.sample.seed, "night", night)
-    protocol = entry.protocol(run.instruments.identity())
+    protocol = protocol_of(entry, run.instruments.identity())
     identity = {"version": VERSION, "name": entry.name, "night": night, "seed": seed, "protocol": protocol}
 
     def work(artefact: Artefact) -> None:
@@ -167,6 +168,23 @@ def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[
     for name in (EVALUATION, GRID):
         write_bytes(artefact.read(name), folder / name)
     return _records(artefact)
+
+
+def protocol_of(entry: Entry, instruments: dict[str, Any]) -> dict[str, Any]:
+    """Everything that shapes a score beside the adapter and the night, as plain data.
+
+    Args:
+        entry: from `flows.registry`.
+        instruments: what it is measured with, see `flows.instruments.Instruments.identity`.
+    """
+    return {
+        "version": SAMPLE_VERSION,
+        "pipeline": entry.pipeline_digest,
+        "guidance": entry.guidance.identity(),
+        "sample": entry.sample.identity(),
+        "evaluate": entry.evaluate.identity(),
+        "instruments": instruments,
+    }
 
 
 def _records(artefact: Artefact) -> list[MetricRecord]:

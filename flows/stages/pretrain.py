@@ -32,7 +32,7 @@ from agd_core.pretraining.classifier import ClassifierRecipe, accuracy, classifi
 from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.transformer import TransformerRecipe, build_scheduler, build_transformer, transformer_loop
 from agd_core.report.plots import loss_plot
-from flows.stages.reference import describe, even_rows
+from flows.reference import describe, even_rows
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 

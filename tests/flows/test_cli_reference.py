@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from agd_core.evaluation.extractors import FashionFeatures
 from flows.cli.reference import reference
-from flows.stages.reference import read_reference
+from flows.reference import read_reference
 from flows.workplace import pick_device
 from tests.real_images import real_images
 from tests.storage.sources.image_files import write_folder, write_parquet

@@ -17,8 +17,8 @@ from agd_core.pretraining.autoencoder import AutoencoderRecipe
 from agd_core.pretraining.classifier import ClassifierRecipe
 from agd_core.pretraining.transformer import TransformerRecipe
 from flows.device_lease import acquisitions
+from flows.reference import read_reference
 from flows.stages.pretrain import PretrainConfig, pretrain
-from flows.stages.reference import read_reference
 from flows.workplace import Workplace
 
 CONFIG = PretrainConfig(

@@ -14,8 +14,8 @@ from agd_core.evaluation.evaluator import EvaluateConfig
 from agd_core.evaluation.extractors import FashionFeatures
 from agd_core.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from agd_core.evaluation.metrics.reference import Reference
-from flows.stages import reference as stage
-from flows.stages.reference import DIGESTS, REFERENCE, describe, even_rows, reference, reference_artefact
+from flows import reference as stage
+from flows.reference import DIGESTS, REFERENCE, describe, even_rows, reference, reference_artefact
 from flows.workplace import Workplace
 from tests.real_images import real_images
 from tests.storage.sources.image_files import KINDS, encoded, write_folder, write_parquet, write_tar, write_zarr

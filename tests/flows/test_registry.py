@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from flows.cli.app import app
 from flows.registry import find, registered
+from flows.stages.nightly import protocol_of
 from tests.flows.nights import save_untrained
 
 
@@ -75,11 +76,11 @@ def test_what_shapes_a_score_shapes_the_protocol(adapter, tmp_path):
     assert register(adapter, tmp_path / "out", "--set", "sample.batch_size=3", name="batch").exit_code == 0
     for number, change in enumerate(changes):
         assert register(adapter, tmp_path / "out", "--set", change, name=f"n{number}").exit_code == 0
-    protocols = {entry.name: json.dumps(entry.protocol({})) for entry in registered(tmp_path / "out")[0]}
+    protocols = {entry.name: json.dumps(protocol_of(entry, {})) for entry in registered(tmp_path / "out")[0]}
     assert protocols.pop("batch") == protocols["plain"]
     assert len(set(protocols.values())) == len(protocols) == 1 + len(changes)
     plain = find(tmp_path / "out", "plain")
-    assert plain.protocol({"extractor": None}) != plain.protocol({"extractor": "e" * 64})
+    assert protocol_of(plain, {"extractor": None}) != protocol_of(plain, {"extractor": "e" * 64})
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "../mine", "a.b", "ä", "a\n", "x" * 65])
