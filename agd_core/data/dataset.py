@@ -1,6 +1,6 @@
 """Stored pairs as training batches: in exact step order, prefetched, resumable at any step.
 
-A step's pairs follow from its number alone (`agd_core.data.order`). So resuming is starting at another `first_step`,
+A step's pairs follow from its number alone (`agd_core.data.order`). So resuming is starting at another step,
 whatever the number of workers or ranks was before, and what was prefetched but never used leaves no trace.
 """
 
@@ -54,49 +54,46 @@ class TrajectoryDataset(Dataset[StepBatch]):
 
 @dataclass(frozen=True)
 class StepSampler(Sampler[np.ndarray]):
-    """The pairs of steps `first_step` up to, not including, `stop_step`: a `batch_sampler` for `DataLoader`."""
+    """The pairs of these steps: a `batch_sampler` for `DataLoader`."""
 
     order: Order
-    first_step: int
-    stop_step: int
+    steps: range
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (self.order.pairs(step) for step in range(self.first_step, self.stop_step))
+        return map(self.order.pairs, self.steps)
 
     def __len__(self) -> int:
-        return len(range(self.first_step, self.stop_step))
+        return len(self.steps)
 
 
 @dataclass(frozen=True)
 class TrajectoryStream(IterableDataset[StepBatch]):
-    """The batches of steps `first_step` up to, not including, `stop_step`, read front to back.
+    """The batches of these steps, read front to back.
 
-    Worker w of W yields steps w, w + W, ...; `DataLoader` asks its workers in turn, which restores the order of steps.
+    Worker w of W yields every W-th from the w-th on; `DataLoader` asks its workers in turn, which restores the order.
     Use it with `batch_size=None` and `collate_fn=identity`.
     """
 
     reader: TrajectoryReader
     order: StreamOrder
-    first_step: int
-    stop_step: int
+    steps: range
 
     def __iter__(self) -> Iterator[StepBatch]:
         worker = get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.first_step + offset, self.stop_step, stride):
+        for step in self.steps[offset::stride]:
             yield self.reader.read(self.order.pairs(step))
 
 
 def training_batches(
     reader: TrajectoryReader,
     order: Order,
-    first_step: int,
-    stop_step: int,
+    steps: range,
     workers: int = 0,
     prefetch: int = 2,
     start_method: StartMethod = "spawn",
 ) -> Generator[StepBatch, None, None]:
-    """The batches of steps `first_step` up to, not including, `stop_step`, in exactly that order.
+    """The batches of these steps, in exactly that order.
 
     Close it, or exhaust it, to end the thread or the processes behind it. A reader's error is raised here, at the
     step that it belongs to, and ends them too.
@@ -104,8 +101,7 @@ def training_batches(
     Args:
         reader: its batches are kept while later ones are read, so it must not reuse their memory.
         order: the pairs of each step.
-        first_step: where to start or resume.
-        stop_step: where to stop.
+        steps: which; a run that is resumed starts at a later one.
         workers: 0 reads in one background thread, else in that many processes.
         prefetch: batches read ahead, by each worker.
         start_method: how processes start.
@@ -115,11 +111,11 @@ def training_batches(
     """
     if prefetch < 1:
         raise InputError(f"prefetch is {prefetch}; at least 1 is needed")
-    dataset, steps = TrajectoryDataset(reader), StepSampler(order, first_step, stop_step)
+    dataset, sampler = TrajectoryDataset(reader), StepSampler(order, steps)
     if workers:
-        yield from _read_in_processes(dataset, steps, prefetch, workers, start_method)
+        yield from _read_in_processes(dataset, sampler, prefetch, workers, start_method)
     else:
-        yield from _read_in_thread(dataset, steps, prefetch)
+        yield from _read_in_thread(dataset, sampler, prefetch)
 
 
 def _read_in_thread(dataset: TrajectoryDataset, steps: StepSampler, prefetch: int) -> Generator[StepBatch, None, None]:
@@ -189,7 +185,7 @@ class TrainingBatches:
             ValueError: the step is not the next one, or the run has no such step.
         """
         if self._batches is None:
-            self._batches = training_batches(self._reader, self._order, step, self._stop_step, self._workers)
+            self._batches = training_batches(self._reader, self._order, range(step, self._stop_step), self._workers)
             self._next_step = step
         if step != self._next_step or step >= self._stop_step:
             raise ValueError(f"asked for step {step}, but step {self._next_step} of {self._stop_step} is next")

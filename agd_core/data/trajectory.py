@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +21,7 @@ from agd_core.data.subjects import Subjects
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
 from agd_core.models.denoiser import Denoiser
-from agd_core.models.denoising import Step, denoise
+from agd_core.models.denoising import Observer, Step, denoise
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import SchedulerName, build_scheduler
 
@@ -156,7 +158,15 @@ def collect_unit(
     for first in range(0, len(unit), config.batch_size):
         batch = unit[first : first + config.batch_size]
         if wanted.intersection(trajectory.index for trajectory in batch):
-            _collect_batch(teacher, base_model, plan, batch, wanted, writer, config, should_stop)
+            recorder = _Recorder(batch, wanted, writer, config, base_model, should_stop)
+            denoise(
+                teacher,
+                build_scheduler(config.scheduler, base_model.scheduler_config, config.steps),
+                planned_ask(plan, [trajectory.index for trajectory in batch], base_model.device),
+                [trajectory.seed for trajectory in batch],
+                base_model.latent_shape,
+                Observer(recorder.keep, recorder.dtype),
+            )
 
 
 def _conditions(subjects: Subjects) -> dict[str, np.ndarray]:
@@ -184,41 +194,44 @@ def _stratified(steps: int, kept: int, rng: torch.Generator) -> Iterator[int]:
         yield low + int(torch.randint(high - low, (), generator=rng))
 
 
-def _collect_batch(
-    teacher: Denoiser,
-    base_model: BaseModel,
-    plan: CollectionPlan,
-    planned: Sequence[PlannedTrajectory],
-    wanted: Collection[int],
-    writer: UnitWriter,
-    config: CollectConfig,
-    should_stop: ShouldStop,
-) -> None:
-    slots = np.full((len(planned), config.steps), -1)
-    for row, trajectory in [entry for entry in enumerate(planned) if entry[1].index in wanted]:
-        slots[row, list(trajectory.steps)] = range(len(trajectory.steps))
-    dtype: torch.dtype = getattr(torch, config.dtype)
+@dataclass(frozen=True)
+class _Recorder:
+    """Hands what is wanted of one batch to the unit's writer."""
 
-    def keep(step: Step) -> None:
-        if should_stop():
+    batch: Sequence[PlannedTrajectory]
+    wanted: Collection[int]
+    writer: UnitWriter
+    config: CollectConfig
+    base_model: BaseModel
+    should_stop: ShouldStop
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The stored type."""
+        dtype: torch.dtype = getattr(torch, self.config.dtype)
+        return dtype
+
+    @cached_property
+    def slots(self) -> np.ndarray:
+        """Where a step lies among the trajectory's kept ones, int64 `[batch, steps]`; -1 where it is not kept."""
+        slots = np.full((len(self.batch), self.config.steps), -1)
+        for row, trajectory in enumerate(self.batch):
+            if trajectory.index in self.wanted:
+                slots[row, list(trajectory.steps)] = range(len(trajectory.steps))
+        return slots
+
+    def keep(self, step: Step) -> None:
+        """Write the rows of which this step is kept."""
+        if self.should_stop():
             raise Stopped("stopped within a unit of work; run the same command again to resume")
-        rows = np.flatnonzero(slots[:, step.index] >= 0)
+        rows = np.flatnonzero(self.slots[:, step.index] >= 0)
         if rows.size:
-            predicted = torch.split(step.prediction[rows], plan.latent_shape[0], dim=1)
+            predicted = torch.split(step.prediction[rows], self.base_model.latent_shape[0], dim=1)
+            config = self.config
             at = f"at step {step.index + 1} of {config.steps} of {config.scheduler} (timestep {step.timestep:g})"
-            pairs = _carried(torch.stack([step.latents[rows], *predicted], dim=1), dtype, at, base_model.dtype)
-            for row, pair in zip(rows.tolist(), pairs, strict=True):
-                writer.put(planned[row].index, int(slots[row, step.index]), pair)
-
-    denoise(
-        teacher,
-        build_scheduler(config.scheduler, base_model.scheduler_config, config.steps),
-        planned_ask(plan, [trajectory.index for trajectory in planned], base_model.device),
-        [trajectory.seed for trajectory in planned],
-        base_model.latent_shape,
-        observer=keep,
-        input_dtype=dtype,
-    )
+            pairs = torch.stack([step.latents[rows], *predicted], dim=1)
+            for row, pair in zip(rows.tolist(), _carried(pairs, self.dtype, at, self.base_model.dtype), strict=True):
+                self.writer.put(self.batch[row].index, int(self.slots[row, step.index]), pair)
 
 
 def _carried(pairs: Tensor, dtype: torch.dtype, at: str, network_dtype: torch.dtype) -> np.ndarray:

@@ -81,66 +81,56 @@ class Cost:
         return {**vars(self), "milliseconds_by_batch": dict(self.milliseconds_by_batch)}
 
 
-def measure_costs(
-    methods: Mapping[str, OpenDenoiser],
-    base_model: BaseModel,
-    guidance_scale: float,
-    seconds: float = 15.0,
-    largest_batch: int = 4096,
-    on_progress: Progress = silent,
-    should_stop: ShouldStop = never,
-    clock: Clock = time.perf_counter,
-) -> dict[str, Cost]:
-    """Measure every method side by side.
+@dataclass(frozen=True)
+class Bench:
+    """Measures methods side by side, on equal inputs."""
 
-    At every batch the methods take turns, after a call each that does not count; times are medians over the rounds,
-    overheads medians of what differs within a round. The batch grows until it gains nothing, memory does not suffice
-    or the time would run out.
+    methods: Mapping[str, OpenDenoiser]
+    """By name; the first is the bare base model, against which overheads are measured."""
+    base_model: BaseModel
+    """The one that all of them run on."""
+    guidance_scale: float
+    """Of every call."""
+    should_stop: ShouldStop = never
+    """Asked before every call."""
+    clock: Clock = time.perf_counter
+    """In seconds."""
 
-    Args:
-        methods: by name; the first is the bare base model, against which overheads are measured.
-        base_model: the one that all of them run on.
-        guidance_scale: of every call.
-        seconds: about how long to measure; batch 1 is measured twice however long it takes.
-        largest_batch: images.
-        on_progress: told the seconds gone and the batch.
-        should_stop: asked before every call.
-        clock: in seconds.
+    def measure(
+        self, seconds: float = 15.0, largest_batch: int = 4096, on_progress: Progress = silent
+    ) -> dict[str, Cost]:
+        """What one step of every method costs.
 
-    Raises:
-        InputError: the device cannot hold a single image.
-        Stopped: when `should_stop` answered True.
-    """
-    bench = _Bench(methods, base_model, guidance_scale, should_stop, clock)
-    counted = {name: bench.count(name) for name in methods}
-    growth = _Growth(bench, tuple(methods), largest_batch)
-    growth.run(seconds, on_progress)
-    return {name: _cost(bench, growth, name, *counted[name]) for name in methods}
+        At every batch the methods take turns, after a call each that does not count; times are medians over the
+        rounds, overheads medians of what differs within a round. The batch grows until it gains nothing, memory does
+        not suffice or the time would run out.
 
+        Args:
+            seconds: about how long to measure; batch 1 is measured twice however long it takes.
+            largest_batch: images.
+            on_progress: told the seconds gone and the batch.
 
-class _Bench:
-    """Makes single calls of the methods, on equal inputs."""
+        Raises:
+            InputError: the device cannot hold a single image.
+            Stopped: when `should_stop` answered True.
+        """
+        counted = {name: self.count(name) for name in self.methods}
+        growth = _Growth(self, tuple(self.methods), largest_batch)
+        growth.run(seconds, on_progress)
+        return {name: _cost(self, growth, name, *counted[name]) for name in self.methods}
 
-    def __init__(
-        self,
-        methods: Mapping[str, OpenDenoiser],
-        base_model: BaseModel,
-        guidance_scale: float,
-        should_stop: ShouldStop,
-        clock: Clock,
-    ) -> None:
-        self.clock = clock
-        self.device = base_model.device
-        self._methods, self._base_model, self._scale = methods, base_model, guidance_scale
-        self._should_stop = should_stop
+    @property
+    def device(self) -> torch.device:
+        """The base model's."""
+        return self.base_model.device
 
     def inputs(self, batch: int) -> _Inputs:
         """Noise in the middle of the schedule, without a class or prompt: what is asked for costs nothing."""
-        noise = torch.randn((batch, *self._base_model.latent_shape), generator=generator("cost", batch))
-        middle = self._base_model.scheduler_config.get("num_train_timesteps", 1000) / 2
-        condition = self._base_model.null_condition(batch)
+        noise = torch.randn((batch, *self.base_model.latent_shape), generator=generator("cost", batch))
+        middle = self.base_model.scheduler_config.get("num_train_timesteps", 1000) / 2
+        condition = self.base_model.null_condition(batch)
         per_row = torch.ones(batch, device=self.device)
-        return noise.to(self.device), per_row * middle, Ask(condition, condition, per_row * self._scale)
+        return noise.to(self.device), per_row * middle, Ask(condition, condition, per_row * self.guidance_scale)
 
     @torch.no_grad()
     def count(self, name: str) -> tuple[float, int]:
@@ -150,7 +140,7 @@ class _Bench:
         """
         inputs = self.inputs(1)
         try:
-            with self._methods[name]() as denoiser, sdpa_kernel(SDPBackend.MATH):
+            with self.methods[name]() as denoiser, sdpa_kernel(SDPBackend.MATH):
                 before = denoiser.network_evaluations
                 with FlopCounterMode(display=False) as counter:
                     denoiser.predict(*inputs)
@@ -161,10 +151,10 @@ class _Bench:
     @torch.no_grad()
     def seconds(self, name: str, inputs: _Inputs) -> float | None:
         """Wall time of one call; None where memory does not suffice."""
-        if self._should_stop():
+        if self.should_stop():
             raise Stopped("stopped while measuring the cost; run the same command again")
         try:
-            with self._methods[name]() as denoiser:
+            with self.methods[name]() as denoiser:
                 self._synchronize()
                 started = self.clock()
                 denoiser.predict(*inputs)
@@ -178,7 +168,7 @@ class _Bench:
     def memory(self, name: str, batch: int) -> tuple[int, str]:
         """(bytes above weights and inputs, how they were measured) of one call."""
         inputs = self.inputs(batch)
-        with self._methods[name]() as denoiser:
+        with self.methods[name]() as denoiser:
             return peak_memory(lambda: denoiser.predict(*inputs), self.device)
 
     def too_small(self, name: str) -> InputError:
@@ -193,7 +183,7 @@ class _Bench:
 class _Growth:
     """Times larger and larger batches. Whatever gains no more is left out, but for the base model: others need it."""
 
-    def __init__(self, bench: _Bench, names: tuple[str, ...], largest_batch: int) -> None:
+    def __init__(self, bench: Bench, names: tuple[str, ...], largest_batch: int) -> None:
         self.levels: dict[int, _Level] = {}
         self.ends: dict[str, tuple[int, str]] = {}
         """By method: the batch that counts, and why no larger one does."""
@@ -259,7 +249,7 @@ def _goes_on(rounds: int, gone: float, seconds: float) -> bool:
     return rounds < _MAX_ROUNDS and gone < seconds / _LEVELS
 
 
-def _cost(bench: _Bench, growth: _Growth, name: str, network_evaluations: float, flops: int) -> Cost:
+def _cost(bench: Bench, growth: _Growth, name: str, network_evaluations: float, flops: int) -> Cost:
     batch, stopped_by = growth.ends[name]
     seconds = {size: median(level[name]) for size, level in growth.levels.items() if name in level}
     overheads = growth.overheads(name, batch)

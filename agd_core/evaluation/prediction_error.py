@@ -18,7 +18,7 @@ from agd_core.basics.seeding import derive_seed
 from agd_core.data.subjects import Subjects
 from agd_core.evaluation.sampling import SampleConfig
 from agd_core.models.denoiser import Denoiser, Prediction
-from agd_core.models.denoising import Step, denoise
+from agd_core.models.denoising import Observer, Step, denoise
 from agd_core.models.schedulers import build_scheduler
 
 UNGUIDED = "no guidance"
@@ -125,7 +125,7 @@ class _Walk:
             self._ask,
             [derive_seed(self._config.seed, "curve", row) for row in self._rows],
             self._base_model.latent_shape,
-            observer=self._observe,
+            Observer(self._observe),
         )
 
     def squares(self, name: str) -> _StepSquares:

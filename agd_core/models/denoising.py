@@ -29,7 +29,21 @@ class Step:
     """What the denoiser answered, a learned variance included; the scheduler advanced with what it takes of it."""
 
 
-Observer = Callable[[Step], None]
+@dataclass(frozen=True)
+class Observer:
+    """Who looks on."""
+
+    see: Callable[[Step], None]
+    """Called after every network call."""
+    stores: torch.dtype | None = None
+    """The network's input is rounded to this type first, so that what is stored in it is exactly what was evaluated."""
+
+    def rounded(self, latents: Tensor) -> Tensor:
+        """The network's input, float32."""
+        return latents if self.stores is None else latents.to(self.stores).float()
+
+
+NOBODY = Observer(lambda step: None)
 
 
 @torch.no_grad()
@@ -39,9 +53,7 @@ def denoise(
     ask: Ask,
     seeds: Sequence[int],
     latent_shape: tuple[int, ...],
-    *,
-    observer: Observer | None = None,
-    input_dtype: torch.dtype | None = None,
+    observer: Observer = NOBODY,
 ) -> Latents:
     """Run a sampler from pure noise to clean latents.
 
@@ -51,9 +63,7 @@ def denoise(
         ask: one per row, on the device to run on.
         seeds: one per row; row i's noise is a function of `seeds[i]` alone.
         latent_shape: (channels, height, width), or whatever the network takes.
-        observer: called after every network call.
-        input_dtype: round the network's input to this type first, so that what an observer stores in it is
-            exactly what was evaluated.
+        observer: sees every network call.
 
     Returns:
         Clean latents float32 `[batch, *latent_shape]`.
@@ -65,15 +75,10 @@ def denoise(
     generators = [generator(seed, "noise") for seed in seeds]
     latents: Tensor = stacked_noise(generators, latent_shape).to(device) * initial_noise_scale(scheduler)
     for index, timestep in enumerate(scheduler.timesteps):
-        inputs = _rounded(network_input(scheduler, latents, timestep), input_dtype)
+        inputs = observer.rounded(network_input(scheduler, latents, timestep))
         per_row = timestep.to(device, torch.float32).expand(len(seeds))
         prediction = denoiser.predict(inputs, per_row, ask)
-        if observer is not None:
-            observer(Step(index, float(timestep), inputs, prediction))
+        observer.see(Step(index, float(timestep), inputs, prediction))
         taken = scheduler_output(scheduler, prediction, latent_shape[0])
         latents = scheduler.step(taken, timestep, latents, generator=generators).prev_sample
     return latents
-
-
-def _rounded(latents: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return latents if dtype is None else latents.to(dtype).float()

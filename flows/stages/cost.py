@@ -8,7 +8,7 @@ import torch
 from typing_extensions import TypedDict
 
 from agd_core.basics.atomic import write_json
-from agd_core.evaluation.cost import measure_costs
+from agd_core.evaluation.cost import Bench
 from agd_core.models.model import BaseModel
 from flows.run import Run
 from flows.stages.comparison import Method
@@ -52,9 +52,7 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         progress = place.progress("measure cost")
         with place.on_device("measure cost"):
             opened = {method.name: opener(run, method.guided, method.adapter) for method in methods}
-            costs = measure_costs(
-                opened, run.model, scale, seconds, on_progress=progress, should_stop=place.should_stop
-            )
+            costs = Bench(opened, run.model, scale, place.should_stop).measure(seconds, on_progress=progress)
         rows = [_described(method) | costs[method.name].as_dict() for method in methods]
         write_json({"methods": rows, **_surroundings(run.model, place)}, artefact.path / COSTS)
 

@@ -46,7 +46,7 @@ def hold_with_loader(pipe, folder, what):
     """Hold it as a training does, with reading processes that inherit the lock."""
     enter(folder)
     with hold_device(CPU, what, pipe.send):
-        batches = training_batches(StuckReader(), BatchOrder(32, 8, 0), 0, 4, workers=2, start_method="fork")
+        batches = training_batches(StuckReader(), BatchOrder(32, 8, 0), range(4), workers=2, start_method="fork")
         next(batches)
         assert len(multiprocessing.active_children()) == 2
         pipe.send("holds")

@@ -51,7 +51,7 @@ class StuckReader:
 
 
 def stuck_training(pipe, start_method):
-    batches = training_batches(StuckReader(), BatchOrder(32, 8, 0), 0, 4, workers=1, start_method=start_method)
+    batches = training_batches(StuckReader(), BatchOrder(32, 8, 0), range(4), workers=1, start_method=start_method)
     next(batches)
     pipe.send([worker.pid for worker in multiprocessing.active_children()])
     signal.pause()

@@ -118,7 +118,7 @@ def test_a_resumed_run_goes_on_with_the_very_next_batch(cut, world_sizes, stream
 
     def latents(world_size, first, stop):
         ranks = [rank_of(rank, world_size) for rank in range(world_size)]
-        runs = [training_batches(READER, rank, first, STEPS, prefetch=prefetch) for rank in ranks]
+        runs = [training_batches(READER, rank, range(first, STEPS), prefetch=prefetch) for rank in ranks]
         shares = [take(run, stop - first) for run in runs]
         return [np.concatenate([batch.latents for batch in step]) for step in zip(*shares, strict=True)]
 
@@ -131,20 +131,20 @@ def test_a_resumed_run_goes_on_with_the_very_next_batch(cut, world_sizes, stream
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 1), (1, 0)])
 def test_the_number_of_workers_may_change_on_resume(order, cut, before, after):
     assert (order.state(cut)["position"] == 0) == (cut == 4)
-    first = take(training_batches(READER, order, 0, STEPS, before, start_method="fork"), cut)
-    rest = training_batches(READER, order, cut, STEPS, after, start_method="fork")
+    first = take(training_batches(READER, order, range(STEPS), before, start_method="fork"), cut)
+    rest = training_batches(READER, order, range(cut, STEPS), after, start_method="fork")
     assert all_same(first, order, range(cut))
     assert all_same(rest, order, range(cut, STEPS))
 
 
 def test_spawned_workers_deliver_the_same_batches():
-    assert all_same(training_batches(READER, STREAM, 2, 7, workers=2), STREAM, range(2, 7))
+    assert all_same(training_batches(READER, STREAM, range(2, 7), workers=2), STREAM, range(2, 7))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("first_step", [0, 3, 4])
 def test_a_stream_shares_its_steps_among_workers(workers, first_step):
-    stream = TrajectoryStream(READER, STREAM, first_step, 9)
+    stream = TrajectoryStream(READER, STREAM, range(first_step, 9))
     context = "fork" if workers else None
     loader = DataLoader(
         stream, batch_size=None, collate_fn=identity, num_workers=workers, multiprocessing_context=context
@@ -154,12 +154,12 @@ def test_a_stream_shares_its_steps_among_workers(workers, first_step):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_finished_run_has_no_batch_left(workers):
-    assert list(training_batches(READER, MAP, STEPS, STEPS, workers, start_method="fork")) == []
+    assert list(training_batches(READER, MAP, range(STEPS, STEPS), workers, start_method="fork")) == []
 
 
 def test_workers_leave_the_global_random_state_alone():
     before = torch.get_rng_state()
-    list(training_batches(READER, MAP, 0, 2, workers=1, start_method="fork"))
+    list(training_batches(READER, MAP, range(2), workers=1, start_method="fork"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -170,13 +170,13 @@ def test_workers_leave_the_global_random_state_alone():
 @pytest.mark.parametrize("prefetch", [1, 3])
 def test_only_a_few_batches_are_read_ahead(order, prefetch):
     reader = MemoryReader(PLAN)
-    take(training_batches(reader, order, 0, STEPS, prefetch=prefetch), 2)
+    take(training_batches(reader, order, range(STEPS), prefetch=prefetch), 2)
     assert 2 <= len(reader.reads) <= 2 + prefetch
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_stopping_early_ends_the_thread(taken):
-    batches = training_batches(READER, MAP, 0, STEPS)
+    batches = training_batches(READER, MAP, range(STEPS))
     take(batches, taken)
     assert prefetching() == []
 
@@ -184,7 +184,7 @@ def test_stopping_early_ends_the_thread(taken):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_readers_error_surfaces_at_its_step(workers):
     reader = MemoryReader(PLAN, damaged=int(MAP.pairs(2)[3]))
-    batches = training_batches(reader, MAP, 0, STEPS, workers, start_method="fork")
+    batches = training_batches(reader, MAP, range(STEPS), workers, start_method="fork")
     assert all_same([next(batches), next(batches)], MAP, range(2))
     with pytest.raises(OSError, match="is damaged") as kept:
         next(batches)
@@ -194,7 +194,7 @@ def test_the_readers_error_surfaces_at_its_step(workers):
 
 def test_no_prefetching_at_all_is_refused():
     with pytest.raises(InputError, match="prefetch is 0"):
-        next(training_batches(READER, MAP, 0, STEPS, prefetch=0))
+        next(training_batches(READER, MAP, range(STEPS), prefetch=0))
 
 
 # --- batches by step
@@ -258,9 +258,9 @@ def test_a_dataset_is_as_picklable_as_its_reader():
 
 
 def test_a_sampler_knows_how_many_steps_are_left():
-    assert len(StepSampler(MAP, 3, STEPS)) == 9
-    assert len(list(StepSampler(MAP, 3, STEPS))) == 9
-    assert len(StepSampler(MAP, STEPS, STEPS)) == 0
+    assert len(StepSampler(MAP, range(3, STEPS))) == 9
+    assert len(list(StepSampler(MAP, range(3, STEPS)))) == 9
+    assert len(StepSampler(MAP, range(STEPS, STEPS))) == 0
 
 
 # --- tensors

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from agd_core.basics.errors import InputError
-from agd_core.basics.progress import Stopped
-from agd_core.evaluation.cost import MIN_ROUNDS, measure_costs
+from agd_core.basics.progress import Stopped, never, silent
+from agd_core.evaluation.cost import MIN_ROUNDS, Bench
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.memory.peak_memory import peak_memory
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
@@ -72,11 +72,12 @@ class Slower:
         return self.base_model.predict(*arguments)
 
 
-def measure(base_model, seconds=1e9, largest_batch=4096, **settings):
+def measure(base_model, seconds=1e9, largest_batch=4096, should_stop=never, on_progress=silent):
     guided = GuidedDenoiser(base_model, ClassifierFreeGuidance())
     sides = {"bare": base_model, "CFG": guided, "slower": Slower(base_model)}
     methods = {name: base_model.named(name, denoiser) for name, denoiser in sides.items()}
-    return measure_costs(methods, base_model, 2.0, seconds, largest_batch, clock=base_model.clock, **settings)
+    bench = Bench(methods, base_model, 2.0, should_stop, base_model.clock)
+    return bench.measure(seconds, largest_batch, on_progress)
 
 
 def test_evaluations_are_counted_and_flops_are_those_of_the_layer():
@@ -196,7 +197,7 @@ def measured(teacher):
         "CFG": lambda: nullcontext(GuidedDenoiser(teacher, ClassifierFreeGuidance())),
         **{name: partial(trained.installed, teacher) for name, trained in built.items()},
     }
-    return built, measure_costs(methods, teacher, 2.0, 0.0, 4)
+    return built, Bench(methods, teacher, 2.0).measure(0.0, 4)
 
 
 def test_the_real_teacher_is_counted(measured):

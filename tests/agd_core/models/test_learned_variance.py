@@ -22,7 +22,7 @@ from agd_core.methods.trainer import TrainConfig, Training
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
 from agd_core.models.config import BaseModelConfig
-from agd_core.models.denoising import denoise
+from agd_core.models.denoising import Observer, denoise
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import build_scheduler, takes_learned_variance
 from storage.objects import MemoryObjects
@@ -68,8 +68,8 @@ class Model(BaseModel):
         return latents
 
 
-def denoised(denoiser, scheduler, observer=None):
-    return denoise(denoiser, scheduler, of_classes(0, 2), SEEDS, SHAPE, observer=observer)
+def denoised(denoiser, scheduler, see=lambda step: None):
+    return denoise(denoiser, scheduler, of_classes(0, 2), SEEDS, SHAPE, Observer(see))
 
 
 def of_classes(*labels):
@@ -137,7 +137,7 @@ def test_the_other_samplers_take_the_epsilon_alone(name):
     seen = []
     scheduler = build_scheduler(name, LEARNED, 6)
     assert not takes_learned_variance(scheduler)
-    with_variance = denoised(Predictor(), scheduler, observer=lambda step: seen.append(step.prediction.shape))
+    with_variance = denoised(Predictor(), scheduler, see=lambda step: seen.append(step.prediction.shape))
     fixed = build_scheduler(name, LEARNED | {"variance_type": "fixed_small"}, 6)
     assert torch.equal(with_variance, denoised(Predictor(4), fixed))
     assert seen == [(2, 8, 5, 5)] * 6
