@@ -3,14 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from agd_core.basics.config import BUILTIN
 from agd_core.basics.errors import InputError
-from agd_core.basics.home import expand
 from agd_core.memory import (
     GIB,
     NOTE,
@@ -22,13 +19,10 @@ from agd_core.memory import (
     sampling_memory,
     training_memory,
 )
-from agd_core.memory.full_size import FullSizeModel, full_size_model, full_size_names, known_as
 from agd_core.methods import MethodConfig
-from agd_core.models.backbones import Backbone, backbone_of
-from agd_core.models.config import BaseModelConfig
-from agd_core.models.sources import resolve_source
 from flows.config import PipelineConfig
 from flows.prompts import load_prompts
+from flows.stages.sizes import Sizes
 
 RESERVED_GIB = 1.0
 """Left free of the device's memory for what the estimate does not count."""
@@ -96,47 +90,12 @@ def examine(config: PipelineConfig, memory_gib: float, announce: Announce = lamb
     return _Examination(config, memory_gib, announce).result()
 
 
-def counts(config: PipelineConfig) -> dict[str, Any]:
-    """Parameters alone, as in `examine`: nothing is estimated.
-
-    Raises:
-        InputError: as `examine`.
-    """
-    return _Examination(config, DEFAULT_GIB, lambda line: None).counts()
-
-
-def sizes_of(base_model: BaseModelConfig) -> FullSizeModel:
-    """The sizes of a configured base model, read from local files; nothing is downloaded.
-
-    Raises:
-        InputError: they are not known here, or the model is of an unknown class.
-    """
-    source = base_model.source
-    if source.startswith(BUILTIN) or expand(source).is_dir():
-        model = FullSizeModel.of_folder(folder := resolve_source(source), source)
-        _require_weights(folder, source)
-    elif (known := known_as(source)) is not None:
-        model = known
-    else:
-        hub_ids = [hub_id for name in full_size_names() for hub_id in full_size_model(name).hub_ids]
-        raise InputError(
-            f"base_model.source {source}: doctor downloads nothing and knows the sizes of local folders, built-in "
-            f"models and {', '.join(hub_ids)}; give a folder, or one of these of the same architecture"
-        )
-    return model
-
-
-def _require_weights(folder: Path, source: str) -> None:
-    networks = [folder / name for name in ("unet", "transformer") if (folder / name).is_dir()]
-    if not any(path for network in networks for path in network.glob("*.safetensors")):
-        raise InputError(f"base model {source} has no weights of its network (*.safetensors in {networks[0]})")
-
-
 class _Examination:
     def __init__(self, config: PipelineConfig, memory_gib: float, announce: Announce) -> None:
         self.config, self.memory_gib, self.announce = config, memory_gib, announce
         self.limit = round((memory_gib - RESERVED_GIB) * GIB)
-        self.model = sizes_of(config.base_model)
+        self.sizes = Sizes(config)
+        self.model = self.sizes.model
         self.settings = Settings(
             config.base_model.dtype, config.train.activation_checkpointing, config.train.optimizer_memory
         )
@@ -150,7 +109,7 @@ class _Examination:
         proposal = None if fits else self._proposal()
         return {
             "source": self.config.base_model.source,
-            **self.counts(),
+            **self.sizes.counts(),
             "device_memory_gib": round(self.memory_gib, 2),
             "reserved_gib": RESERVED_GIB,
             "jobs": jobs,
@@ -158,15 +117,6 @@ class _Examination:
             "proposal": proposal,
             "notes": self._notes(),
         }
-
-    def counts(self) -> dict[str, Any]:
-        """Parameters of the network and of every method."""
-        return {"base": self._base(), "methods": [self._method(method) for method in self.config.methods]}
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        """The network on the meta device."""
-        return backbone_of(self.model.network())
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -226,12 +176,8 @@ class _Examination:
         return any(self._peak(job, settings, job.batch).peak_bytes > self.limit for job in asked)
 
     def _sized(self, settings: Settings) -> Sized:
-        base_model, network = self.config.base_model, self.model.network_config
-        side = int(network["sample_size"])
-        if base_model.resolution:
-            side = base_model.resolution // self.model.latent_factor
-        slots = 2 if base_model.learned_variance == "keep" else 1
-        return Sized(self.model, side, getattr(torch, settings.dtype), slots)
+        slots = 2 if self.config.base_model.learned_variance == "keep" else 1
+        return Sized(self.model, self.sizes.latent_side, getattr(torch, settings.dtype), slots)
 
     def _encode(self, settings: Settings, batch: int) -> MemoryEstimate:
         return encoding_memory(self._sized(settings))
@@ -256,31 +202,10 @@ class _Examination:
         """How many distinct conditions are collected."""
         collect = self.config.collect
         if not self.model.prompt_tokens:
-            return self.backbone.classes
+            return self.sizes.backbone.classes
         if collect.prompts is None:
             raise InputError("collect.prompts: this model takes prompts; give a file of them or builtin:everyday-500")
         return len(load_prompts(collect.prompts, collect.prompt_count, "collect.prompts"))
-
-    def _base(self) -> dict[str, Any]:
-        sized = self._sized(self.settings)
-        return {
-            "class": self.backbone.class_name,
-            "parameters": self.backbone.parameters,
-            "published_parameters": self.model.published_parameters,
-            "dtype": self.settings.dtype,
-            "pixels": sized.latent_side * self.model.latent_factor,
-        }
-
-    def _method(self, config: MethodConfig) -> dict[str, Any]:
-        with torch.device("meta"):
-            trained = config.build(self.backbone)
-        count = trained.parameter_count()
-        return {
-            "label": config.label,
-            "sites": len(trained.sites),
-            "parameters": count,
-            "percent": 100 * count / self.backbone.parameters,
-        }
 
     def _notes(self) -> list[str]:
         published = self.model.published_parameters

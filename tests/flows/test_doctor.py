@@ -11,7 +11,8 @@ from agd_core.models.backbones import BACKBONES
 from flows.cli import doctor as command
 from flows.preset_files import preset_names
 from flows.presets import load_config
-from flows.stages.doctor import counts, device_memory_gib, examine, sizes_of
+from flows.stages.doctor import device_memory_gib, examine
+from flows.stages.sizes import Sizes
 
 TINY = ("--set", "methods.0.hidden_width=32", "--set", "base_model.resolution=null", "--set", "sample.batch_size=2")
 SD21_BASE, SDXL_BASE = 865_910_724, 2_567_463_684
@@ -88,7 +89,7 @@ def test_presets_name_their_model_and_how_it_runs(name, source, pixels, schedule
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_counted_to_the_integer(name):
-    found = counts(load_config(name))
+    found = Sizes(load_config(name)).counts()
     base, sites, adapters = COUNTS[name]
     assert found["base"]["parameters"] == base
     assert [adapter["parameters"] for adapter in found["methods"]] == adapters
@@ -99,7 +100,7 @@ def test_parameters_are_counted_to_the_integer(name):
 def test_the_sizes_of_every_preset_are_known_without_a_download():
     for name in preset_names():
         config = load_config(name)
-        assert sizes_of(config.base_model).kind.class_name in BACKBONES
+        assert Sizes(config).model.kind.class_name in BACKBONES
 
 
 def test_the_table_shows_parameters_peaks_and_batches(doctor):
