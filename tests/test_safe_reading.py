@@ -28,21 +28,16 @@ CHECKED = "the library opens by itself; the door looked at the file before"
 BYTES = "parses bytes that were read through the door"
 REASONS: dict[str, dict[str, str]] = {
     "agd_core/methods/adapter_files.py": {"model_validate_json": PLAIN},
-    "agd_core/methods/adapter_weights.py": {"safe_open": CHECKED},
     "agd_core/basics/atomic.py": {
         "os.open": "a folder, to force it to disk",
         "Path.open": "the partial file just written",
     },
-    "agd_core/models/folder.py": {"safe_open": CHECKED},
     "agd_core/models/prompt_encoder.py": {"from_pretrained": CHECKED},
     "agd_core/models/prompt_length.py": {"from_pretrained": CHECKED},
     "agd_core/models/sources.py": {
-        "safe_open": CHECKED,
         "from_pretrained": CHECKED,
         "download": "a hub id that a person named; what comes is looked at like any folder",
     },
-    "agd_core/methods/base_sketch.py": {"safe_open": CHECKED},
-    "agd_core/basics/checkpoint.py": {"safe_open": CHECKED},
     "agd_core/basics/checksums.py": {"json.loads": PLAIN},
     "agd_core/basics/digest.py": {"Path.open": "sums a file that its caller has confined and found regular"},
     "agd_core/evaluation/extractors/clip.py": {"from_pretrained": CHECKED},
@@ -69,7 +64,6 @@ REASONS: dict[str, dict[str, str]] = {
     "flows/out_of_memory.py": {"read_text": "the kernel's count of kills for want of memory"},
     "flows/printing.py": {"os.open": "the null device in place of a closed stream"},
     "flows/published.py": {"os.open": "a folder, locked while its list of files is written"},
-    "flows/stages/tensors.py": {"safe_open": CHECKED},
     "storage/archive.py": {"open_array": "an array in memory, made of bytes that were read through the door"},
     "storage/artefacts.py": {"json.loads": PLAIN},
     "storage/sources/parquet.py": {"pq.ParquetFile": "reads a file that the door has opened"},

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from agd_core.basics.atomic import replacing
 from agd_core.basics.digest import canonical_json
 from agd_core.basics.errors import InputError
-from agd_core.basics.safe_files import parse_json, printable, require_regular
+from agd_core.basics.safe_files import open_tensors, parse_json, printable
 
 _NOTE = "note"
 _SYSTEM_CODE = re.compile(r"\(os error (\d+)\)")
@@ -63,13 +63,9 @@ def load_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor]
         most: bytes that it may have.
 
     Raises:
-        InputError: no regular file, or a larger one.
-        SafetensorError: damaged.
+        InputError: no regular file, a larger one, or damaged.
     """
-    require_regular(path)
-    if most is not None and path.stat().st_size > most:
-        raise InputError(f"{printable(path)} is larger than {most:,} bytes, the most that is read of such a file")
-    with safe_open(path, framework="pt") as file:
+    with open_tensors(path, most) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(_NOTE, "")  # noqa: SIM118
 
 
@@ -140,7 +136,7 @@ class Checkpoint:
             run: dict[str, Any] = parse_json(note, self.path)
             whole = run.pop("sha256") == checkpoint_sum(tensors, run) and type(run["step"]) is int
             whole = whole and run.keys() >= {"digest", "position"}
-        except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise self._damaged() from error
         if not whole:
             raise self._damaged()

@@ -11,9 +11,12 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
+
+from safetensors import SafetensorError, safe_open
 
 from agd_core.basics.errors import InputError, first_line
 
@@ -86,8 +89,31 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     except OSError as error:
         raise _unreadable(path, error) from error
     if max(size, len(data)) > most:
-        raise InputError(f"{printable(path)} is larger than {most:,} bytes, the most that is read of such a file")
+        raise _too_large(path, most)
     return data
+
+
+@contextmanager
+def open_tensors(path: str | Path, most: int | None = None) -> Iterator[Any]:
+    """A safetensors file, whose list and tensors are read one by one while the block runs.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+
+    Raises:
+        InputError: it cannot be read, is no regular file, is larger, or what is read of it is damaged.
+    """
+    require_regular(path)
+    if most is not None and os.path.getsize(path) > most:
+        raise _too_large(path, most)
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except InputError:
+        raise
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{printable(path)} is no whole safetensors file: {printable(first_line(error))}") from error
 
 
 def read_text(path: str | Path, most: int) -> str:
@@ -223,6 +249,10 @@ def _require_shallow(value: Any, where: object) -> None:
 
 def _too_deep(where: object) -> InputError:
     return InputError(f"{printable(where)} is nested deeper than {MOST_DEPTH} levels")
+
+
+def _too_large(path: str | Path, most: int) -> InputError:
+    return InputError(f"{printable(path)} is larger than {most:,} bytes, the most that is read of such a file")
 
 
 def _unreadable(path: str | Path, error: OSError | ValueError) -> InputError:

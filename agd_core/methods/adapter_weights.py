@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from agd_core.basics.errors import InputError, first_line
-from agd_core.basics.safe_files import printable, require_regular
+from agd_core.basics.safe_files import open_tensors, printable
 
 MOST_BYTES = 16 << 30
 """More than any adapter has: 5 % of a network of 80 billion parameters."""
@@ -35,13 +34,12 @@ def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
             what is no weight: NaN, infinity, a value beyond 65504.
     """
     try:
-        require_regular(path)
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             _check_list(file, shapes)
             weights = {name: file.get_tensor(name).float() for name in shapes}
         for name, tensor in weights.items():
             _check_numbers(name, tensor)
-    except (InputError, SafetensorError, OSError, ValueError) as error:
+    except InputError as error:
         reason = printable(first_line(error))
         raise InputError(f"{printable(path)} does not hold this adapter's weights: {reason}") from error
     return weights

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from agd_core.basics.checkpoint import load_tensors, save_tensors
 from agd_core.basics.checksums import require_intact
 from agd_core.basics.errors import InputError, first_line
-from agd_core.basics.safe_files import parse_json, printable
+from agd_core.basics.safe_files import open_tensors, parse_json, printable
 
 VALUES = 16
 """Values that are kept of every parameter, fewer of one that has fewer."""
@@ -187,11 +186,8 @@ def _on_disk(network: nn.Module) -> dict[int, tuple[Path, str]]:
 
 
 def _from_file(path: Path, key: str) -> Tensor:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(key)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read back the offloaded weights {path}: {first_line(error)}") from error
+    with open_tensors(path) as file:
+        tensor: Tensor = file.get_tensor(key)
     return tensor
 
 
@@ -212,7 +208,7 @@ def load_sketch(path: Path) -> BaseSketch:
         tensors, note = load_tensors(path, _MOST_BYTES)
         shapes = _shapes(parse_json(note, "its list of parameters"))
         return BaseSketch(shapes, _values(tensors, shapes))
-    except (InputError, SafetensorError) as error:
+    except InputError as error:
         raise InputError(f"{printable(path)} does not hold a base sketch: {first_line(error)}") from error
 
 

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from agd_core.basics.errors import InputError, first_line
-from agd_core.basics.safe_files import confined, printable, read_json, require_regular
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import confined, open_tensors, printable, read_json, require_regular
 
 CONFIG, MODEL_INDEX = "config.json", "model_index.json"
 MOST_SETTINGS_BYTES = 64 << 20
@@ -215,10 +214,9 @@ def _stored(kind: Any, folder: Path) -> tuple[int, int]:
     tensors = values = 0
     for path in folder.glob(f"*{_WEIGHTS}"):
         try:
-            with safe_open(path, framework="pt") as file:
+            with open_tensors(path) as file:
                 shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-        except (OSError, ValueError, SafetensorError) as error:
-            reason = printable(f"{path.name}: {first_line(error)}")
-            raise InputError(f"cannot load {kind.__name__} from {printable(folder)}: {reason}") from error
+        except InputError as error:
+            raise InputError(f"cannot load {kind.__name__}: {error}") from error
         tensors, values = tensors + len(shapes), values + sum(map(math.prod, shapes))
     return tensors, values

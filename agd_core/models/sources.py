@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from agd_core.basics import safe_files
 from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.home import expand
-from agd_core.basics.safe_files import printable, require_regular
+from agd_core.basics.safe_files import open_tensors, printable
 from agd_core.builtin.miniatures import MINIATURES, miniature_folder
 from agd_core.models.backbones import BACKBONES, Backbone
 from agd_core.models.folder import CONFIG, MODEL_INDEX, MOST_SETTINGS_BYTES, require_possible_size
@@ -132,12 +131,8 @@ def _tensor_digests(folder: Path) -> Iterator[str]:
     whole = folder / f"diffusion_pytorch_model{variant}.safetensors"
     parts = folder.glob(f"diffusion_pytorch_model{variant}-*-of-*.safetensors")
     for path in [whole] if whole.is_file() else sorted(parts):
-        require_regular(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                yield from (_tensor_digest(name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
-        except SafetensorError as error:
-            raise InputError(f"{printable(path)} is no safetensors file: {printable(first_line(error))}") from error
+        with open_tensors(path) as file:
+            yield from (_tensor_digest(name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
 
 
 def _tensor_digest(name: str, tensor: torch.Tensor) -> str:

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from agd_core.basics.errors import InputError, first_line
-from agd_core.basics.safe_files import confined, printable, require_regular
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import confined, open_tensors, printable
 from storage.artefacts import Artefact
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -37,14 +36,10 @@ def read_tensors(
         InputError: no such file, or other tensors in it.
     """
     path = confined(artefact.path, name)
-    require_regular(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-            shapes = {key: part.get_shape() for key, part in stored.items()}
-            tensors = {key: stored[key][rows if shapes[key] else ...] for key in forms if key in stored}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{printable(path)} is not what a stage writes: {printable(first_line(error))}") from error
+    with open_tensors(path) as file:
+        stored = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: part.get_shape() for key, part in stored.items()}
+        tensors = {key: stored[key][rows if shapes[key] else ...] for key in forms if key in stored}
     wrong = [key for key, form in forms.items() if not _fits(tensors.get(key), form)]
     if wrong or len({shape[0] for shape in shapes.values() if shape}) > 1:
         reason = f"tensor {wrong[0]} is missing or another" if wrong else "its tensors have different numbers of rows"

@@ -209,7 +209,7 @@ BAD = {
     "one image": (lambda p, real: write_folder(p / "a", real[:1]), "need two images or more"),
     "no reference": (
         lambda p, real: str(p / "a.safetensors") + _break(p / "a.safetensors"),
-        "is no file with a finished",
+        "is no whole safetensors file",
     ),
     "absent reference": (lambda p, real: str(p / "b.safetensors"), "b.safetensors cannot be read: No such file"),
 }

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 
 from agd_core.basics.checkpoint import load_tensors, save_tensors
 from agd_core.basics.digest import digest
 from agd_core.basics.errors import InputError
-from agd_core.basics.safe_files import printable, require_regular
+from agd_core.basics.safe_files import printable
 from agd_core.data.records import array_digest
 from agd_core.evaluation.metrics.frechet import FeatureStatistics
 
@@ -46,12 +45,11 @@ class Reference:
         Raises:
             InputError: there is no such file, or what it holds are no statistics.
         """
-        require_regular(path)
+        tensors, description = load_tensors(path)
         try:
-            tensors, description = load_tensors(path)
             statistics = FeatureStatistics(tensors["mean"], tensors["covariance"], int(tensors["samples"]))
             found = cls(statistics, tensors["features"].float(), description)
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        except (LookupError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(f"{printable(path)} is no file with a finished reference") from error
         if not found._is_sound():
             reason = "its statistics do not fit together or are no numbers"

@@ -5,6 +5,8 @@ import os
 import socket
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import (
@@ -12,6 +14,7 @@ from agd_core.basics.safe_files import (
     MOST_YAML_BYTES,
     confined,
     open_regular,
+    open_tensors,
     parse_json,
     parse_yaml,
     printable,
@@ -175,3 +178,20 @@ def test_what_is_printed_cannot_move_the_cursor():
 @pytest.mark.parametrize("text", ["5", "1.5", "true", "null", '"text"'])
 def test_a_single_value_is_a_text_too(text):
     assert parse_json(text, "here") == parse_yaml(text, "here") == json.loads(text)
+
+
+def test_tensors_are_read_one_by_one_from_a_whole_file_of_bounded_size(tmp_path):
+    save_file({"a": torch.arange(3)}, path := tmp_path / "t.safetensors")
+    with open_tensors(path) as file:
+        assert file.get_tensor("a").tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match=r"t.safetensors is larger than 8 bytes"), open_tensors(path, most=8):
+        pass
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"t.safetensors is no whole safetensors file: "), open_tensors(path):
+        pass
+
+
+def test_what_a_reader_of_tensors_refuses_itself_stays_as_it_is(tmp_path):
+    save_file({"a": torch.arange(3)}, path := tmp_path / "t.safetensors")
+    with pytest.raises(InputError, match=r"^too few$"), open_tensors(path):
+        raise InputError("too few")
