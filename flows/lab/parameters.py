@@ -132,6 +132,7 @@ def form_of(job: Job) -> type[Settings]:
     )
 
 
+@cache
 def _section(name: str) -> tuple[Any, Any]:
     """Type and default of a section: every setting that the configuration has there, each of which may stay blank."""
     said = PipelineConfig.model_fields[name].description
