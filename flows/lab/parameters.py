@@ -26,6 +26,8 @@ MethodKind = StrEnum(  # type: ignore[misc]
     {kind: kind for kind in (model.model_fields["kind"].default for model in get_args(get_args(AnyMethodConfig)[0]))},
 )
 _BLANK = "Blank: as in the preset."
+_NO_SOURCE = {"use_attribute_docstrings": False}
+"""For classes that stand in no file: pydantic would look for their text among all modules, for a second."""
 
 
 def _blank(field: FieldInfo) -> FieldInfo:
@@ -128,7 +130,12 @@ def form_of(job: Job) -> type[Settings]:
     """The form of a job, one class however often it is asked for: what every form has, and the job's sections."""
     fields: Any = {name: _section(name) for name in job.sections}
     return create_model(
-        f"{job.name.title()}Settings", __base__=Settings, __module__=__name__, __doc__=job.help, **fields
+        f"{job.name.title()}Settings",
+        __base__=Settings,
+        __module__=__name__,
+        __doc__=job.help,
+        __cls_kwargs__=_NO_SOURCE,
+        **fields,
     )
 
 
@@ -148,7 +155,7 @@ def _section(name: str) -> tuple[Any, Any]:
         f"{name.title().replace('_', '')}Section",
         __base__=StageSection,
         __doc__=f"{said} {_BLANK}",
-        __cls_kwargs__={"title": title},
+        __cls_kwargs__={"title": title} | _NO_SOURCE,
         **fields,
     )
     return box, box()
