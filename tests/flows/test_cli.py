@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from flows.cli.app import app
 from flows.stages.verify import verify
 from tests.conftest import SMALL
+from tests.soak import short
 
 AGD = [sys.executable, "-m", "flows.cli"]
 SETTINGS = [part for override in SMALL for part in ("--set", override)]
@@ -151,7 +152,9 @@ def uninterrupted(tmp_path_factory):
     return verify(output)["digest"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), short([(signal.SIGTERM, 130), (signal.SIGKILL, -9), (signal.SIGINT, 130)], several=True)
+)
 def test_a_killed_collection_resumes_to_the_same_content(uninterrupted, tmp_path, number, code):
     process = start(tmp_path)
     wait_for_units(process, tmp_path, 2)

@@ -129,18 +129,18 @@ def lab_worker(lab):
     raise AssertionError("no worker")
 
 
-def test_six_runs_and_a_local_training_share_one_device(lab, tmp_path):
+def test_three_runs_and_a_local_training_share_one_device(lab, tmp_path):
     before = len(acquisitions(torch.device("cpu")))
     runs = [
         lab.trigger(COLLECT, settings={"preset": "fashion-dit-quick", "output": str(tmp_path), "collect": {"seed": n}})
-        for n in range(6)
+        for n in range(3)
     ]
     local = [sys.executable, "-m", "flows.cli", "train", "fashion-dit-quick", "--output", str(tmp_path / "local")]
     subprocess.run(local, check=True, capture_output=True)
     for run in runs:
         lab.wait_for_state(run.id, "Completed")
     log = acquisitions(torch.device("cpu"))[before:]
-    assert len({entry["pid"] for entry in log}) >= 7
+    assert len({entry["pid"] for entry in log}) >= 4
     assert overlaps(log) == []
 
 
