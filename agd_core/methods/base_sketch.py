@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from agd_core.basics.checkpoint import load_tensors, save_tensors
 from agd_core.basics.checksums import require_intact
-from agd_core.basics.errors import InputError, first_line
+from agd_core.basics.errors import InputError, first_line, naming
 from agd_core.basics.safe_files import open_tensors, parse_json, printable
 
 VALUES = 16
@@ -186,7 +186,7 @@ def _on_disk(network: nn.Module) -> dict[int, tuple[Path, str]]:
 
 
 def _from_file(path: Path, key: str) -> Tensor:
-    with open_tensors(path) as file:
+    with naming("cannot read back the offloaded weights"), open_tensors(path) as file:
         tensor: Tensor = file.get_tensor(key)
     return tensor
 

@@ -55,7 +55,7 @@ def test_lost_files_and_lost_weights_are_one_line(adapters, tmp_path):
     FORMS["leaves"](pipe, tmp_path)
     for file in tmp_path.glob("*.safetensors"):
         file.write_bytes(b"torn")
-    with pytest.raises(agd_core.InputError, match=r"cannot read back the offloaded weights .*group_\w+\.safetensors"):
+    with pytest.raises(agd_core.InputError, match=r"cannot read back the offloaded weights: .*group_\w+\.safetensors"):
         agd_core.load_adapter(pipe, adapters("tiny-sd"))
     empty = open_miniature("tiny-sd")
     empty.unet.to("meta")
