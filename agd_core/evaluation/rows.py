@@ -7,7 +7,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 from typing_extensions import TypedDict
 
-from agd_core.evaluation.metrics.base import LARGEST, Number, Score, Text
+from agd_core.evaluation.metrics.agreement import ACCURACY
+from agd_core.evaluation.metrics.base import LARGEST, Number, Quantity, Score, Text
+from agd_core.evaluation.metrics.distance import FD
+from agd_core.evaluation.metrics.paired import PAIRED_MSE
 
 _Count = Annotated[int, Field(ge=1, le=int(LARGEST))]
 _Positive = Annotated[Number, Field(gt=0)]
@@ -61,7 +64,7 @@ class Row(BaseModel):
     scheduler: Text
     steps: _Count
     teacher_scale: Number
-    """Guidance scale of the CFG samples that paired metrics compare with: the scale that was asked for."""
+    """Guidance scale of the teacher's samples that paired metrics compare with: the scale that was asked for."""
     nfe: _Positive
     """Network evaluations per image, counted."""
     images_per_second: _Positive
@@ -116,7 +119,16 @@ NO_NUMBER = "no number"
 """Where a metric was measured and came out as NaN or infinite; JSON holds null there."""
 WARNED = " (!)"
 """Behind a number that a warning belongs to."""
-HEADINGS = ("method", "scale", "NFE", "FD (95 % interval)", "accuracy", "paired MSE", "images/s", "adapter parameters")
+HEADINGS = (
+    "method",
+    "scale",
+    "NFE",
+    f"{FD.heading} (95 % interval)",
+    ACCURACY.heading,
+    PAIRED_MSE.heading,
+    "images/s",
+    "adapter parameters",
+)
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -126,8 +138,8 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.guidance_scale:g}",
         f"{row.nfe:g}",
         _distance(row),
-        _number(row, "accuracy", "{:.1%}"),
-        _number(row, "paired_mse", "{:.4f}"),
+        _number(row, ACCURACY),
+        _number(row, PAIRED_MSE),
         f"{row.images_per_second:.1f}",
         f"{row.adapter_parameters:,} ({row.adapter_percent:.1f} %)" if row.adapter_parameters else "-",
     )
@@ -148,15 +160,15 @@ def plain(value: Any) -> Any:
 
 
 def _distance(row: Row) -> str:
-    text = _number(row, "fd", "{:.2f}")
-    if (score := row.scores.get("fd")) is None:
+    text = _number(row, FD)
+    if (score := row.scores.get(FD.name)) is None:
         return text
     if score.low is not None and score.high is not None:
-        text = f"{text} ({score.low:.2f} to {score.high:.2f})"
+        text = f"{text} ({FD.format.format(score.low)} to {FD.format.format(score.high)})"
     return text + WARNED if score.warnings else text
 
 
-def _number(row: Row, name: str, pattern: str) -> str:
-    if (value := row.value(name)) is not None:
-        return pattern.format(value)
-    return NO_NUMBER if name in row.scores else "-"
+def _number(row: Row, quantity: Quantity) -> str:
+    if (value := row.value(quantity.name)) is not None:
+        return quantity.format.format(value)
+    return NO_NUMBER if quantity.name in row.scores else "-"

@@ -30,7 +30,7 @@ class SampleConfig(Config):
     images: int = Field(5000, ge=2)
     """Images per sample set, balanced over classes or prompts."""
     guidance_scales: tuple[Scale, ...] = Field((2.0,), min_length=1)
-    """Guidance scales at which CFG and the adapters are compared; the first is the headline."""
+    """Guidance scales at which the teacher and the adapters are compared; the first is the headline."""
     scheduler: SchedulerName = "ddim"
     """Sampler."""
     steps: Steps = 50

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from agd_core.evaluation.metrics import Quantity, quantities
+from agd_core.evaluation.metrics.distance import FD
 from agd_core.evaluation.rows import NO_NUMBER, Row
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 """Behind a heading: the good direction."""
-_DISTANCE = "FD"
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -25,7 +25,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Group:
-    """Every method at one guidance scale: CFG, the adapters, no guidance."""
+    """Every method at one guidance scale: the teacher, the adapters, no guidance."""
 
     title: str
     lines: tuple[tuple[Cell, ...], ...]
@@ -62,8 +62,8 @@ def heading(column: Quantity, rows: Sequence[Row]) -> str:
 
 def _name(column: Quantity, rows: Sequence[Row]) -> str:
     """The metric's name; the Frechet distance has the one that its extractor gives it."""
-    names = {row.protocol.get("distance", _DISTANCE) for row in rows}
-    return column.heading.replace(_DISTANCE, names.pop()) if len(names) == 1 else column.heading
+    names = {row.protocol.get("distance", FD.heading) for row in rows}
+    return column.heading.replace(FD.heading, names.pop()) if len(names) == 1 else column.heading
 
 
 def explained(rows: Sequence[Row]) -> dict[str, str]:

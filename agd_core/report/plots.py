@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from agd_core.evaluation.metrics.distance import FD
 from agd_core.evaluation.metrics.regression import Band, Verdict
 from agd_core.evaluation.rows import Row
 
@@ -39,9 +40,9 @@ def distance_over_nfe_plot(rows: Sequence[Row]) -> bytes:
     Args:
         rows: of one guidance scale; where they have several schedulers, each is a line of its own.
     """
-    figure, axes = _figure("network evaluations per image (NFE)", "Fréchet distance")
+    figure, axes = _figure("network evaluations per image (NFE)", FD.in_words)
     for line in _lines(rows):
-        _draw_line(axes, line, "fd", [row.nfe for row in line.rows])
+        _draw_line(axes, line, FD.name, [row.nfe for row in line.rows])
     return _with_key(figure)
 
 
@@ -62,7 +63,7 @@ def over_scale_plot(rows: Sequence[Row], value: str, label: str) -> bytes:
 def precision_recall_plot(rows: Sequence[Row]) -> bytes:
     """Precision over recall (arXiv 1904.06991), a point per method and guidance scale, joined by method.
 
-    The scale stands beside CFG's points. Rows without both numbers are left out.
+    The scale stands beside the teacher's points. Rows without both numbers are left out.
     """
     figure, axes = _figure("recall: how much of the real variety", "precision: how real")
     for line in _lines(rows):
@@ -194,7 +195,7 @@ def _lines(rows: Sequence[Row]) -> list[_Line]:
 
 
 def _looks(methods: Mapping[str, str]) -> dict[str, _Look]:
-    """CFG and no guidance always look the same, adapters in their order; from the 25th line on looks repeat."""
+    """The teacher and no guidance always look the same, adapters in their order; from the 25th line on looks repeat."""
     adapters = cycle(_ADAPTER_LOOKS)
     taken: set[str] = set()
     looks = {}

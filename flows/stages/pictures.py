@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from agd_core.evaluation.metrics.distance import FD
 from agd_core.evaluation.rows import Row
 from agd_core.report.columns import measured
 from agd_core.report.page import Picture
@@ -53,10 +54,10 @@ def _over_scale(rows: Sequence[Row]) -> list[Picture]:
 
 
 def _over_nfe(rows: Sequence[Row]) -> list[Picture]:
-    if not any("fd" in row.scores for row in rows):
+    if not any(FD.name in row.scores for row in rows):
         return []
-    caption = "Quality for cost: Fréchet distance over network evaluations per image, at the headline's scale."
-    return [Picture("FD over NFE", caption, distance_over_nfe_plot(rows))]
+    caption = f"Quality for cost: {FD.in_words} over network evaluations per image, at the headline's scale."
+    return [Picture(f"{FD.heading} over NFE", caption, distance_over_nfe_plot(rows))]
 
 
 def _precision_recall(rows: Sequence[Row]) -> list[Picture]:
@@ -82,7 +83,7 @@ def _errors(trained: Trained, extras: Extras) -> list[Picture]:
     caption = (
         f"Error of every single prediction against the guided one, on the teacher's own latents: {found['images']} "
         f"images, scale {found['guidance_scale']:g}, {found['steps']} {found['scheduler']} steps. 1 is no guidance, "
-        "0 is CFG."
+        "0 is the teacher."
     )
     return [Picture("Prediction error", caption, error_curve_plot(curves))]
 

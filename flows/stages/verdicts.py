@@ -58,4 +58,4 @@ def _in_words(metric: str) -> str:
     """By the name that the history knows it by; one of another version has that name alone."""
     name = metric.removeprefix(OF_TEACHER)
     words = quantities()[name].in_words if name in quantities() else name
-    return words if name == metric else f"{words}, CFG"
+    return words if name == metric else f"{words}, teacher"

@@ -29,7 +29,7 @@ PERCEPTUAL = Quantity(
     "lower",
     "LPIPS",
     "{:.4f}",
-    "Perceptual distance to CFG's image from the same noise.",
+    "Perceptual distance to the teacher's image from the same noise.",
     needs=frozenset({"guided"}),
     least=-0.01,
     packages=("lpips",),

@@ -23,7 +23,7 @@ CHROMA = Quantity(
     "lower",
     "chroma shift",
     "{:.1%}",
-    "By how much the mean chroma differs from that of CFG's images from the same noise.",
+    "By how much the mean chroma differs from that of the teacher's images from the same noise.",
     needs=frozenset({"guided"}),
     least=0.0,
 )
@@ -32,7 +32,7 @@ CONTRAST = Quantity(
     "lower",
     "contrast shift",
     "{:.1%}",
-    "By how much the mean contrast differs from that of CFG's images from the same noise.",
+    "By how much the mean contrast differs from that of the teacher's images from the same noise.",
     needs=frozenset({"guided"}),
     least=0.0,
 )
@@ -89,7 +89,7 @@ def _shift(quantity: Quantity, values: PerImage, guided: PerImage) -> Score:
     ratio = float(values.mean() / guided.mean())
     residuals = values - ratio * guided
     error = float(residuals.std() / guided.mean()) / math.sqrt(len(values)) if len(values) > 1 else None
-    method = f"mean {ratio:.4f} times CFG's, ratio of means over pairs; delta method"
+    method = f"mean {ratio:.4f} times the teacher's, ratio of means over pairs; delta method"
     if error is None:
         return Score.of(quantity, abs(ratio - 1), None, None, method)
     low, high = (ratio + sign * NORMAL_95 * error - 1 for sign in (-1, 1))

@@ -123,7 +123,9 @@ def plots(rows):
         Picture("Precision and recall", "The number is the guidance scale.", precision_recall_plot(headline)),
         Picture("Accuracy over scale", "Of the judge.", over_scale_plot(headline, "accuracy", "class accuracy")),
         Picture(
-            "Paired error over scale", "At equal noise.", over_scale_plot(headline, "paired_mse", "paired MSE to CFG")
+            "Paired error over scale",
+            "At equal noise.",
+            over_scale_plot(headline, "paired_mse", "paired MSE"),
         ),
         Picture("Prediction error", "Per timestep.", error_curve_plot(curves)),
     ]
