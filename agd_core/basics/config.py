@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic.fields import FieldInfo
 
 from agd_core.basics.home import expand
 
@@ -35,10 +36,17 @@ class Config(Strict):
     def identity(self) -> dict[str, Any]:
         """The settings that shape a result, as plain data for a digest.
 
-        Fields marked `json_schema_extra=NOT_IDENTITY` (names, batch sizes) are left out.
+        Fields marked `json_schema_extra=NOT_IDENTITY` (names, batch sizes) are left out, and those marked
+        `IDENTITY_IF_SET` where they have their default.
         """
-        left_out = {name for name, field in type(self).model_fields.items() if field.json_schema_extra == NOT_IDENTITY}
-        return self.model_dump(mode="json", exclude=left_out)
+        fields = {name: field for name, field in type(self).model_fields.items() if self._counts(name, field)}
+        parts = {name: value for name in fields if isinstance(value := getattr(self, name), Config)}
+        plain = self.model_dump(mode="json", include=set(fields))
+        return plain | {name: part.identity() for name, part in parts.items()}
+
+    def _counts(self, name: str, field: FieldInfo) -> bool:
+        mark = field.json_schema_extra
+        return mark != NOT_IDENTITY and (mark != IDENTITY_IF_SET or getattr(self, name) != field.default)
 
 
 def one_of(known: Callable[[], Collection[str]]) -> Callable[[str], str]:
@@ -54,6 +62,8 @@ def one_of(known: Callable[[], Collection[str]]) -> Callable[[str], str]:
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 """Marks a field that changes how work is done and not what comes out."""
+IDENTITY_IF_SET: dict[str, Any] = {"identity": "if set"}
+"""Marks a field that came later: at its default, results have the identity that they had before."""
 
 BUILTIN = "builtin:"
 """Begins the names of what ships with this package."""

@@ -13,7 +13,7 @@ from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
 from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.models.backbones import backbone_of
-from agd_core.models.doors.doors import GuidanceEmbedding
+from agd_core.models.doors.doors import GuidanceEmbedding, Limits
 from agd_core.pipelines.loading import adapters_of, forget_compiled, network_of, set_enabled
 
 _IMAGE_EMBEDS = "ip_adapter_image_embeds"
@@ -61,13 +61,11 @@ def measure_drift(pipe: Any, **call: Any) -> Drift:
             `latents=`; `ip_adapter_image_embeds` in the form that CFG takes, [negative, positive] along the batch.
 
     Raises:
-        InputError: no adapter is loaded or active, or it has learnt another rule than CFG; the call carries no seed, or
-            guidance changes nothing in it.
+        InputError: no adapter is loaded or active, or it has learnt what this pipeline's CFG cannot; the call carries
+            no seed, or guidance changes nothing in it.
     """
     network = network_of(pipe)
-    if (kind := adapters_of(network).guidance["kind"]) != ClassifierFreeGuidance().kind:
-        raise InputError(f"measure_drift compares with CFG, the active adapter has learnt {printable(kind)}")
-    call = {**call, "output_type": "latent", "return_dict": False}
+    call = {**_learnt(pipe, adapters_of(network).limits), **call, "output_type": "latent", "return_dict": False}
     _check_guidance(pipe, call)
     generators = _generators(call)
     guided, positive = _image_embeds(call)
@@ -148,6 +146,18 @@ def _as_it_was(pipe: Any, network: nn.Module) -> Iterator[None]:
         yield
     finally:
         set_enabled(pipe, enabled)
+
+
+def _learnt(pipe: Any, limits: Limits) -> dict[str, Any]:
+    """Arguments by which the pipeline's CFG is the teacher that the adapter has learnt from."""
+    if (kind := limits.guidance["kind"]) != ClassifierFreeGuidance().kind:
+        raise InputError(f"measure_drift compares with CFG, the active adapter has learnt {printable(kind)}")
+    if unknown := limits.learnt.keys() - inspect.signature(type(pipe).__call__).parameters.keys():
+        name = type(pipe).__name__
+        raise InputError(
+            f"measure_drift: a {name} takes no {min(unknown)}, by which the active adapter's teacher guided"
+        )
+    return limits.learnt
 
 
 def _check_guidance(pipe: Any, call: Mapping[str, Any]) -> None:

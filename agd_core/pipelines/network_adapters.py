@@ -2,7 +2,6 @@
 
 import sys
 import threading
-from collections.abc import Mapping
 from threading import get_ident
 from typing import Any
 
@@ -54,15 +53,15 @@ class NetworkAdapters:
         return self._active
 
     @property
-    def guidance(self) -> Mapping[str, Any]:
-        """The guidance rule that the active adapter has learnt.
+    def limits(self) -> Limits:
+        """What calls must keep to while the active adapter guides.
 
         Raises:
             InputError: there is no active one.
         """
         if self._active is None:
             raise InputError("no adapter of this pipeline is active; agd_core.set_active(pipe, name) chooses one")
-        return self._loaded[self._active][-1].guidance
+        return self._loaded[self._active][-1]
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def _cost(guided: Row, best: Row, rows: Sequence[Row]) -> str:
 
 
 def _in_full(guided: Row) -> str:
-    return "classifier-free guidance (CFG)" if guided.method == "cfg" else f"guidance by {guided.name}"
+    return "classifier-free guidance (CFG)" if guided.name == "CFG" else f"guidance by {guided.name}"
 
 
 def _against(metric: Quantity, guided: Row, best: Row, unguided: Row | None) -> str:

@@ -69,3 +69,8 @@ def test_without_interval_or_number_there_is_no_verdict():
 def test_what_was_not_measured_is_not_spoken_of():
     rows = [row(name, {}) for name in ("CFG", "agd-offset")]
     assert summary(rows).endswith("agd-offset takes 20, with 4.7 % extra parameters.")
+
+
+def test_another_rule_is_called_by_its_name():
+    rows = [row(name, {}, method=kind) for name, kind in (("CFG, rescale 0.7", "cfg"), ("agd-offset", "agd-offset"))]
+    assert "guidance by CFG, rescale 0.7 takes" in summary(rows)

@@ -25,9 +25,19 @@ class Limits:
     guidance: Mapping[str, Any]
     """The guidance rule that it has learnt, see `Config.identity`."""
 
+    @property
+    def learnt(self) -> dict[str, Any]:
+        """What it has learnt, as arguments of a pipeline's call: to be given so or not at all."""
+        return {"guidance_rescale": rescale} if (rescale := self.guidance.get("rescale")) else {}
+
     def check(self, call: RunningCall, rows: int, is_doubled: bool = False) -> None:
-        """See `RunningCall.check` and `check_one_pass`; so many rows would be guided."""
-        call.check(self.adapter, self.guidance_range, self.prediction_type, is_doubled)
+        """The user asks for nothing else, and one row per image would be guided, see `check_one_pass`.
+
+        Raises:
+            InputError: what it is, and what to do.
+        """
+        call.check_arguments(self.adapter, self.learnt, is_doubled)
+        call.check_setting(self.adapter, self.guidance_range, self.prediction_type)
         check_one_pass(call, rows, self.adapter, self)
 
 

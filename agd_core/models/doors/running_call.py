@@ -47,29 +47,45 @@ class RunningCall:
     pipe: Any
     """The pipeline itself."""
 
-    def check(
-        self, adapter: str, guidance_range: tuple[float, float], prediction_type: str, is_doubled: bool = False
-    ) -> None:
-        """The user asks for nothing that an adapter cannot give.
+    def check_arguments(self, adapter: str, learnt: Mapping[str, Any], is_doubled: bool = False) -> None:
+        """The user gives no argument that has no effect on an adapter.
 
         Args:
             adapter: its name, for messages.
-            guidance_range: the scales that it was trained for.
-            prediction_type: what it was trained for.
+            learnt: arguments that it has learnt, which may be given all the same.
             is_doubled: the batch is doubled all the same, so embeddings of an empty negative prompt are no mistake.
 
         Raises:
             InputError: what it is, and what to do.
         """
         for name in (*self.defaults, *self.arguments):
-            default = self.defaults.get(name)
-            value, nothing = self.arguments.get(name, default), _OFF.get(name, default)
-            if (name in _OFF or name.startswith(_NEGATIVE)) and not self._says_nothing(value, nothing):
-                if is_doubled and isinstance(value, Tensor):
-                    self._check_empty(name, value, adapter)
-                    continue
-                advice = "drop it" if self._says_nothing(default, nothing) else f"give {name}={nothing!r}"
-                raise InputError(f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}: {advice}; {FOR_CFG}")
+            if name in _OFF or name.startswith(_NEGATIVE):
+                self._check_argument(name, adapter, learnt, is_doubled)
+
+    def _check_argument(self, name: str, adapter: str, learnt: Mapping[str, Any], is_doubled: bool) -> None:
+        default = self.defaults.get(name)
+        value, nothing = self.arguments.get(name, default), _OFF.get(name, default)
+        if name in learnt and self.arguments.get(name) is not None:
+            if not _is_throughout(value, learnt[name]):
+                only = f"which has learnt {name}={learnt[name]!r}: give that or drop it"
+                raise InputError(f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}, {only}; {FOR_CFG}")
+        elif is_doubled and isinstance(value, Tensor):
+            self._check_empty(name, value, adapter)
+        elif not self._says_nothing(value, nothing):
+            advice = "drop it" if self._says_nothing(default, nothing) else f"give {name}={nothing!r}"
+            raise InputError(f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}: {advice}; {FOR_CFG}")
+
+    def check_setting(self, adapter: str, guidance_range: tuple[float, float], prediction_type: str) -> None:
+        """The pipeline is at a guidance scale, and has a scheduler, that an adapter was trained for.
+
+        Args:
+            adapter: its name, for messages.
+            guidance_range: the scales that it was trained for.
+            prediction_type: what it was trained for.
+
+        Raises:
+            InputError: it has another, and what to do.
+        """
         if self.prediction_type != prediction_type:
             raise InputError(
                 f"{self.classes[0]}: its scheduler expects {self.prediction_type}, adapter {adapter!r} was trained for "
@@ -101,6 +117,11 @@ class RunningCall:
         if all(isinstance(text, str) for text in texts):
             return not any(texts) and not self.zero_is_nothing
         return bool(value == nothing)
+
+
+def _is_throughout(value: Any, learnt: Any) -> bool:
+    """Whether an argument is what an adapter has learnt, in every row of a list."""
+    return all(each == learnt for each in (value if isinstance(value, list | tuple) else [value]))
 
 
 def prediction_type_of(scheduler: Any) -> str:

@@ -17,11 +17,17 @@ from agd_core.models.ask import Ask
 
 Inside = IntervalGuidance[ClassifierFreeGuidance]
 EXAMPLES = {
-    "cfg": [ClassifierFreeGuidance(), ClassifierFreeGuidance(guided_channels=3)],
+    "cfg": [
+        ClassifierFreeGuidance(),
+        ClassifierFreeGuidance(guided_channels=3),
+        ClassifierFreeGuidance(rescale=0.7),
+        ClassifierFreeGuidance(guided_channels=3, rescale=0.7),
+    ],
     "interval": [
         Inside(high=1000.0, rule=ClassifierFreeGuidance()),
         Inside(low=0.3, high=1000.0, rule=ClassifierFreeGuidance()),
         Inside(high=1000.0, rule=ClassifierFreeGuidance(guided_channels=3)),
+        Inside(high=1000.0, rule=ClassifierFreeGuidance(rescale=0.7)),
     ],
 }
 """Rules by kind; no two of them are the same rule."""

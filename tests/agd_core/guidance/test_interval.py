@@ -43,6 +43,14 @@ def test_an_interval_is_chosen_like_every_rule():
     rule = load_config("fashion-dit", changes).guidance
     assert rule == Inside(low=0.28, high=2.9, rule=ClassifierFreeGuidance(guided_channels=3))
     assert rule.label == "CFG in 0.28 to 2.9"
+    assert load_config("fashion-dit", [*changes, "guidance.rule.rescale=0.7"]).guidance.label.startswith(
+        "CFG, rescale 0.7"
+    )
+
+
+def test_a_rule_is_the_same_inside_and_by_itself():
+    for rule in (CFG, ClassifierFreeGuidance(rescale=0.7)):
+        assert Inside(high=3.0, rule=rule).identity()["rule"] == rule.identity()
 
 
 def test_an_empty_interval_is_refused():

@@ -44,17 +44,17 @@ def ask(model, scale=1.0, rows=2):
     return subjects.ask(list(range(rows)), scale)
 
 
-def stock_latents(name, sampler, steps, scale):
+def stock_latents(name, sampler, steps, scale, **more):
     pipe = diffusers.DiffusionPipeline.from_pretrained(miniature_folder(name))
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = build_scheduler(sampler, dict(pipe.scheduler.config), steps)
     noise = stacked_noise([generator(seed, "noise") for seed in SEEDS], build(name).latent_shape)
-    settings = {"guidance_scale": scale, "num_inference_steps": steps, "output_type": "latent"}
+    settings = {"guidance_scale": scale, "num_inference_steps": steps, "output_type": "latent"} | more
     return pipe(prompt=list(PROMPTS[:2]), latents=noise, **settings).images
 
 
-def ours(model, sampler, steps, scale):
-    teacher, shape = GuidedDenoiser(model, ClassifierFreeGuidance()), model.latent_shape
+def ours(model, sampler, steps, scale, **rule):
+    teacher, shape = GuidedDenoiser(model, ClassifierFreeGuidance(**rule)), model.latent_shape
     scheduler = build_scheduler(sampler, model.scheduler_config, steps)
     return denoise(teacher, scheduler, ask(model, scale), SEEDS, shape)
 
@@ -67,6 +67,14 @@ def test_the_teachers_loop_is_the_stock_pipelines(models, name, sampler):
     assert (stock - mine).abs().max() <= 1e-5 * stock.abs().max().clamp(min=1)
     unguided = ours(models[name], sampler, STEPS, 1.0)
     assert (unguided - mine).abs().max() > 1e-2  # guidance does something here
+
+
+@pytest.mark.parametrize("name", ["tiny-sd", "tiny-sd-v", "tiny-sdxl"])
+def test_rescaling_is_the_stock_pipelines(models, name):
+    stock = stock_latents(name, "ddim", STEPS, 6.5, guidance_rescale=0.7)
+    mine = ours(models[name], "ddim", STEPS, 6.5, rescale=0.7)
+    assert (stock - mine).abs().max() <= 1e-5 * stock.abs().max().clamp(min=1)
+    assert (ours(models[name], "ddim", STEPS, 6.5) - mine).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS["tiny-dit"])

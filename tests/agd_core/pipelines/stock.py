@@ -31,6 +31,7 @@ PIPELINES = {
     "sd3-inpaint": ("tiny-sd3", "StableDiffusion3InpaintPipeline"),
 }
 PREDICTIONS = {"tiny-sd-v": "v_prediction", "tiny-sd3": "flow"}
+CFG = {"kind": "cfg"}
 CONFIG = CrossAttentionConfig(hidden_width=16)
 
 
@@ -108,16 +109,16 @@ def new_adapter(network, trained, config=CONFIG):
     return adapter
 
 
-def card_of(adapter, network, prediction="epsilon", guidance_range=RANGE, rule="cfg"):
+def card_of(adapter, network, prediction="epsilon", guidance_range=RANGE, guidance=CFG):
     kind = type(network).__name__
-    said = ("the miniature", "f" * 64, {"kind": rule}, guidance_range, "d" * 64)
+    said = ("the miniature", "f" * 64, guidance, guidance_range, "d" * 64)
     return AdapterCard(*said, adapter.parameter_count(), prediction, kind)
 
 
-def write_adapter(folder, miniature, trained=True, config=CONFIG, guidance_range=RANGE, rule="cfg"):
+def write_adapter(folder, miniature, trained=True, config=CONFIG, guidance_range=RANGE, guidance=CFG):
     """An adapter of a miniature; untrained it adds nothing."""
     network = network_of(open_miniature(miniature))
     adapter = new_adapter(network, trained, config)
-    card = card_of(adapter, network, PREDICTIONS.get(miniature, "epsilon"), guidance_range, rule)
+    card = card_of(adapter, network, PREDICTIONS.get(miniature, "epsilon"), guidance_range, guidance)
     save_adapter(adapter, card, network, folder)
     return folder

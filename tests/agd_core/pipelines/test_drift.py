@@ -186,8 +186,21 @@ def test_wrong_use_is_one_clear_line(change, complaint, sd):
 
 def test_an_adapter_of_another_guidance_rule_is_not_compared_with_cfg(tmp_path):
     pipe = open_miniature("tiny-sd")
-    agd_core.load_adapter(pipe, write_adapter(tmp_path / "other", "tiny-sd", rule="other"))
+    agd_core.load_adapter(pipe, write_adapter(tmp_path / "other", "tiny-sd", guidance={"kind": "other"}))
     with pytest.raises(agd_core.InputError, match=r"compares with CFG, the active adapter has learnt other$"):
+        measure_drift(pipe, generator=seeded(), **call_of(pipe))
+
+
+def test_the_teacher_of_a_rescaling_adapter_rescales(tmp_path):
+    pipe, learnt = open_miniature("tiny-sd"), {"kind": "cfg", "rescale": 0.7}
+    agd_core.load_adapter(pipe, write_adapter(tmp_path / "rescaled", "tiny-sd", guidance=learnt))
+    drift = measure_drift(pipe, generator=seeded(), **call_of(pipe))
+    student = latents(pipe)
+    agd_core.set_enabled(pipe, False)
+    assert drift.student_teacher == squared(student, latents(pipe, guidance_rescale=0.7))
+    pipe = open_miniature("tiny-dit")
+    agd_core.load_adapter(pipe, write_adapter(tmp_path / "dit", "tiny-dit", guidance=learnt))
+    with pytest.raises(agd_core.InputError, match="a DiTPipeline takes no guidance_rescale, by which the active"):
         measure_drift(pipe, generator=seeded(), **call_of(pipe))
 
 

@@ -237,6 +237,16 @@ def test_a_narrow_range_is_kept_to(tmp_path):
     assert torch.isfinite(images(pipe, 5.0)).all()
 
 
+@pytest.mark.parametrize("name", ["tiny-sd", "tiny-sdxl"])
+def test_an_adapter_that_has_learnt_to_rescale_takes_that_and_no_other(name, tmp_path):
+    folder = write_adapter(tmp_path / "rescaled", name, guidance={"kind": "cfg", "rescale": 0.7})
+    pipe = open_miniature(name)
+    agd_core.load_adapter(pipe, folder)
+    assert torch.equal(images(pipe, guidance_rescale=0.7), images(pipe))
+    for other in (0.0, 0.5):
+        refused(lambda other=other: images(pipe, guidance_rescale=other), "has learnt guidance_rescale=0.7: give that")
+
+
 def test_sdxl_tells_an_empty_negative_prompt_from_none(adapters):
     """No negative prompt is zeros there, and the adapter has learnt that; an empty one is encoded."""
     pipe = open_miniature("tiny-sdxl")
