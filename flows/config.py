@@ -1,6 +1,6 @@
 """One configuration for the whole pipeline: a section per stage."""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -52,6 +52,11 @@ class PipelineConfig(Config):
     """Stage 3: images without guidance, with guidance, and of every student."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Stage 4: what is measured on them."""
+
+    @property
+    def teacher_identity(self) -> dict[str, Any]:
+        """What makes the base model a teacher, as plain data."""
+        return self.guidance.identity()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

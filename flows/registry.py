@@ -82,7 +82,7 @@ def check_adapter(folder: Path, config: PipelineConfig, base_model: BaseModel) -
     """
     open_adapter(base_model, folder)
     card, guidance_scale = read_card(folder)[1], config.sample.guidance_scales[0]
-    if card.guidance != (rule := config.guidance.identity()):
+    if card.guidance != (rule := config.teacher_identity):
         raise InputError(
             f"adapter {printable(folder)} has learnt the guidance rule {printable(in_words(card.guidance))}, the "
             f"teacher guides by {in_words(rule)}; choose the adapter's with --set guidance.SETTING=VALUE"

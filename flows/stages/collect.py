@@ -67,7 +67,7 @@ def collection_identity(run: Run) -> dict[str, Any]:
         "version": VERSION,
         "base_model": run.model.pipeline_digest(),
         "prompts": run.collected.identity(),
-        "guidance": run.config.guidance.identity(),
+        "guidance": run.config.teacher_identity,
         "collect": run.collect.identity(),
     }
 

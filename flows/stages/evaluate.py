@@ -121,7 +121,7 @@ def make_protocol(run: Run, cell: Cell, samples: Artefact) -> Protocol:
     return Protocol(
         base_model=config.base_model.source,
         base_digest=run.model.pipeline_digest(),
-        guidance=config.guidance.identity(),
+        guidance=config.teacher_identity,
         extractor=extractor.name if extractor else "none",
         extractor_sha256=extractor.identity() if extractor else None,
         distance=extractor.distance_name if extractor else "none",

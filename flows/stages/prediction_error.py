@@ -40,7 +40,7 @@ def prediction_error(run: Run, name: str, adapter: Artefact) -> Artefact:
         "base_model": run.model.pipeline_digest(),
         "sample": alone.identity(),
         "prompts": run.sampled.identity(),
-        "guidance": run.config.guidance.identity(),
+        "guidance": run.config.teacher_identity,
         "adapter": adapter.digest,
     }
     what = f"prediction error of {name}"

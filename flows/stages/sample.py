@@ -86,7 +86,7 @@ def sample(run: Run, cell: Cell, label: str) -> Artefact:
         "base_model": run.model.pipeline_digest(),
         "prompts": run.sampled.identity(),
         "sample": alone.identity(),
-        "guidance": cell.guidance.identity() if cell.guidance else None,
+        "guidance": run.config.teacher_identity if cell.guidance else None,
         "adapter": cell.adapter.digest if cell.adapter else None,
     }
     what = f"{label}, {cell.point}"

@@ -22,7 +22,7 @@ def train(run: Run, method: MethodConfig, trajectories: Artefact) -> Artefact:
         NotNamed: the trajectories lie at a place that `store.url` does not name.
         Stopped: after a checkpoint, when asked to; run again to resume.
     """
-    config, base_model, guidance = run.config, run.model, run.config.guidance.identity()
+    config, base_model, guidance = run.config, run.model, run.config.teacher_identity
     identity = {
         "version": VERSION,
         "base_model": base_model.network_digest(),
