@@ -95,10 +95,14 @@ class Subjects:
             return self._encoded.condition([self.prompts[row] for row in rows], self.prompts)
         return self.base_model.class_condition(rows)
 
+    def null(self, rows: int) -> Condition:
+        """What guidance leads away from, so many rows."""
+        return self.base_model.null_condition(rows)
+
     def ask(self, rows: Sequence[int], guidance_scale: float) -> Ask:
         """These subjects, one row each, at one guidance scale."""
         scale = torch.full((len(rows),), guidance_scale, device=self.base_model.device)
-        return Ask(self.condition(rows), self.base_model.null_condition(len(rows)), scale)
+        return Ask(self.condition(rows), self.null(len(rows)), scale)
 
     def texts(self, rows: Sequence[int]) -> list[str]:
         """These subjects as one would write them to a text encoder."""

@@ -172,7 +172,7 @@ def collect_unit(
 def _conditions(subjects: Subjects) -> dict[str, np.ndarray]:
     """Every subject's condition, then the null condition."""
     asked = subjects.condition(range(len(subjects)))
-    return Condition.cat([asked, subjects.base_model.null_condition(1)]).to_arrays()
+    return Condition.cat([asked, subjects.null(1)]).to_arrays()
 
 
 def _planned(index: int, subjects: Subjects, config: CollectConfig) -> PlannedTrajectory:

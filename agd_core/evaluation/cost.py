@@ -19,10 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from agd_core.basics.errors import InputError
 from agd_core.basics.progress import Progress, ShouldStop, Stopped, never, silent
 from agd_core.basics.seeding import generator
+from agd_core.data.subjects import Subjects
 from agd_core.memory.peak_memory import peak_memory
 from agd_core.models.ask import Ask
 from agd_core.models.denoiser import Denoiser, Latents, PerRow
-from agd_core.models.model import BaseModel
 
 OpenDenoiser = Callable[[], AbstractContextManager[Denoiser]]
 """Opens a method for one call, so that no adapter hangs on the network while another method is measured."""
@@ -87,8 +87,8 @@ class Bench:
 
     methods: Mapping[str, OpenDenoiser]
     """By name; the first is the bare base model, against which overheads are measured."""
-    base_model: BaseModel
-    """The one that all of them run on."""
+    subjects: Subjects
+    """Of the base model that all of them run on."""
     guidance_scale: float
     """Of every call."""
     should_stop: ShouldStop = never
@@ -122,13 +122,14 @@ class Bench:
     @property
     def device(self) -> torch.device:
         """The base model's."""
-        return self.base_model.device
+        return self.subjects.base_model.device
 
     def inputs(self, batch: int) -> _Inputs:
         """Noise in the middle of the schedule, without a class or prompt: what is asked for costs nothing."""
-        noise = torch.randn((batch, *self.base_model.latent_shape), generator=generator("cost", batch))
-        middle = self.base_model.scheduler_config.get("num_train_timesteps", 1000) / 2
-        condition = self.base_model.null_condition(batch)
+        base_model = self.subjects.base_model
+        noise = torch.randn((batch, *base_model.latent_shape), generator=generator("cost", batch))
+        middle = base_model.scheduler_config.get("num_train_timesteps", 1000) / 2
+        condition = self.subjects.null(batch)
         per_row = torch.ones(batch, device=self.device)
         return noise.to(self.device), per_row * middle, Ask(condition, condition, per_row * self.guidance_scale)
 

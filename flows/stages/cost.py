@@ -52,7 +52,7 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         progress = place.progress("measure cost")
         with place.on_device("measure cost"):
             opened = {method.name: opener(run, method.guided, method.adapter) for method in methods}
-            costs = Bench(opened, run.model, scale, place.should_stop).measure(seconds, on_progress=progress)
+            costs = Bench(opened, run.sampled, scale, place.should_stop).measure(seconds, on_progress=progress)
         rows = [_described(method) | costs[method.name].as_dict() for method in methods]
         write_json({"methods": rows, **_surroundings(run.model, place)}, artefact.path / COSTS)
 

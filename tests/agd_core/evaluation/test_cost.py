@@ -9,6 +9,7 @@ from torch import nn
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.progress import Stopped, never, silent
+from agd_core.data.subjects import Subjects
 from agd_core.evaluation.cost import MIN_ROUNDS, Bench
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.memory.peak_memory import peak_memory
@@ -40,7 +41,7 @@ class Timed(BaseModel):
     def class_condition(self, labels):
         return Condition(class_labels=torch.tensor(labels))
 
-    def null_condition(self, batch):
+    def null_condition(self, batch, negative_prompt=None):
         return Condition(class_labels=torch.full((batch,), 2))
 
     def clock(self):
@@ -76,7 +77,7 @@ def measure(base_model, seconds=1e9, largest_batch=4096, should_stop=never, on_p
     guided = GuidedDenoiser(base_model, ClassifierFreeGuidance())
     sides = {"bare": base_model, "CFG": guided, "slower": Slower(base_model)}
     methods = {name: base_model.named(name, denoiser) for name, denoiser in sides.items()}
-    bench = Bench(methods, base_model, 2.0, should_stop, base_model.clock)
+    bench = Bench(methods, Subjects(base_model), 2.0, should_stop, base_model.clock)
     return bench.measure(seconds, largest_batch, on_progress)
 
 
@@ -197,7 +198,7 @@ def measured(teacher):
         "CFG": lambda: nullcontext(GuidedDenoiser(teacher, ClassifierFreeGuidance())),
         **{name: partial(trained.installed, teacher) for name, trained in built.items()},
     }
-    return built, Bench(methods, teacher, 2.0).measure(0.0, 4)
+    return built, Bench(methods, Subjects(teacher), 2.0).measure(0.0, 4)
 
 
 def test_the_real_teacher_is_counted(measured):

@@ -135,6 +135,6 @@ def test_the_cost_is_that_of_three_evaluations(teacher, weak):
 
     sides = {"bare": teacher, "guided": GuidedDenoiser(teacher, PerturbedAndWeak(weak=weak))}
     methods = {name: lambda denoiser=denoiser: opened(denoiser) for name, denoiser in sides.items()}
-    bare, guided = Bench(methods, teacher, 2.0).measure(seconds=0.0, largest_batch=1).values()
+    bare, guided = Bench(methods, Subjects(teacher), 2.0).measure(seconds=0.0, largest_batch=1).values()
     assert (bare.network_evaluations_per_step, guided.network_evaluations_per_step) == (1, 3)
     assert guided.gigaflops_per_step == pytest.approx(3 * bare.gigaflops_per_step)
