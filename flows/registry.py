@@ -14,6 +14,7 @@ from agd_core.basics.config_problems import first_problem
 from agd_core.basics.errors import InputError
 from agd_core.basics.home import expand
 from agd_core.basics.safe_files import confined, printable, read_json
+from agd_core.data.trajectory import CollectConfig
 from agd_core.evaluation.evaluator import EvaluateConfig
 from agd_core.evaluation.protocol import in_words
 from agd_core.evaluation.sampling import SampleConfig
@@ -63,8 +64,12 @@ class Entry(Config):
         Raises:
             InputError: it is not the registered one, or see `check_adapter`.
         """
+        sample = self.sample
+        collect = CollectConfig(  # nothing is collected: what the checks ask for is what is sampled
+            prompts=sample.prompts, prompt_count=sample.prompt_count, scheduler=sample.scheduler, steps=sample.steps
+        )
         config = PipelineConfig(
-            base_model=self.base_model, guidance=self.guidance, sample=self.sample, evaluate=self.evaluate
+            base_model=self.base_model, guidance=self.guidance, collect=collect, sample=sample, evaluate=self.evaluate
         )
         run = Run(config, place).check()
         if run.model.pipeline_digest() != self.pipeline_digest:

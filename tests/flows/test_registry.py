@@ -5,12 +5,15 @@ import os
 from datetime import UTC, datetime
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from flows.cli.app import app
+from flows.presets import load_config
 from flows.registry import find, registered
 from flows.stages.nightly import protocol_of
+from flows.workplace import Workplace
 from tests.flows.nights import save_untrained
 
 
@@ -121,6 +124,14 @@ def test_a_name_is_taken_once(adapter, tmp_path):
 )
 def test_settings_that_cannot_be_evaluated_are_refused(adapter, tmp_path, options, message):
     assert_refused(register(adapter, tmp_path, *options), message, tmp_path)
+
+
+@pytest.mark.parametrize("preset", ["tiny-sd", "tiny-sd3"])
+def test_a_night_of_a_model_that_takes_prompts_can_begin(tmp_path, preset):
+    output, model = tmp_path / "out", load_config(preset).base_model.build(torch.device("cpu"))
+    adapter = save_untrained(model, tmp_path / "adapter")
+    assert register(adapter, output, "--set", "sample.guidance_scales=[4.0]", preset=preset).exit_code == 0
+    assert len(find(output, "mine").run(Workplace(output)).sampled) > 1
 
 
 def changed(adapter, **fields):
