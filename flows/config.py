@@ -55,8 +55,8 @@ class PipelineConfig(Config):
 
     @property
     def teacher_identity(self) -> dict[str, Any]:
-        """What makes the base model a teacher, as plain data."""
-        return self.guidance.identity()
+        """What makes the base model a teacher, see `Guidance.teacher_identity`."""
+        return self.guidance.teacher_identity(self.collect.negative_prompt)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -45,6 +45,8 @@ class Entry(Config):
     """What was changed in the preset, for people to read."""
     base_model: BaseModelConfig
     guidance: GuidanceConfig
+    negative_prompt: str | None = None
+    """Of the teacher."""
     sample: SampleConfig
     """With one guidance scale, the preset's headline; the seed of a night is derived from the seed here."""
     evaluate: EvaluateConfig
@@ -66,7 +68,11 @@ class Entry(Config):
         """
         sample = self.sample
         collect = CollectConfig(  # nothing is collected: what the checks ask for is what is sampled
-            prompts=sample.prompts, prompt_count=sample.prompt_count, scheduler=sample.scheduler, steps=sample.steps
+            prompts=sample.prompts,
+            prompt_count=sample.prompt_count,
+            scheduler=sample.scheduler,
+            steps=sample.steps,
+            negative_prompt=self.negative_prompt,
         )
         config = PipelineConfig(
             base_model=self.base_model, guidance=self.guidance, collect=collect, sample=sample, evaluate=self.evaluate
@@ -90,7 +96,8 @@ def check_adapter(folder: Path, config: PipelineConfig, base_model: BaseModel) -
     if card.guidance != (rule := config.teacher_identity):
         raise InputError(
             f"adapter {printable(folder)} has learnt the guidance rule {printable(in_words(card.guidance))}, the "
-            f"teacher guides by {in_words(rule)}; choose the adapter's with --set guidance.SETTING=VALUE"
+            f"teacher guides by {in_words(rule)}; choose the adapter's with --set guidance.SETTING=VALUE, a "
+            "negative prompt with --set collect.negative_prompt=TEXT"
         )
     low, high = card.guidance_range
     if not low <= guidance_scale <= high:
@@ -120,6 +127,7 @@ def register(folder: Path, name: str, preset: str, overrides: Sequence[str], pla
         overrides=tuple(overrides),
         base_model=_from_everywhere(config.base_model),
         guidance=config.guidance,
+        negative_prompt=config.collect.negative_prompt,
         sample=config.sample.model_copy(update=headline),
         evaluate=config.evaluate,
         pipeline_digest=base_model.pipeline_digest(),

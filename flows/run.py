@@ -43,12 +43,12 @@ class Run:
         Raises:
             InputError: prompts are missing, cannot be read, or are given to a model with classes.
         """
-        return Subjects.of(self.model, self._prompts[0], "collect.prompts", self._encoded)
+        return Subjects.of(self.model, self._prompts[0], "collect.prompts", self._encoded, self._negative)
 
     @cached_property
     def sampled(self) -> Subjects:
         """What images are sampled of; errors as in `collected`."""
-        return Subjects.of(self.model, self._prompts[1], "sample.prompts", self._encoded)
+        return Subjects.of(self.model, self._prompts[1], "sample.prompts", self._encoded, self._negative)
 
     @cached_property
     def collect(self) -> CollectConfig:
@@ -69,6 +69,10 @@ class Run:
         )
         return collect, sample
 
+    @property
+    def _negative(self) -> str | None:
+        return self.config.collect.negative_prompt
+
     @cached_property
     def _encoded(self) -> EncodedPrompts:
         return EncodedPrompts(self.model, [prompt for prompts in self._prompts for prompt in prompts])
@@ -80,11 +84,13 @@ class Run:
             InputError: the model cannot be loaded, the extractor does not know its classes, or a setting exceeds it.
         """
         check_evaluation(self.config.evaluate, self.model)
-        for setting, subjects in (("collect.prompts", self.collected), ("sample.prompts", self.sampled)):
-            if cut := self.model.cut_prompts(subjects.prompts):
+        negative = () if self._negative is None else (self._negative,)
+        asked = {"collect.prompts": self.collected.prompts, "sample.prompts": self.sampled.prompts}
+        for setting, prompts in (asked | {"collect.negative_prompt": negative}).items():
+            if cut := self.model.cut_prompts(prompts):
                 same = f"; {cut.equal} became equal to another one" if cut.equal else ""
                 self.place.announce(
-                    f"{setting}: {cut.cut} of {len(subjects)} prompts are cut, for a text encoder reads "
+                    f"{setting}: {cut.cut} of {len(prompts)} prompts are cut, for a text encoder reads "
                     f"{cut.most_tokens} tokens{same}"
                 )
         self.config.guidance.check(self.model)

@@ -55,10 +55,17 @@ class Subjects:
     """Empty for a model with classes."""
     shared: EncodedPrompts | None = None
     """These prompts encoded, among others; None: for these subjects alone."""
+    negative_prompt: str | None = None
+    """What guidance leads away from; None: the model's own "no condition"."""
 
     @classmethod
     def of(
-        cls, base_model: BaseModel, prompts: Sequence[str], setting: str, shared: EncodedPrompts | None = None
+        cls,
+        base_model: BaseModel,
+        prompts: Sequence[str],
+        setting: str,
+        shared: EncodedPrompts | None = None,
+        negative_prompt: str | None = None,
     ) -> "Subjects":
         """The subjects of a model.
 
@@ -67,15 +74,18 @@ class Subjects:
             prompts: empty where nobody gave any.
             setting: where prompts are given, for messages.
             shared: see the field.
+            negative_prompt: see the field.
 
         Raises:
             InputError: prompts for a model with classes, or none for one without.
         """
+        if base_model.class_names and negative_prompt is not None:
+            raise InputError("collect.negative_prompt: this base model takes classes, not prompts; leave it out")
         if base_model.class_names and prompts:
             raise InputError(f"{setting}: this base model takes classes, not prompts; leave it out")
         if not base_model.class_names and not prompts:
             raise InputError(f"{setting}: this base model takes prompts; give a file of them, or builtin:everyday-500")
-        return cls(base_model, tuple(prompts), shared)
+        return cls(base_model, tuple(prompts), shared, negative_prompt)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -97,7 +107,7 @@ class Subjects:
 
     def null(self, rows: int) -> Condition:
         """What guidance leads away from, so many rows."""
-        return self.base_model.null_condition(rows)
+        return self.base_model.null_condition(rows, self.negative_prompt)
 
     def ask(self, rows: Sequence[int], guidance_scale: float) -> Ask:
         """These subjects, one row each, at one guidance scale."""

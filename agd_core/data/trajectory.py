@@ -53,6 +53,10 @@ class CollectConfig(Config):
     """For models that take prompts: a text, Parquet or WebDataset file of them, or builtin:everyday-500."""
     prompt_count: int | None = Field(None, ge=1, json_schema_extra=NOT_IDENTITY)
     """How many of the prompts; None takes all (the paper: 500 captions of COCO)."""
+    negative_prompt: str | None = Field(
+        None, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$", json_schema_extra=NOT_IDENTITY
+    )
+    """What guidance leads away from instead of no prompt, here and in the evaluation; counts with the guidance rule."""
     batch_size: int = Field(64, ge=1, json_schema_extra=NOT_IDENTITY)
     """Trajectories sampled together, within a unit."""
     seed: int = Field(0, ge=0)

@@ -58,7 +58,7 @@ class Protocol:
     base_digest: str
     """sha256 of network, precision, decoder and noise schedule, see `BaseModel.pipeline_digest`."""
     guidance: Mapping[str, Any]
-    """The teacher's guidance rule, see `Config.identity`."""
+    """The teacher's guidance rule and negative prompt, see `Guidance.teacher_identity`."""
     extractor: str
     """Name of the feature extractor, "none" without one."""
     extractor_sha256: str | None

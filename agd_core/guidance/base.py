@@ -71,6 +71,14 @@ class Guidance(Config, ABC):
         """What tables and plots call a teacher under this rule."""
         return self.kind
 
+    def teacher_identity(self, negative_prompt: str | None) -> dict[str, Any]:
+        """What tells a model under this rule from other teachers, as plain data.
+
+        Args:
+            negative_prompt: the null condition, where it is not the model's own "no prompt".
+        """
+        return self.identity() | ({} if negative_prompt is None else {"negative_prompt": negative_prompt})
+
     @abstractmethod
     def passes(self, model: BaseModel) -> tuple[Pass, ...]:
         """The predictions that the rule needs, `CONDITIONAL` first; each costs one network evaluation per row."""

@@ -43,7 +43,7 @@ class AdapterCard:
     base_source: str
     base_fingerprint: str
     guidance: Mapping[str, Any]
-    """The guidance rule that it has learnt, see `Config.identity`."""
+    """What it has learnt, see `Guidance.teacher_identity`."""
     guidance_range: tuple[float, float]
     training_digest: str
     parameters: int
@@ -85,6 +85,11 @@ def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
 def _rule(identity: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if not isinstance(identity.get("kind"), str):
         raise ValueError("it names no kind of guidance")
+    rescale, negative = identity.get("rescale", 0.0), identity.get("negative_prompt", "")
+    if not isinstance(rescale, float) or not 0 <= rescale <= 1:
+        raise ValueError("its rescale is no share")
+    if not isinstance(negative, str) or len(negative) > _MOST_LETTERS:
+        raise ValueError("its negative_prompt is no prompt")
     return identity
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +58,7 @@ class BaseModel:
         import diffusers
 
         self.device, self.dtype, self._folder = device, dtype, folder
+        self._nulls: dict[str | None, Condition] = {}
         part = folder / kind.component
         self.backbone = kind(load_component(getattr(diffusers, kind.class_name), part, dtype, device))
         self.decoder = Decoder(folder, device)
@@ -125,15 +125,21 @@ class BaseModel:
         prediction: Tensor = self.backbone.call(latents, timestep, condition)
         return prediction[:, : self.prediction_channels]
 
-    def null_condition(self, batch: int) -> Condition:
-        """What means "no condition": the class after the last, or the stock pipeline's own "no prompt"."""
-        return self._null.take(torch.zeros(batch, dtype=torch.int64, device=self.device))
+    def null_condition(self, batch: int, negative_prompt: str | None = None) -> Condition:
+        """What means "no condition": the class after the last, or the stock pipeline's own "no prompt".
 
-    @cached_property
-    def _null(self) -> Condition:
+        Args:
+            batch: rows.
+            negative_prompt: stands for it where it is given; each is encoded once.
+        """
+        if negative_prompt not in self._nulls:
+            self._nulls[negative_prompt] = self._null(negative_prompt)
+        return self._nulls[negative_prompt].take(torch.zeros(batch, dtype=torch.int64, device=self.device))
+
+    def _null(self, negative_prompt: str | None) -> Condition:
         if self.encoder is None:
             return self.class_condition([self.backbone.classes])
-        return self.backbone.prompt_condition(self.encoder.encode_null(), self.pixels)
+        return self.backbone.prompt_condition(self.encoder.encode_null(negative_prompt), self.pixels)
 
     def class_condition(self, labels: Sequence[int]) -> Condition:
         """The condition of class labels, one row each; only of models with classes."""

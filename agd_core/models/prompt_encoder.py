@@ -40,10 +40,11 @@ class PromptEncoder:
             parts = [self._answers(prompts[i : i + _ROWS], False) for i in range(0, len(prompts), _ROWS)]
         return [{name: part[name] for name in part if not name.startswith(NULL)} for part in parts]
 
-    def encode_null(self) -> dict[str, Tensor]:
-        """What the pipeline takes for "no prompt" where nobody gives a negative one; one row."""
+    def encode_null(self, negative_prompt: str | None) -> dict[str, Tensor]:
+        """What the pipeline takes for this negative prompt, or for "no prompt" where nobody gives one; one row."""
+        given = {} if negative_prompt is None else {"negative_prompt": [negative_prompt]}
         with self._on_device():
-            answers = self._answers([""], True)
+            answers = self._answers([negative_prompt or ""], True, **given)
         null = {name.removeprefix(NULL): tensor for name, tensor in answers.items() if name.startswith(NULL)}
         return null or answers
 
@@ -57,7 +58,7 @@ class PromptEncoder:
             self._pipe.to("cpu", silence_dtype_warnings=True)
 
     @torch.no_grad()
-    def _answers(self, prompts: Sequence[str], with_null: bool) -> dict[str, Tensor]:
+    def _answers(self, prompts: Sequence[str], with_null: bool, **given: list[str]) -> dict[str, Tensor]:
         encode = self._pipe.encode_prompt
         takes = {name: it for name, it in signature(encode).parameters.items() if it.kind not in _COLLECTING}
         settings = {
@@ -65,6 +66,7 @@ class PromptEncoder:
             "device": self._device,
             "num_images_per_prompt": 1,
             "do_classifier_free_guidance": with_null,
+            **given,
         }
         required = {name for name, it in takes.items() if it.default is Parameter.empty}
         known = {name: value for name, value in settings.items() if name in takes}

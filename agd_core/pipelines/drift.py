@@ -65,7 +65,7 @@ def measure_drift(pipe: Any, **call: Any) -> Drift:
             no seed, or guidance changes nothing in it.
     """
     network = network_of(pipe)
-    call = {**_learnt(pipe, adapters_of(network).limits), **call, "output_type": "latent", "return_dict": False}
+    call = {**_learnt(pipe, adapters_of(network).limits, call), **call, "output_type": "latent", "return_dict": False}
     _check_guidance(pipe, call)
     generators = _generators(call)
     guided, positive = _image_embeds(call)
@@ -148,7 +148,7 @@ def _as_it_was(pipe: Any, network: nn.Module) -> Iterator[None]:
         set_enabled(pipe, enabled)
 
 
-def _learnt(pipe: Any, limits: Limits) -> dict[str, Any]:
+def _learnt(pipe: Any, limits: Limits, call: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments by which the pipeline's CFG is the teacher that the adapter has learnt from."""
     if (kind := limits.guidance["kind"]) != ClassifierFreeGuidance().kind:
         raise InputError(f"measure_drift compares with CFG, the active adapter has learnt {printable(kind)}")
@@ -157,7 +157,11 @@ def _learnt(pipe: Any, limits: Limits) -> dict[str, Any]:
         raise InputError(
             f"measure_drift: a {name} takes no {min(unknown)}, by which the active adapter's teacher guided"
         )
-    return limits.learnt
+    learnt, negative, prompt = limits.learnt, "negative_prompt", call.get("prompt")
+    asked = call.get("prompt_embeds") if prompt is None else prompt
+    if negative in learnt and isinstance(asked, list | Tensor):
+        learnt[negative] = [learnt[negative]] * len(asked)  # pipelines want as many as there are prompts
+    return learnt
 
 
 def _check_guidance(pipe: Any, call: Mapping[str, Any]) -> None:

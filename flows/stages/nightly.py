@@ -180,7 +180,7 @@ def protocol_of(entry: Entry, instruments: dict[str, Any]) -> dict[str, Any]:
     return {
         "version": SAMPLE_VERSION,
         "pipeline": entry.pipeline_digest,
-        "guidance": entry.guidance.identity(),
+        "guidance": entry.guidance.teacher_identity(entry.negative_prompt),
         "sample": entry.sample.identity(),
         "evaluate": entry.evaluate.identity(),
         "instruments": instruments,

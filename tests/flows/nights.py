@@ -39,10 +39,10 @@ def train_small(teacher, folder: Path) -> Path:
     return adapter.path
 
 
-def save_untrained(teacher, folder: Path) -> Path:
+def save_untrained(teacher, folder: Path, **learnt: str) -> Path:
     """An adapter that loads and does nothing: its folder."""
     adapter = ModulatedMlpConfig(hidden_width=8, bottleneck_width=4).build(teacher.backbone)
-    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", RULE, (1.0, 5.0), "d" * 64)
+    card = AdapterCard.of(teacher, adapter, "builtin:fashion-dit", RULE | learnt, (1.0, 5.0), "d" * 64)
     save_adapter(adapter, card, teacher.network, folder)
     return folder
 

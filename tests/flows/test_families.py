@@ -1,5 +1,7 @@
 """The whole chain on every family, and the adapter that it leaves in the stock pipeline."""
 
+from dataclasses import replace
+
 import diffusers
 import pytest
 import torch
@@ -10,7 +12,9 @@ from agd_core.basics.progress import Stopped
 from agd_core.basics.seeding import generator, stacked_noise
 from agd_core.builtin.miniatures import miniature_folder
 from agd_core.data.subjects import Subjects
+from agd_core.data.trajectory import planned_ask
 from agd_core.evaluation.extractors.clip import ClipFeatures
+from agd_core.methods.adapter_files import read_card
 from agd_core.models.denoising import Observer, denoise
 from agd_core.models.schedulers import build_scheduler
 from flows.presets import load_config
@@ -18,6 +22,7 @@ from flows.prompts import load_prompts
 from flows.run import Run
 from flows.stages.collect import collect, collection_plan
 from flows.stages.distill import distill
+from flows.stages.sample import Cell, read_images, sample
 from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
@@ -175,6 +180,7 @@ CALLS = {"tiny-dit": call_with_classes}
         ("tiny-sd", "sample.scheduler=flow-euler", "flow-euler"),
         ("tiny-dit", "base_model.resolution=128", "base_model.resolution"),
         ("tiny-sd", "base_model.learned_variance=keep", "base_model.learned_variance=keep"),
+        ("tiny-dit", "collect.negative_prompt=blurry", "collect.negative_prompt: this base model takes classes"),
         ("tiny-dit", "guidance.guided_channels=9", "guidance.guided_channels 9 exceeds"),
         ("tiny-sd", "base_model.resolution=100", "base_model.resolution 100"),
     ],
@@ -184,6 +190,51 @@ def test_a_mistake_is_one_line_before_any_work(name, change, message, tmp_path):
         Run(config_of(name, change), Workplace(tmp_path)).check()
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+NEGATIVE = "blurry, grey"
+
+
+def test_a_negative_prompt_goes_the_whole_way(tmp_path):
+    config = config_of("tiny-sd", f"collect.negative_prompt={NEGATIVE}", "methods=[{kind: agd-offset}]")
+    run = Run(config, Workplace(tmp_path))
+    distilled = distill(run, "agd distill")
+    plan, folder = open_trajectories_of(tmp_path).plan, tmp_path / "adapters" / "agd-offset"
+    null = planned_ask(plan, range(8), torch.device("cpu")).null
+    assert same(null, run.model.null_condition(8, NEGATIVE))
+    assert not same(null, run.model.null_condition(8))
+    learnt = read_card(folder)[1].guidance
+    assert learnt == {"kind": "cfg", "guided_channels": None, "negative_prompt": NEGATIVE}
+    assert [row["protocol"]["guidance"] for row in distilled.metrics["rows"]] == [learnt] * 3
+    assert "blurry, grey" in (folder / "README.md").read_text()
+    pipe = diffusers.DiffusionPipeline.from_pretrained(miniature_folder("tiny-sd"))
+    pipe.set_progress_bar_config(disable=True)
+    agd_core.load_adapter(pipe, folder)
+    call = {"num_inference_steps": 2, "output_type": "latent", "guidance_scale": 4.0}
+    call["latents"] = torch.zeros(1, *run.model.latent_shape)
+    assert torch.equal(pipe("a cat", negative_prompt=NEGATIVE, **call).images, pipe("a cat", **call).images)
+    with pytest.raises(InputError, match=f"has learnt negative_prompt='{NEGATIVE}': give that or drop it"):
+        pipe("a cat", negative_prompt="ugly", **call)
+
+
+def same(one, other):
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.tensors().items())
+
+
+def test_another_negative_prompt_is_another_collection_and_leaves_the_unguided_images(tmp_path):
+    base_model = Run(config_of("tiny-sd"), Workplace(tmp_path)).check().model
+
+    def run(*changes):
+        return Run(config_of("tiny-sd", *changes), Workplace(tmp_path), base_model)
+
+    none, one, other = run(), run(f"collect.negative_prompt={NEGATIVE}"), run("collect.negative_prompt=ugly")
+    assert len({collection_plan(each).dataset_id for each in (none, one, other)}) == 3
+    assert "negative_prompt" not in str(collection_plan(none).identity)
+    bare = Cell(4.0, 3, "ddim")
+    assert sample(none, bare, "bare").path == sample(one, bare, "bare").path
+    guided = [sample(each, replace(bare, guidance=each.config.guidance), "CFG") for each in (none, one)]
+    assert guided[0].path != guided[1].path
+    assert not torch.equal(*map(read_images, guided))
 
 
 def test_other_prompts_are_other_trajectories_and_the_same_prompts_elsewhere_are_not(tmp_path):

@@ -55,6 +55,19 @@ def test_whole_numbers_are_floats_lists_are_tuples_and_1e_3_is_a_number():
     assert FORM.model_validate(filled).config().sample.guidance_scales == (2.0, 3.0)
 
 
+def test_a_negative_prompt_is_a_setting_like_any_other():
+    for text in ("blurry, grey", "3"):
+        config = FORM.model_validate({"preset": "tiny-sd", "collect": {"negative_prompt": text}}).config()
+        assert config == load_config("tiny-sd", [f"collect.negative_prompt={json.dumps(text)}"])
+        assert config.collect.negative_prompt == config.teacher_identity["negative_prompt"] == text
+    with pytest.raises(InputError, match=r"collect\.negative_prompt: String should match"):
+        load_config("tiny-sd", ['collect.negative_prompt="two\\nlines"'])
+    assert "negative_prompt" not in load_config("tiny-sd").teacher_identity
+    shown = FORM.model_json_schema()["$defs"]["CollectSection"]["properties"]["negative_prompt"]
+    assert shown["type"] == "string"
+    assert "leads away from" in shown["description"]
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [

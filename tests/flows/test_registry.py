@@ -134,6 +134,18 @@ def test_a_night_of_a_model_that_takes_prompts_can_begin(tmp_path, preset):
     assert len(find(output, "mine").run(Workplace(output)).sampled) > 1
 
 
+def test_the_teacher_of_the_night_has_the_negative_prompt_that_was_learnt(tmp_path):
+    output, model, preset = tmp_path / "out", load_config("tiny-sd").base_model.build(torch.device("cpu")), "tiny-sd"
+    adapter = save_untrained(model, tmp_path / "adapter", negative_prompt="ugly")
+    steps = ["--set", "sample.guidance_scales=[4.0]"]
+    assert_refused(register(adapter, output, *steps, preset=preset), "--set collect.negative_prompt=TEXT", output)
+    named = register(adapter, output, *steps, "--set", "collect.negative_prompt=ugly", preset=preset)
+    assert named.exit_code == 0, named.stderr
+    entry = find(output, "mine")
+    assert protocol_of(entry, {})["guidance"]["negative_prompt"] == "ugly"
+    assert entry.run(Workplace(output)).sampled.negative_prompt == "ugly"
+
+
 def changed(adapter, **fields):
     content = json.loads((adapter / "adapter.json").read_text())
     (adapter / "adapter.json").write_text(json.dumps(content | fields))

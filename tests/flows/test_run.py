@@ -28,7 +28,7 @@ SETTINGS = (
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The prompts of every call of the stock pipeline's `encode_prompt`, save the empty one's."""
+    """The prompts of every call of the stock pipeline's `encode_prompt`, the null one's too."""
     calls, encode = [], diffusers.StableDiffusionPipeline.encode_prompt
 
     @wraps(encode)
@@ -40,17 +40,19 @@ def asked(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("scales", [[5.0], [2.0, 5.0]])
+@pytest.mark.parametrize(("scales", "negative"), [([5.0], ""), ([2.0, 5.0], "blurry")])
 def test_prompts_are_read_and_encoded_once_whatever_the_number_of_methods_and_scales(
-    asked, monkeypatch, tmp_path, scales
+    asked, monkeypatch, tmp_path, scales, negative
 ):
     read, load = [], module.load_prompts
     monkeypatch.setattr(module, "load_prompts", lambda *arguments: read.append(arguments) or load(*arguments))
-    config = load_config("tiny-sd", [*SETTINGS, f"sample.guidance_scales={scales}", "sample.prompt_count=30"])
+    changes = [f"sample.guidance_scales={scales}", "sample.prompt_count=30"]
+    changes += [f"collect.negative_prompt={negative}"] if negative else []
+    config = load_config("tiny-sd", [*SETTINGS, *changes])
     distill(Run(config, Workplace(tmp_path)), "agd distill")
     assert [setting for *_, setting in read] == ["collect.prompts", "sample.prompts"]
-    prompts = [call for call in asked if call != [""]]
+    prompts = [call for call in asked if call != [negative]]
     distinct = {prompt for call in prompts for prompt in call}
     assert len(distinct) == 16 + 30
     assert len(prompts) == math.ceil(len(distinct) / ENCODED_TOGETHER)
-    assert asked.count([""]) == 1
+    assert asked.count([negative]) == 1

@@ -23,12 +23,14 @@ class Limits:
     guidance_range: tuple[float, float]
     prediction_type: str
     guidance: Mapping[str, Any]
-    """The guidance rule that it has learnt, see `Config.identity`."""
+    """What it has learnt, see `Guidance.teacher_identity`."""
 
     @property
     def learnt(self) -> dict[str, Any]:
         """What it has learnt, as arguments of a pipeline's call: to be given so or not at all."""
-        return {"guidance_rescale": rescale} if (rescale := self.guidance.get("rescale")) else {}
+        rescale, negative = self.guidance.get("rescale"), self.guidance.get("negative_prompt")
+        learnt = {"guidance_rescale": rescale or None, "negative_prompt": negative}
+        return {name: value for name, value in learnt.items() if value is not None}
 
     def check(self, call: RunningCall, rows: int, is_doubled: bool = False) -> None:
         """The user asks for nothing else, and one row per image would be guided, see `check_one_pass`.

@@ -15,9 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from agd_core.basics.errors import InputError
-from agd_core.models.doors.empty_prompt import is_empty_prompt
+from agd_core.models.doors.empty_prompt import says_only
 
 _NEGATIVE = "negative_"
+_FURTHER = "_23"
+"""Ends the names of what further text encoders are given."""
 _OFF: Mapping[str, Any] = {"guidance_rescale": 0, "skip_guidance_layers": None, "pag_scale": 0, "guess_mode": False}
 """Arguments that change how the two halves of CFG are joined, and the value at which they do nothing."""
 _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -53,7 +55,7 @@ class RunningCall:
         Args:
             adapter: its name, for messages.
             learnt: arguments that it has learnt, which may be given all the same.
-            is_doubled: the batch is doubled all the same, so embeddings of an empty negative prompt are no mistake.
+            is_doubled: the batch is doubled all the same, so embeddings that say nothing else are no mistake.
 
         Raises:
             InputError: what it is, and what to do.
@@ -65,12 +67,12 @@ class RunningCall:
     def _check_argument(self, name: str, adapter: str, learnt: Mapping[str, Any], is_doubled: bool) -> None:
         default = self.defaults.get(name)
         value, nothing = self.arguments.get(name, default), _OFF.get(name, default)
-        if name in learnt and self.arguments.get(name) is not None:
-            if not _is_throughout(value, learnt[name]):
-                only = f"which has learnt {name}={learnt[name]!r}: give that or drop it"
+        if (known := name.rstrip(_FURTHER)) in learnt and self.arguments.get(name) is not None:
+            if not _is_throughout(value, learnt[known]):
+                only = f"which has learnt {known}={learnt[known]!r}: give that or drop it"
                 raise InputError(f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}, {only}; {FOR_CFG}")
         elif is_doubled and isinstance(value, Tensor):
-            self._check_empty(name, value, adapter)
+            self._check_embeddings(name, value, adapter, learnt.get("negative_prompt", ""))
         elif not self._says_nothing(value, nothing):
             advice = "drop it" if self._says_nothing(default, nothing) else f"give {name}={nothing!r}"
             raise InputError(f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}: {advice}; {FOR_CFG}")
@@ -98,15 +100,16 @@ class RunningCall:
                 f"that adapter {adapter!r} was trained for; {FOR_CFG}"
             )
 
-    def _check_empty(self, name: str, value: Tensor, adapter: str) -> None:
-        """Embeddings are those of an empty prompt; a mask says which of them count."""
+    def _check_embeddings(self, name: str, value: Tensor, adapter: str, learnt: str) -> None:
+        """Embeddings are those of the negative prompt that was learnt; a mask says which of them count."""
         if not value.is_floating_point():
             return
         longest = self.arguments.get("max_sequence_length", self.defaults.get("max_sequence_length", 256))
-        if not is_empty_prompt(value, self.pipe, longest):
+        if not says_only(learnt, value, self.pipe, longest):
+            own = f"{learnt!r}'s" if learnt else "an empty prompt's"
             raise InputError(
                 f"{self.classes[0]}: {name} has no effect on adapter {adapter!r}: drop it, or, beside prompt_embeds of "
-                f"another length than the pipeline's own, give zeros of their shape or an empty prompt's; {FOR_CFG}"
+                f"another length than the pipeline's own, give zeros of their shape or {own}; {FOR_CFG}"
             )
 
     def _says_nothing(self, value: Any, nothing: Any) -> bool:

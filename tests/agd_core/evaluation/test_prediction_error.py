@@ -37,7 +37,7 @@ class Constant(BaseModel):
     def class_condition(self, labels):
         return Condition(class_labels=torch.tensor(labels))
 
-    def null_condition(self, batch):
+    def null_condition(self, batch, negative_prompt=None):
         return Condition(class_labels=torch.full((batch,), 2))
 
     decode = None

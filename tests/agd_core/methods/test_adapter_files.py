@@ -147,7 +147,11 @@ CRAFTED = {
     "format_version": [None, "2", True, 2.0, []],
     "base_source": [None, 3, "x" * 5000],
     "base_fingerprint": [None, "", "0" * 63, "G" * 64, "0" * 64 + "\n"],
-    "guidance": [None, [], {}, {"kind": None}, {"guided_channels": 3}],
+    "guidance": [
+        *(None, [], {}, {"kind": None}, {"guided_channels": 3}),
+        *({"kind": "cfg", "rescale": wrong} for wrong in (None, "0.7", 2.0, True)),
+        *({"kind": "cfg", "negative_prompt": wrong} for wrong in (None, 3, ["ugly"], "x" * 5000)),
+    ],
     "guidance_range": [None, [1], [1, 2, 3], [5, 1], ["1", "5"], [math.nan, 5], [1, math.inf], [1, 10**400], [True, 5]],
     "training_digest": [None, 64 * [0]],
     "parameters": [None, "3", True, -1, 2.5, 10**30],

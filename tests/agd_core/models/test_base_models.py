@@ -39,8 +39,8 @@ def models():
     return {name: build(name) for name in MINIATURES}
 
 
-def ask(model, scale=1.0, rows=2):
-    subjects = Subjects(model, () if model.class_names else PROMPTS)
+def ask(model, scale=1.0, rows=2, negative_prompt=None):
+    subjects = Subjects(model, () if model.class_names else PROMPTS, negative_prompt=negative_prompt)
     return subjects.ask(list(range(rows)), scale)
 
 
@@ -53,10 +53,10 @@ def stock_latents(name, sampler, steps, scale, **more):
     return pipe(prompt=list(PROMPTS[:2]), latents=noise, **settings).images
 
 
-def ours(model, sampler, steps, scale, **rule):
+def ours(model, sampler, steps, scale, negative_prompt=None, **rule):
     teacher, shape = GuidedDenoiser(model, ClassifierFreeGuidance(**rule)), model.latent_shape
     scheduler = build_scheduler(sampler, model.scheduler_config, steps)
-    return denoise(teacher, scheduler, ask(model, scale), SEEDS, shape)
+    return denoise(teacher, scheduler, ask(model, scale, negative_prompt=negative_prompt), SEEDS, shape)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,22 @@ def test_rescaling_is_the_stock_pipelines(models, name):
     mine = ours(models[name], "ddim", STEPS, 6.5, rescale=0.7)
     assert (stock - mine).abs().max() <= 1e-5 * stock.abs().max().clamp(min=1)
     assert (ours(models[name], "ddim", STEPS, 6.5) - mine).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["tiny-sd", "tiny-sdxl", "tiny-sd3", "tiny-pixart"])
+def test_a_negative_prompt_is_the_stock_pipelines(models, name):
+    call = models[name], SAMPLERS[name][0], STEPS, 6.5
+    stock = stock_latents(name, *call[1:], negative_prompt=["blurry, grey"] * 2)
+    mine = ours(*call, negative_prompt="blurry, grey")
+    assert (stock - mine).abs().max() <= 1e-5 * stock.abs().max().clamp(min=1)
+    assert (ours(*call) - mine).abs().max() > 1e-3
+
+
+def test_an_empty_negative_prompt_is_none_but_where_none_is_zeros(models):
+    for name, model in models.items():
+        if not model.class_names:
+            none, empty = (model.null_condition(1, text)["encoder_hidden_states"] for text in (None, ""))
+            assert torch.allclose(none, empty, atol=1e-6) == (name != "tiny-sdxl")
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS["tiny-dit"])
@@ -239,6 +255,8 @@ def test_prompts_belong_to_models_that_take_them(models):
         Subjects.of(models["tiny-dit"], PROMPTS, "collect.prompts")
     with pytest.raises(InputError, match=r"sample\.prompts: this base model takes prompts"):
         Subjects.of(models["tiny-sd"], (), "sample.prompts")
+    with pytest.raises(InputError, match=r"collect\.negative_prompt: this base model takes classes"):
+        Subjects.of(models["tiny-dit"], (), "collect.prompts", negative_prompt="blurry")
 
 
 def test_the_kind_of_prediction_is_read_from_the_folder(models):

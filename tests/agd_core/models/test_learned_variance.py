@@ -58,7 +58,7 @@ class Model(BaseModel):
     def predict(self, latents, timestep, ask):
         return Predictor(self.prediction_channels).predict(latents, timestep, ask)
 
-    def null_condition(self, batch):
+    def null_condition(self, batch, negative_prompt=None):
         return Condition(class_labels=torch.full((batch,), 9))
 
     def class_condition(self, labels):

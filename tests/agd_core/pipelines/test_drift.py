@@ -204,6 +204,18 @@ def test_the_teacher_of_a_rescaling_adapter_rescales(tmp_path):
         measure_drift(pipe, generator=seeded(), **call_of(pipe))
 
 
+def test_the_teacher_of_an_adapter_with_a_negative_prompt_has_it_too(tmp_path):
+    pipe, learnt = open_miniature("tiny-sd"), {"kind": "cfg", "negative_prompt": "ugly"}
+    agd_core.load_adapter(pipe, write_adapter(tmp_path / "negative", "tiny-sd", guidance=learnt))
+    drifts = [
+        measure_drift(pipe, generator=seeded(), **call_of(pipe, prompt=asked)) for asked in ("a red cat", ["a red cat"])
+    ]
+    student = latents(pipe)
+    agd_core.set_enabled(pipe, False)
+    teacher = latents(pipe, negative_prompt=["ugly"])
+    assert [drift.student_teacher for drift in drifts] == [squared(student, teacher)] * 2
+
+
 def test_without_an_active_adapter_there_is_nothing_to_measure(sd, adapters):
     agd_core.load_adapter(sd, adapters("tiny-sd"), name="second")
     agd_core.unload(sd, "second")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import agd_core
-from tests.agd_core.pipelines.stock import images, open_miniature
+from tests.agd_core.pipelines.stock import images, open_miniature, write_adapter
 
 
 @pytest.fixture
@@ -52,6 +52,19 @@ def test_a_negative_prompt_is_still_refused(pipe, with_encoders):
         images(pipe, **call_of(positive, pooled, changed, torch.zeros_like(pooled)))
     with pytest.raises(agd_core.InputError, match="negative_pooled_prompt_embeds has no effect"):
         images(pipe, **call_of(positive, pooled, torch.zeros_like(long), ugly_pooled))
+
+
+def test_embeddings_of_the_negative_prompt_that_was_learnt(tmp_path):
+    learnt = {"kind": "cfg", "negative_prompt": "ugly"}
+    pipe = open_miniature("tiny-sd3")
+    agd_core.load_adapter(pipe, write_adapter(tmp_path / "negative", "tiny-sd3", guidance=learnt))
+    (positive, pooled), (ugly, ugly_pooled) = encoded(pipe, "a red cat"), encoded(pipe, "ugly")
+    by_ugly = images(pipe, **call_of(positive, pooled, torch.cat([ugly, ugly], 1), ugly_pooled))
+    zeros = torch.zeros_like(torch.cat([ugly, ugly], 1)), torch.zeros_like(pooled)
+    assert torch.equal(images(pipe, **call_of(positive, pooled, *zeros)), by_ugly)
+    empty, empty_pooled = encoded(pipe, "")
+    with pytest.raises(agd_core.InputError, match=r"negative_prompt_embeds has no effect.*give zeros .* or 'ugly''s"):
+        images(pipe, **call_of(positive, pooled, torch.cat([empty, empty], 1), empty_pooled))
 
 
 def test_embeddings_with_masks(adapters):

@@ -247,6 +247,22 @@ def test_an_adapter_that_has_learnt_to_rescale_takes_that_and_no_other(name, tmp
         refused(lambda other=other: images(pipe, guidance_rescale=other), "has learnt guidance_rescale=0.7: give that")
 
 
+@pytest.mark.parametrize("name", ["tiny-sd", "tiny-sdxl", "tiny-sd3", "tiny-pixart"])
+def test_an_adapter_that_has_learnt_a_negative_prompt_takes_that_and_no_other(name, tmp_path):
+    folder = write_adapter(tmp_path / "negative", name, guidance={"kind": "cfg", "negative_prompt": "ugly"})
+    pipe = open_miniature(name)
+    agd_core.load_adapter(pipe, folder)
+    expected = images(pipe)
+    for same in (["ugly"], None)[: 1 if name == "tiny-pixart" else 2]:  # PixArt's own pipeline takes no None
+        assert torch.equal(images(pipe, negative_prompt=same), expected)
+    for other in ("", "blurry", ["blurry"]):
+        words = ["negative_prompt has no effect", "has learnt negative_prompt='ugly': give that or drop it"]
+        refused(lambda other=other: images(pipe, negative_prompt=other), *words, "set_enabled(pipe, False)")
+    if name in ("tiny-sdxl", "tiny-sd3"):
+        assert torch.equal(images(pipe, negative_prompt_2=["ugly"]), expected)
+        refused(lambda: images(pipe, negative_prompt_2="blurry"), "negative_prompt_2 has no effect")
+
+
 def test_sdxl_tells_an_empty_negative_prompt_from_none(adapters):
     """No negative prompt is zeros there, and the adapter has learnt that; an empty one is encoded."""
     pipe = open_miniature("tiny-sdxl")
