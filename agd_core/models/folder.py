@@ -26,7 +26,7 @@ MOST_NUMBER = 10_000_000
 """In a network's settings; no width, depth or vocabulary comes near."""
 MOST_SIDE = 1024
 """Latents per side that a network may say it was trained on: some compute a table of all their places."""
-MOST_TENSORS, MOST_VALUES = 100_000, 10**12
+MOST_TENSORS, MOST_VALUES = 20_000, 10**12
 """Of any network."""
 _LIBRARIES = ("diffusers", "transformers")
 _WEIGHTS = ".safetensors"

@@ -11,10 +11,12 @@ from agd_core.models.backbones import BACKBONES
 from flows.cli import doctor as command
 from flows.preset_files import preset_names
 from flows.presets import load_config
+from flows.stages import doctor as estimating
 from flows.stages.doctor import device_memory_gib, examine
 from flows.stages.sizes import Sizes
 
 TINY = ("--set", "methods.0.hidden_width=32", "--set", "base_model.resolution=null", "--set", "sample.batch_size=2")
+TINY_SD = ("--set", "base_model.source=builtin:tiny-sd", *TINY)
 SD21_BASE, SDXL_BASE = 865_910_724, 2_567_463_684
 # from the papers' hyper-parameters: guidance range, conditions x trajectories, batch, gradient steps, learning rate,
 # hidden width, and pairs: conditions x stored steps
@@ -38,18 +40,13 @@ COUNTS = {
 }
 
 
-@pytest.fixture
-def doctor():
+def run_doctor(*arguments):
     app = typer.Typer()
     app.command()(command.doctor)
     app.command("other")(lambda: None)
-
-    def run(*arguments):
-        result = CliRunner().invoke(app, ["doctor", *arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return run
+    result = CliRunner().invoke(app, ["doctor", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -103,23 +100,27 @@ def test_the_sizes_of_every_preset_are_known_without_a_download():
         assert Sizes(config).model.kind.class_name in BACKBONES
 
 
-def test_the_table_shows_parameters_peaks_and_batches(doctor):
-    result = doctor("sd21", "--set", "base_model.source=builtin:tiny-sd", *TINY)
+@pytest.fixture(scope="module")
+def found():
+    """What `agd doctor --json` prints for a tiny model."""
+    return json.loads(run_doctor("sd21", *TINY_SD, "--device-memory-gib", "8", "--json").stdout)
+
+
+def test_json_is_one_object(found):
+    assert (found["fits"], found["proposal"], found["device_memory_gib"]) == (True, None, 8)
+    train = next(job for job in found["jobs"] if job["name"].startswith("train"))
+    assert sum(train["parts_bytes"].values()) == train["peak_bytes"]
+    assert train["largest_batch"] > train["batch"] == 8
+
+
+def test_the_table_shows_parameters_peaks_and_batches(found, monkeypatch):
+    monkeypatch.setattr(estimating, "examine", lambda *_: found)  # minutes in the making
+    result = run_doctor("sd21", *TINY_SD)
     assert result.exit_code == 0, result.stderr
     for part in ("parameters", "encode prompts", "train agd-cross-attention", "sample with guidance", "decode images"):
         assert part in result.stdout
     assert "not verified on a GPU" in result.stdout
     assert "everything fits as configured" in result.stdout
-
-
-def test_json_is_one_object(doctor):
-    result = doctor("sd21", "--set", "base_model.source=builtin:tiny-sd", *TINY, "--device-memory-gib", "8", "--json")
-    found = json.loads(result.stdout)
-    assert result.exit_code == 0
-    assert (found["fits"], found["proposal"], found["device_memory_gib"]) == (True, None, 8)
-    train = next(job for job in found["jobs"] if job["name"].startswith("train"))
-    assert sum(train["parts_bytes"].values()) == train["peak_bytes"]
-    assert train["largest_batch"] > train["batch"] == 8
 
 
 def proposal(gib, *overrides):
@@ -139,8 +140,8 @@ def test_settings_are_proposed_in_order_and_then_they_fit():
     assert proposal(1.9, *all_of_them["proposal"])["fits"]
 
 
-def test_where_nothing_fits_the_exit_code_is_one(doctor):
-    result = doctor("sd21", "--set", "base_model.source=builtin:tiny-sd", *TINY, "--device-memory-gib", "1.001")
+def test_where_nothing_fits_the_exit_code_is_one():
+    result = run_doctor("sd21", *TINY_SD, "--device-memory-gib", "1.001")
     assert result.exit_code == 1
     assert "does NOT fit in 1 GiB, whatever is set: take a larger device" in result.stdout
 
@@ -155,8 +156,8 @@ def test_where_nothing_fits_the_exit_code_is_one(doctor):
         (("sd9",), "unknown preset 'sd9'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_two(doctor, arguments, message):
-    result = doctor(*arguments)
+def test_bad_input_is_one_line_and_exit_code_two(arguments, message):
+    result = run_doctor(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
     lines = [line for line in result.stderr.splitlines() if not line.startswith("doctor: ")]
