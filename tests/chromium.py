@@ -3,6 +3,11 @@
 import shutil
 
 import pytest
+from playwright.sync_api import expect
+
+PATIENCE = 300_000.0
+"""Milliseconds: what hangs is ended then, what is slow on a busy machine is waited for."""
+expect.set_options(timeout=PATIENCE)
 
 
 def chromium_path() -> str:

@@ -8,6 +8,7 @@ import tempfile
 import pytest
 import torch
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from agd_core.models.config import BaseModelConfig
 from agd_core.models.model import BaseModel
@@ -36,6 +37,7 @@ SMALL = (
     "evaluate.measure_cost=false",
 )
 """Overrides that make the demo's preset a matter of seconds."""
+SHARED_LAB = "tests/lab/shared"
 
 
 def pytest_configure(config):
@@ -51,6 +53,19 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """The lab's tests first: they are long and mostly wait, so the others fill what they leave of the cores."""
     items.sort(key=lambda item: "tests/lab/" not in item.nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A worker takes a whole file, and all files that share the lab: one is started, not one per worker."""
+    return ByFileAndLab(config, log)
+
+
+class ByFileAndLab(LoadFileScheduling):
+    """See above."""
+
+    def _split_scope(self, nodeid):
+        return SHARED_LAB if nodeid.startswith(SHARED_LAB) else super()._split_scope(nodeid)
 
 
 @pytest.fixture(scope="session", autouse=True)

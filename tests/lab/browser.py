@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, Route, expect, sync_playwright
 
-from tests.chromium import chromium_path
+from tests.chromium import PATIENCE, chromium_path
 from tests.lab.lab_process import RunningLab
 
 _QUIET = (
@@ -19,7 +19,6 @@ EVIL = "evil.example"
 """A name that the browser takes for this machine, as one does whose owner has pointed it here."""
 _NAMES = f"--host-resolver-rules=MAP {EVIL} 127.0.0.1"
 _ELSEWHERE = re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])")
-_SECONDS = 60_000
 
 
 @dataclass
@@ -35,14 +34,14 @@ class Browser:
         """The page of a deployment, reached as a person does: from the list."""
         self.page.goto(f"{self.lab.lab.ui_url}/deployments")
         self.page.get_by_role("link", name=deployment, exact=True).first.click()
-        expect(self.page.get_by_role("button", name="Run", exact=True)).to_be_visible(timeout=_SECONDS)
+        expect(self.page.get_by_role("button", name="Run", exact=True)).to_be_visible()
 
     def open_form(self, flow: str, deployment: str) -> None:
         """The form of a custom run."""
         self.open_deployment(flow, deployment)
         self.page.get_by_role("button", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Custom run").click()
-        expect(self.page.get_by_label("Output (Optional)")).to_be_visible(timeout=_SECONDS)
+        expect(self.page.get_by_label("Output (Optional)")).to_be_visible()
 
     def choose(self, label: str, option: str) -> None:
         """Choose from a drop-down."""
@@ -84,6 +83,7 @@ def browse(lab: RunningLab) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable, args=[*_QUIET.split(), _NAMES])
         page = chromium.new_context(viewport={"width": 1300, "height": 1000}).new_page()
+        page.set_default_timeout(PATIENCE)
         browser = Browser(page, lab)
         page.goto(lab.lab.login_url)
 

@@ -14,6 +14,7 @@ from storage.names import PLAN
 from storage.objects import MemoryObjects
 from storage.verification import repair_store, store_problems
 from storage.zarr_store import ZarrTrajectoryStore
+from tests.soak import short
 from tests.storage.contract import assert_same_bits, latents_of, make_plan, shard_key, write, write_missing
 from tests.storage.zarr_tools import (
     ONE_STEP,
@@ -132,7 +133,7 @@ def complete(request):
     return plan, stores[0].objects.objects, stores[1].objects.objects, stores[0].content_digest()
 
 
-@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("seed", short(range(7)))
 def test_every_random_corruption_is_named_never_read_and_repaired_to_the_same_bytes(complete, seed):
     plan, whole, others, digest = complete
     rng, latents = np.random.default_rng(seed), latents_of(plan)

@@ -95,12 +95,12 @@ def test_weights_gradients_and_moments_are_counted_by_name():
 
 
 def test_remedies_help():
-    sized, config = tiny("tiny-sdxl"), CrossAttentionConfig(hidden_width=64)
+    sized, config = tiny("tiny-dit"), CrossAttentionConfig(hidden_width=64)
     plain = training_memory(sized, config, 32).peak_bytes
     checkpointed = training_memory(sized, config, 32, activation_checkpointing=True).peak_bytes
-    half = training_memory(tiny("tiny-sdxl", dtype=torch.bfloat16), config, 32).peak_bytes
+    half = training_memory(tiny("tiny-dit", dtype=torch.bfloat16), config, 32).peak_bytes
     offloaded = training_memory(sized, config, 32, offloaded_optimizer=True)
-    assert checkpointed < 0.6 * plain
+    assert checkpointed < 0.7 * plain
     assert half < 0.7 * plain
     assert offloaded.peak_bytes < plain
     assert "optimizer state" not in offloaded.parts

@@ -8,6 +8,7 @@ from agd_core.pipelines.drift import measure_drift
 from agd_core.pipelines.network_adapters import NetworkAdapters
 from tests.agd_core.pipelines.stock import arguments, network_of, open_miniature, open_pipeline, write_adapter
 from tests.composition_parts import IP_SUBFOLDER, IP_WEIGHTS, ip_image_embeds, write_ip_adapter
+from tests.soak import short
 
 SCALE, STEPS = 7.5, 2
 STOCK = {"sd": "tiny-sd", "sd-controlnet": "tiny-sd", "sdxl": "tiny-sdxl", "dit": "tiny-dit", "sd3": "tiny-sd3"}
@@ -60,7 +61,7 @@ def test_it_is_three_calls_by_hand(case, pipe):
 
 
 @each_pipeline
-@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("images", short([3, 1]))
 def test_a_student_costs_half_of_its_teacher(case, images, pipe):
     name = "class_labels" if case == "dit" else "prompt"
     seeds = [seeded(number) for number in range(images)]

@@ -18,7 +18,7 @@ from playwright.sync_api import expect, sync_playwright
 from agd_core.report.images import grid_png
 from agd_core.report.page import render_page
 from tests.agd_core.report.made_up import METHODS, page
-from tests.chromium import chromium_path
+from tests.chromium import PATIENCE, chromium_path
 from tests.real_images import real_images
 
 WIDTHS = {"desktop": 1280, "phone": 390, "small phone": 360}
@@ -67,6 +67,7 @@ def chromium():
 def opened(chromium, path, width=1280, **options):
     """The page; afterwards it must have asked for nothing else and complained of nothing."""
     context = chromium.new_context(viewport={"width": width, "height": 800}, **options)
+    context.set_default_timeout(PATIENCE)
     shown, complaints, requests = context.new_page(), [], []
     shown.on("console", lambda message: complaints.append(message.text))
     shown.on("pageerror", lambda error: complaints.append(str(error)))

@@ -69,7 +69,7 @@ def test_a_cancelled_collection_keeps_its_units_and_a_retry_in_the_browser_does_
     assert 3 <= len(committed) < UNITS
     with browse(lab) as browser:
         browser.open_run(str(run.id))
-        expect(browser.page.get_by_text("Cancelled", exact=True).first).to_be_visible(timeout=60_000)
+        expect(browser.page.get_by_text("Cancelled", exact=True).first).to_be_visible()
         browser.run_menu("Retry", "Retry")
         lab.wait_for_state(run.id, "Completed")
     after = units(tmp_path)

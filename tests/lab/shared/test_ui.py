@@ -31,12 +31,12 @@ def test_a_custom_run_from_the_form_to_the_report(lab, screenshots):
         page.get_by_label("Images (Optional)", exact=True).fill("60")
         browser.screenshot(screenshots / "lab-form.png")
         run_id = browser.submit()
-        expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=180_000)
+        expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
         browser.screenshot(screenshots / "lab-run.png")
         page.get_by_role("tab", name="Artifacts").click()
         page.get_by_role("link", name=re.compile("Results of the distillation")).click()
         page.locator("a[href*='/artifacts/artifact/']").first.click()
-        expect(page.get_by_role("cell", name="agd-modulated-mlp").first).to_be_visible(timeout=60_000)
+        expect(page.get_by_role("cell", name="agd-modulated-mlp").first).to_be_visible()
         grid = page.locator("img[src^='data:image/png']").first
         expect(grid).to_be_visible()
         assert grid.evaluate("e => e.naturalWidth") > 100

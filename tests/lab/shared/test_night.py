@@ -4,6 +4,7 @@ import pytest
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from flows.registry import register
+from flows.stages.nightly import evaluate_registered
 from flows.stages.verdicts import open_history
 from flows.workplace import Workplace
 from tests.flows.nights import QUICK, change_weights, train_small, with_noise
@@ -14,13 +15,13 @@ ADAPTERS = ("kept", "spoilt")
 
 
 @pytest.fixture(scope="module")
-def output(lab, teacher, tmp_path_factory):
+def output(teacher, tmp_path_factory):
     """Two registered adapters, one night measured; then one of them is spoilt."""
     folder = tmp_path_factory.mktemp("nights")
     for name in ADAPTERS:
         adapter = train_small(teacher, folder / name)
-        register(adapter, name, "fashion-dit", QUICK, Workplace(folder / "outputs"))
-    night_of(lab, folder / "outputs", "2026-11-20")
+        entry = register(adapter, name, "fashion-dit", QUICK, Workplace(folder / "outputs"))
+        evaluate_registered(entry, "2026-11-20", Workplace(folder / "outputs"))
     (spoilt,) = (folder / "spoilt").rglob("adapter.safetensors")
     change_weights(spoilt.parent, teacher, with_noise)
     return folder / "outputs"
