@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agd_core.data.records import CARRIERS, CollectionPlan, PlannedTrajectory, TrajectoryStore
-from storage.memory_store import MemoryTrajectoryStore
+from tests.storage.memory_store import MemoryTrajectoryStore
 
 TIMESTEPS = (999.0, 800.1, 600.0, 400.0, 200.0, 150.0, 100.0, 1.0)
 NOT_FINITE = {"float16": (0x7C00, 0xFC00, 0x7E01), "bfloat16": (0x7F80, 0xFF80, 0x7FC1), "float32": (0x7F800000,)}

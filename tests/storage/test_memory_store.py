@@ -1,7 +1,7 @@
 import pytest
 
-from storage.memory_store import MemoryTrajectoryStore
 from tests.storage.contract import TrajectoryStoreContract
+from tests.storage.memory_store import MemoryTrajectoryStore
 
 
 class TestMemoryStore(TrajectoryStoreContract):

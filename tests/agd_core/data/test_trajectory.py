@@ -13,10 +13,10 @@ from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collectio
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.models.ask import Ask
 from agd_core.models.schedulers import build_scheduler
-from storage.memory_store import MemoryTrajectoryStore
 from storage.objects import MemoryObjects
 from storage.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import shard_key
+from tests.storage.memory_store import MemoryTrajectoryStore
 
 CONFIG = CollectConfig(
     trajectories=9, steps=10, kept_steps=4, guidance_scale_min=1.0, guidance_scale_max=5.0, shard_trajectories=9

@@ -14,7 +14,7 @@ from agd_core.evaluation.cost import Bench
 from agd_core.evaluation.sampling import SampleConfig, sample_images
 from agd_core.guidance import CONDITIONAL, UNCONDITIONAL, Guidance, GuidedDenoiser, Pass
 from agd_core.models.denoiser import rowwise
-from storage.memory_store import MemoryTrajectoryStore
+from tests.storage.memory_store import MemoryTrajectoryStore
 
 SITE = "transformer_blocks.2.attn1"
 

@@ -11,7 +11,7 @@ from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.methods import CrossAttentionConfig
 from agd_core.methods.trainer import TrainConfig, Training
 from agd_core.models.config import BaseModelConfig
-from storage.memory_store import MemoryTrajectoryStore
+from tests.storage.memory_store import MemoryTrajectoryStore
 
 CPU = torch.device("cpu")
 PROMPTS = ("a red bus on a wet street", "two dogs asleep")

@@ -25,7 +25,7 @@ from agd_core.models.config import BaseModelConfig
 from agd_core.models.denoising import denoise
 from agd_core.models.doors.doors import DoubledBatch
 from agd_core.models.schedulers import build_scheduler
-from storage.memory_store import MemoryTrajectoryStore
+from tests.storage.memory_store import MemoryTrajectoryStore
 
 CPU = torch.device("cpu")
 WIDTH = 8
