@@ -19,7 +19,6 @@ from agd_core.basics.safe_files import open_regular
 
 CLASS_NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-IMAGE_SIZE = 32
 MOST_BYTES = 64 << 20
 """Of one file, unpacked; the largest of the four has 47 MB."""
 _PADDING = 2

@@ -78,15 +78,6 @@ class RunningStatistics:
         centred = features - mean
         self._join(total, mean, (centred * weights[:, None]).T @ centred)
 
-    def merge(self, other: "RunningStatistics") -> None:
-        """Add everything that another one has seen.
-
-        Raises:
-            InputError: the widths differ.
-        """
-        if other.mean is not None and other.scatter is not None:
-            self._join(other.samples, other.mean, other.scatter)
-
     def result(self) -> FeatureStatistics:
         """Mean and unbiased covariance of everything so far.
 

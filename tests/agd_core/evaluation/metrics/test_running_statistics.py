@@ -26,33 +26,11 @@ def test_the_batch_size_does_not_matter(batch):
     assert statistics.samples == 203
 
 
-@pytest.mark.parametrize("parts", [1, 4])
-def test_merged_parts_are_the_whole(parts):
-    merged = RunningStatistics()
-    for part in torch.tensor_split(FEATURES, parts):
-        merged.merge(gathered(part, 7))
-    assert frechet_distance(REFERENCE, merged.result()) == pytest.approx(DISTANCE, rel=1e-12)
-
-
-def test_merging_nothing_changes_nothing():
+def test_an_empty_batch_changes_nothing():
     running = gathered(FEATURES, 64)
     before = running.result()
-    running.merge(RunningStatistics())
     running.update(FEATURES[:0])
     assert torch.equal(running.result().covariance, before.covariance)
-    empty = RunningStatistics()
-    empty.merge(running)
-    assert torch.equal(empty.result().covariance, before.covariance)
-
-
-def test_what_was_merged_is_left_as_it_was():
-    part = gathered(FEATURES[:50], 50)
-    before = part.result()
-    whole = RunningStatistics()
-    whole.merge(part)
-    whole.update(FEATURES[50:])
-    assert part.result().samples == 50
-    assert torch.equal(part.result().covariance, before.covariance)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 203])
