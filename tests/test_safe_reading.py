@@ -41,7 +41,6 @@ REASONS: dict[str, dict[str, str]] = {
     "agd_core/basics/checksums.py": {"json.loads": PLAIN},
     "agd_core/basics/digest.py": {"Path.open": "sums a file that its caller has confined and found regular"},
     "agd_core/evaluation/extractors/clip.py": {"from_pretrained": CHECKED},
-    "agd_core/evaluation/extractors/files.py": {"from_pretrained": CHECKED},
     "agd_core/builtin/fashion_mnist.py": {"gzip.open": "unpacks a file that the door has opened, up to a limit"},
     "agd_core/builtin/miniatures/dit.py": {"json.loads": OURS, "read_text": OURS},
     "agd_core/evaluation/protocol.py": {"json.loads": PLAIN},

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agd_core.models.denoiser import Latents
-from agd_core.models.sources import load_component, read_json, stored_fingerprint
+from agd_core.models.sources import load_component, read_json, stored_fingerprint, weights_variant
 
 PIXELS_TOGETHER = 1 << 20
 """Images are decoded together up to so many pixels, which bounds memory: one image of 1024 x 1024."""
@@ -36,7 +36,9 @@ class Decoder:
         """The network itself."""
         from diffusers import AutoencoderKL
 
-        return load_component(AutoencoderKL, self._folder, torch.float32, torch.device("cpu"))
+        return load_component(
+            AutoencoderKL, self._folder, torch.float32, torch.device("cpu"), weights_variant(self._folder)
+        )
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Float[Tensor, "batch image_channels *sides"]:

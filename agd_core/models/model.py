@@ -20,7 +20,7 @@ from agd_core.models.folder import MODEL_INDEX
 from agd_core.models.prompt_encoder import PromptEncoder
 from agd_core.models.prompt_length import CutPrompts, cut_prompts
 from agd_core.models.schedulers import IMAGE_TOKENS, is_flow_matching
-from agd_core.models.sources import load_component, read_json, stored_fingerprint
+from agd_core.models.sources import load_component, read_json, stored_fingerprint, weights_variant
 
 
 class BaseModel:
@@ -60,7 +60,8 @@ class BaseModel:
         self.device, self.dtype, self._folder = device, dtype, folder
         self._nulls: dict[str | None, Condition] = {}
         part = folder / kind.component
-        self.backbone = kind(load_component(getattr(diffusers, kind.class_name), part, dtype, device))
+        network = load_component(getattr(diffusers, kind.class_name), part, dtype, device, weights_variant(part))
+        self.backbone = kind(network)
         self.decoder = Decoder(folder, device)
         self.encoder = PromptEncoder(folder, kind.encoded, dtype, device) if kind.encoded else None
         self.fingerprint, self.decoder_fingerprint = stored_fingerprint(part), self.decoder.fingerprint

@@ -79,8 +79,17 @@ def read_json(path: Path, form: str = "diffusers") -> dict[str, Any]:
     return content
 
 
-def load_component(kind: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """One frozen network of a diffusers folder, from safetensors only.
+def load_component(
+    kind: Any, folder: Path, dtype: torch.dtype, device: torch.device, variant: str | None = None
+) -> Any:
+    """One frozen network of a folder in diffusers or transformers format, from safetensors only.
+
+    Args:
+        kind: its class.
+        folder: where its settings and weights are.
+        dtype: of its parameters.
+        device: where it goes.
+        variant: see `weights_variant`.
 
     Raises:
         InputError: missing or unreadable.
@@ -91,7 +100,7 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype, device: torch.de
         module, loading = kind.from_pretrained(
             folder,
             dtype=dtype,
-            variant=weights_variant(folder),
+            variant=variant,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
@@ -99,7 +108,7 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype, device: torch.de
     except Exception as error:  # a damaged folder may raise anything
         reason = printable(first_line(error))
         raise InputError(f"cannot load {kind.__name__} from {printable(folder)}: {reason}") from error
-    if missing := loading["missing_keys"]:
+    if missing := sorted(loading["missing_keys"]):
         raise InputError(
             f"cannot load {kind.__name__} from {printable(folder)}: {len(missing)} weights missing, e.g. {missing[0]}"
         )

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from agd_core.evaluation.extractors.preprocessing import apply_in_batches
 from agd_core.evaluation.metrics.reference import Reference
 
 Images = UInt8[Tensor, "images height width channels"]
@@ -47,6 +48,8 @@ class FeatureExtractor(ABC):
     """How an image becomes the network's input, in words, e.g. "299 x 299, bilinear as in TensorFlow 1.x"."""
     width: int
     """Features per image."""
+    sha256: str
+    device: torch.device
     class_names: tuple[str, ...] = ()
     """The classes that its logits tell apart; empty where it has no head."""
 
@@ -63,12 +66,18 @@ class FeatureExtractor(ABC):
         """
 
     @abstractmethod
-    def identity(self) -> str:
-        """sha256 of the weights."""
+    def look(self, images: Images) -> tuple[Tensor, ...]:
+        """Features and, with a head, logits of one batch: `[batch, width]`, `[batch, classes]`."""
 
-    @abstractmethod
+    def identity(self) -> str:
+        """sha256 of all that shapes the features: the weights, and a folder's settings."""
+        return self.sha256
+
+    @torch.inference_mode()
     def extract(self, images: Images) -> Extracted:
         """Features and logits; one-channel images are repeated to three where the network takes three."""
+        features, *logits = apply_in_batches(self.look, images, self.device)
+        return Extracted(features, logits[0] if logits else None)
 
     def agreement(self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]) -> Agreement | None:
         """How well images show what was asked for; None where this extractor cannot tell.

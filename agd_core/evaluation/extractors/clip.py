@@ -60,16 +60,6 @@ class ClipFeatures(FeatureExtractor):
         """With the size that this network was made for."""
         return f"short side {self.size}, {BICUBIC}, centre {self.size} x {self.size}"
 
-    def identity(self) -> str:
-        """sha256 over weights, settings and tokenizer files."""
-        return self.sha256
-
-    @torch.inference_mode()
-    def extract(self, images: Images) -> Extracted:
-        """Image embeddings."""
-        (features,) = apply_in_batches(self._look, images, self.device)
-        return Extracted(features, None)
-
     def agreement(self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]) -> Agreement:
         """The CLIP score, `100 max(cos(image, text), 0)`.
 
@@ -92,7 +82,7 @@ class ClipFeatures(FeatureExtractor):
         (embedded,) = apply_in_batches(self._read, rows, self.device)
         return embedded
 
-    def _look(self, images: Images) -> tuple[Tensor]:
+    def look(self, images: Images) -> tuple[Tensor]:
         pixels = _centre(planes(images), self.size).to(self.device)
         return (self.model.get_image_features(normalised(pixels, self.mean, self.std)).pooler_output,)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from agd_core.evaluation.extractors.base import Extracted, FeatureExtractor, Images
+from agd_core.evaluation.extractors.base import FeatureExtractor, Images
 from agd_core.evaluation.extractors.files import (
     CONFIG,
     WEIGHTS,
@@ -18,7 +18,6 @@ from agd_core.evaluation.extractors.preprocessing import (
     BICUBIC,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    apply_in_batches,
     normalised,
     planes,
     resized,
@@ -50,16 +49,6 @@ class Dinov2Features(FeatureExtractor):
         self.width = self.model.config.hidden_size
         self.device = device
 
-    def identity(self) -> str:
-        """sha256 over config.json and the weights' files."""
-        return self.sha256
-
-    @torch.inference_mode()
-    def extract(self, images: Images) -> Extracted:
-        """Class tokens."""
-        (features,) = apply_in_batches(self._look, images, self.device)
-        return Extracted(features, None)
-
-    def _look(self, images: Images) -> tuple[Tensor]:
+    def look(self, images: Images) -> tuple[Tensor]:
         pixels = resized(planes(images), _SIZE, _SIZE).to(self.device)
         return (self.model(pixel_values=normalised(pixels, IMAGENET_MEAN, IMAGENET_STD)).pooler_output,)

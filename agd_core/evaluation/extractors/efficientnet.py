@@ -8,9 +8,9 @@ from torch import Tensor
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.weights import read_state
-from agd_core.evaluation.extractors.base import Extracted, FeatureExtractor, Images
+from agd_core.evaluation.extractors.base import FeatureExtractor, Images
 from agd_core.evaluation.extractors.files import missing_package, reason
-from agd_core.evaluation.extractors.preprocessing import BICUBIC, apply_in_batches, normalised, planes, resized
+from agd_core.evaluation.extractors.preprocessing import BICUBIC, normalised, planes, resized
 
 _SIZE = 224
 _MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
@@ -40,17 +40,8 @@ class EfficientNetFeatures(FeatureExtractor):
         self.model = model.to(device).requires_grad_(False).eval()
         self.device = device
 
-    def identity(self) -> str:
-        """sha256 of the weights' file."""
-        return self.sha256
-
-    @torch.inference_mode()
-    def extract(self, images: Images) -> Extracted:
+    def look(self, images: Images) -> tuple[Tensor, ...]:
         """Pooled activations before the classifier, and its logits."""
-        features, logits = apply_in_batches(self._look, images, self.device)
-        return Extracted(features, logits)
-
-    def _look(self, images: Images) -> tuple[Tensor, Tensor]:
         pixels = resized(planes(images), _SIZE, _SIZE).to(self.device)
         pooled = self.model.extract_features(normalised(pixels, _MEAN, _STD)).mean(dim=(2, 3))
         return pooled, self.model.get_submodule("_fc")(pooled)

@@ -13,7 +13,6 @@ from agd_core.basics.weights import read_state
 from agd_core.builtin.fashion_mnist import CLASS_NAMES, to_signed
 from agd_core.evaluation.extractors.base import Agreement, Extracted, FeatureExtractor, Images
 from agd_core.evaluation.extractors.files import reason
-from agd_core.evaluation.extractors.preprocessing import apply_in_batches
 from agd_core.evaluation.metrics.reference import Reference
 from agd_core.models.sources import BUILTIN_FOLDER
 
@@ -71,23 +70,6 @@ class FashionFeatures(FeatureExtractor):
             raise InputError(f"{path} does not fit the classifier: {reason(error)}") from error
         self.device = device
 
-    def identity(self) -> str:
-        """sha256 of the weights' file."""
-        return self.sha256
-
-    @torch.inference_mode()
-    def extract(self, images: Images) -> Extracted:
-        """Penultimate activations and class logits.
-
-        Raises:
-            InputError: other images than 32 x 32 grey ones.
-        """
-        if (found := tuple(images.shape[1:])) != _SHAPE:
-            shape = " x ".join(map(str, found))
-            raise InputError(f"extractor {self.name} takes 32 x 32 x 1 images, not {shape}; choose another one")
-        features, logits = apply_in_batches(self._look, images, self.device)
-        return Extracted(features, logits)
-
     def agreement(self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]) -> Agreement | None:
         """Whether the most likely class is the one that was asked for."""
         if extracted.logits is None:
@@ -98,7 +80,15 @@ class FashionFeatures(FeatureExtractor):
         """The 60,000 real training images."""
         return Reference.load(self.folder / REFERENCE)
 
-    def _look(self, images: Images) -> tuple[Tensor, Tensor]:
+    def look(self, images: Images) -> tuple[Tensor, ...]:
+        """Penultimate activations and class logits.
+
+        Raises:
+            InputError: other images than 32 x 32 grey ones.
+        """
+        if (found := tuple(images.shape[1:])) != _SHAPE:
+            shape = " x ".join(map(str, found))
+            raise InputError(f"extractor {self.name} takes 32 x 32 x 1 images, not {shape}; choose another one")
         features = self.model.features(to_signed(images.permute(0, 3, 1, 2).contiguous().to(self.device)))
         return features, self.model.head(features)
 

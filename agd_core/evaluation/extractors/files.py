@@ -10,8 +10,8 @@ import torch
 from agd_core.basics.digest import digest, file_digest
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
-from agd_core.models.folder import require_possible_size, require_safe_folder
-from agd_core.models.sources import read_json
+from agd_core.models.folder import require_safe_folder
+from agd_core.models.sources import load_component, read_json
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
@@ -43,19 +43,8 @@ def load_network(kind: Any, folder: Path, device: torch.device) -> Any:
     Raises:
         InputError: weights are missing, unreadable or of other shapes.
     """
-    require_possible_size(kind, folder)
-    try:
-        with _without_progress_bar():
-            module, loading = kind.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-            )
-    except Exception as error:  # a damaged folder may raise anything
-        raise InputError(f"cannot load {kind.__name__} from {folder}: {reason(error)}") from error
-    if missing := sorted(loading["missing_keys"]):
-        raise InputError(
-            f"cannot load {kind.__name__} from {folder}: {len(missing)} weights missing, e.g. {missing[0]}"
-        )
-    return module.to(device).requires_grad_(False).eval()
+    with _without_progress_bar():
+        return load_component(kind, folder, torch.float32, device)
 
 
 def folder_identity(folder: Path, patterns: Sequence[str]) -> str:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.weights import read_state
-from agd_core.evaluation.extractors.base import Extracted, FeatureExtractor, Images
+from agd_core.evaluation.extractors.base import FeatureExtractor, Images
 from agd_core.evaluation.extractors.files import missing_package, reason
-from agd_core.evaluation.extractors.preprocessing import apply_in_batches, planes
+from agd_core.evaluation.extractors.preprocessing import planes
 
 STANDARD_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """What torch hub calls the file that torch-fidelity publishes with its version 0.2.0."""
@@ -43,17 +43,8 @@ class InceptionFeatures(FeatureExtractor):
             return "FID"
         return f"FD (Inception v3, weights {self.sha256[:8]})"
 
-    def identity(self) -> str:
-        """sha256 of the weights' file."""
-        return self.sha256
-
-    @torch.inference_mode()
-    def extract(self, images: Images) -> Extracted:
+    def look(self, images: Images) -> tuple[Tensor, ...]:
         """Pooled activations, and logits without their bias."""
-        features, logits = apply_in_batches(self._look, images, self.device)
-        return Extracted(features, logits)
-
-    def _look(self, images: Images) -> tuple[Tensor, ...]:
         return tuple(self.model(planes(images).to(self.device)))
 
 
