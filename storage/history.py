@@ -6,7 +6,7 @@ A file appears whole or not at all and is never changed; one that no longer is w
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,7 @@ _DIRECTIONS = ("lower", "higher")
 _MOST_BYTES = 16 << 20
 _MOST_RECORDS = 1000
 """Of one adapter in one night."""
-_SCHEMA = pa.schema(
-    [
-        ("night", pa.string()),
-        ("name", pa.string()),
-        ("adapter_digest", pa.string()),
-        ("base_fingerprint", pa.string()),
-        ("protocol_digest", pa.string()),
-        ("seed", pa.int64()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("standard_error", pa.float64()),
-        ("better", pa.string()),
-        ("images", pa.int64()),
-        ("nfe", pa.float64()),
-        ("seconds", pa.float64()),
-        ("device", pa.string()),
-        ("versions", pa.string()),
-        ("finished_at", pa.string()),
-    ]
-)
+_TYPES: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
 @dataclass(frozen=True)
@@ -78,6 +59,9 @@ class MetricRecord:
     """JSON: library versions by name."""
     finished_at: str
     """ISO date and time, UTC."""
+
+
+_SCHEMA = pa.schema([(field.name, _TYPES[field.type]) for field in fields(MetricRecord)])
 
 
 @dataclass(frozen=True)
