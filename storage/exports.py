@@ -176,16 +176,10 @@ def read_carried_plan(objects: ObjectStore, index: ExportIndex) -> CollectionPla
 
 def object_problem(objects: ObjectStore, entry: ExportedObject, deep: bool = True) -> str | None:
     """Why an object is not what the index says, None if it is; `deep` sums every byte."""
-    where = f"{objects.url}/{entry.name}"
-    try:
-        size = objects.size(entry.name)
-    except InputError as error:
-        return str(error)
-    if size is None:
-        return f"{where}: missing"
-    if size != entry.size:
-        return f"{where}: {size} bytes instead of {entry.size}"
-    return f"{where}: checksum differs" if deep and checksum(objects, entry.name, size) != entry.crc32c else None
+    if (problem := objects.size_problem(entry.name, entry.size)) or not deep:
+        return problem
+    whole = checksum(objects, entry.name, entry.size) == entry.crc32c
+    return None if whole else f"{objects.url}/{entry.name}: checksum differs"
 
 
 def checksum(objects: ObjectStore, key: str, size: int) -> int:

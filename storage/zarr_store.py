@@ -92,19 +92,12 @@ class ZarrTrajectoryStore:
 
     def shard_problem(self, shard: CommittedShard, deep: bool = True) -> str | None:
         """Why a shard is not what its marker says, None if it is."""
-        where = f"{self.objects.url}/{shard.key}"
-        try:
-            size = self.objects.size(shard.key)
-        except InputError as error:
-            return str(error)
-        if size is None:
-            return f"{where}: missing"
-        if size != shard.size:
-            return f"{where}: {size} bytes instead of {shard.size}"
+        if problem := self.objects.size_problem(shard.key, shard.size):
+            return problem
         try:
             self._chunk_offsets(shard)
         except Damaged as error:
-            return f"{where}: {error}"
+            return f"{self.objects.url}/{shard.key}: {error}"
         return self._deep_problem(shard) if deep else None
 
     def _deep_problem(self, shard: CommittedShard) -> str | None:

@@ -103,6 +103,17 @@ class ObjectStore(ABC):
     def remove_abandoned(self) -> list[str]:
         """Discard what killed writers left unpublished; returns its names."""
 
+    def size_problem(self, key: str, size: int) -> str | None:
+        """Why an object has not so many bytes, None if it has."""
+        where = f"{self.url}/{key}"
+        try:
+            found = self.size(key)
+        except InputError as error:
+            return str(error)
+        if found is None:
+            return f"{where}: missing"
+        return None if found == size else f"{where}: {found} bytes instead of {size}"
+
     def create(self, key: str, data: bytes) -> bool:
         """Write an object that must not exist yet; False if it does."""
         with self.stage(key, len(data)) as staged:
