@@ -131,7 +131,7 @@ def start(output, *overrides):
     command = [*AGD, "collect", "fashion-dit", *SETTINGS, "--output", str(output)]
     command += [
         part
-        for override in ("collect.trajectories=200", "collect.steps=30", *overrides)
+        for override in ("collect.trajectories=100", "collect.steps=30", *overrides)
         for part in ("--set", override)
     ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
@@ -162,12 +162,12 @@ def test_a_killed_collection_resumes_to_the_same_content(uninterrupted, tmp_path
     _, errors = process.communicate()
     assert process.returncode == code, errors
     committed = len(list(tmp_path.glob("artefacts/trajectories-*/store/index/*.parquet")))
-    assert 2 <= committed < 50
+    assert 2 <= committed < 25
     assert not verify(tmp_path)["ok"]
     resumed = start(tmp_path)
     _, errors = resumed.communicate()
     assert resumed.returncode == 0
-    assert f"{committed} of 50 units there already" in errors
+    assert f"{committed} of 25 units there already" in errors
     result = verify(tmp_path)
     assert result["ok"], result["problems"]
     assert result["digest"] == uninterrupted

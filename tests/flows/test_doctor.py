@@ -16,7 +16,7 @@ from flows.stages.doctor import device_memory_gib, examine
 from flows.stages.sizes import Sizes
 
 TINY = ("--set", "methods.0.hidden_width=32", "--set", "base_model.resolution=null", "--set", "sample.batch_size=2")
-TINY_SD = ("--set", "base_model.source=builtin:tiny-sd", *TINY)
+TINY_MODEL = ("--set", "base_model.source=builtin:tiny-pixart", *TINY)
 SD21_BASE, SDXL_BASE = 865_910_724, 2_567_463_684
 # from the papers' hyper-parameters: guidance range, conditions x trajectories, batch, gradient steps, learning rate,
 # hidden width, and pairs: conditions x stored steps
@@ -103,7 +103,7 @@ def test_the_sizes_of_every_preset_are_known_without_a_download():
 @pytest.fixture(scope="module")
 def found():
     """What `agd doctor --json` prints for a tiny model."""
-    return json.loads(run_doctor("sd21", *TINY_SD, "--device-memory-gib", "8", "--json").stdout)
+    return json.loads(run_doctor("sd21", *TINY_MODEL, "--device-memory-gib", "8", "--json").stdout)
 
 
 def test_json_is_one_object(found):
@@ -115,7 +115,7 @@ def test_json_is_one_object(found):
 
 def test_the_table_shows_parameters_peaks_and_batches(found, monkeypatch):
     monkeypatch.setattr(estimating, "examine", lambda *_: found)  # minutes in the making
-    result = run_doctor("sd21", *TINY_SD)
+    result = run_doctor("sd21", *TINY_MODEL)
     assert result.exit_code == 0, result.stderr
     for part in ("parameters", "encode prompts", "train agd-cross-attention", "sample with guidance", "decode images"):
         assert part in result.stdout
@@ -141,7 +141,7 @@ def test_settings_are_proposed_in_order_and_then_they_fit():
 
 
 def test_where_nothing_fits_the_exit_code_is_one():
-    result = run_doctor("sd21", *TINY_SD, "--device-memory-gib", "1.001")
+    result = run_doctor("sd21", *TINY_MODEL, "--device-memory-gib", "1.001")
     assert result.exit_code == 1
     assert "does NOT fit in 1 GiB, whatever is set: take a larger device" in result.stdout
 

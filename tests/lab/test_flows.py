@@ -260,7 +260,7 @@ def test_a_setting_of_a_stage_is_few_calls_from_the_form(server, tmp_path, monke
 def test_other_processes_collect_and_sample_the_same(server, tmp_path, runner):
     folders = {"threads": tmp_path / "threads", runner: tmp_path / runner}
     for name, folder in folders.items():
-        given = settings(folder, job="sample", fan_out=FanOut(runner=name, workers=2))
+        given = settings(folder, job="sample", fan_out=FanOut(runner=name))
         state = sample_flow(given, return_state=True)
         assert state.is_completed(), state.message
     here, there = (verify(folder)["digest"] for folder in folders.values())

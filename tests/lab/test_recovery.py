@@ -19,7 +19,7 @@ from tests.conftest import SMALL
 from tests.lab.lab_process import RunningLab, free_port, running_lab, wait_for
 
 TRAINING = [*SMALL, "train.steps=100000", "methods=[{kind: agd-modulated-mlp}]"]
-UNITS = 60
+UNITS = 30
 COLLECTION = [*SMALL, f"collect.trajectories={4 * UNITS}", "collect.steps=20"]
 
 
