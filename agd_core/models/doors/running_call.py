@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from agd_core.basics.errors import InputError
-from agd_core.models.doors.empty_prompt import says_only
+from agd_core.models.doors.null_prompt import says_only
 
 _NEGATIVE = "negative_"
 _FURTHER = "_23"
