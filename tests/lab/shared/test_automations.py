@@ -48,18 +48,6 @@ def receiver():
         thread.join()
 
 
-@pytest.fixture
-def paused(lab):
-    """No run starts."""
-    with lab.client() as client:
-        queues = [client.read_work_queue_by_name(name, "gpu") for name in ("interactive", "nightly")]
-        for queue in queues:
-            client.update_work_queue(queue.id, is_paused=True)
-        yield client
-        for queue in queues:
-            client.update_work_queue(queue.id, is_paused=False)
-
-
 def test_a_regression_is_confirmed_and_told(lab, paused):
     with receiver() as (url, received):
         install_automations(paused, lab.lab, url, pytest.fail)

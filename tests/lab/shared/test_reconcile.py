@@ -14,13 +14,9 @@ UNTAGGED = "nightly-evaluation/nightly-evaluation"
 
 
 @pytest.fixture
-def client(lab):
+def client(paused):
     """Of a lab in which no run starts."""
-    with lab.client() as client:
-        queue = client.read_work_queue_by_name("nightly", POOL)
-        client.update_work_queue(queue.id, is_paused=True)
-        yield client
-        client.update_work_queue(queue.id, is_paused=False)
+    return paused
 
 
 def left(client, state, worker=None):

@@ -18,17 +18,11 @@ WORKER = "Flow run infrastructure exited with non-zero status code -9. Killed."
 
 
 @pytest.fixture
-def client(lab):
+def client(lab, paused):
     """Of a lab in which no run starts, and `agd up` does not look."""
-    with lab.client() as client:
-        queues = [client.read_work_queue_by_name(name, "gpu") for name in ("interactive", "nightly")]
-        for queue in queues:
-            client.update_work_queue(queue.id, is_paused=True)
-        lab.process.send_signal(signal.SIGSTOP)
-        yield client
-        lab.process.send_signal(signal.SIGCONT)
-        for queue in queues:
-            client.update_work_queue(queue.id, is_paused=False)
+    lab.process.send_signal(signal.SIGSTOP)
+    yield paused
+    lab.process.send_signal(signal.SIGCONT)
 
 
 class Watched:

@@ -16,7 +16,6 @@ from prefect.client.schemas.objects import State, StateType
 
 from flows.device_lease import acquisitions
 from flows.lab.flow_processes import flow_processes
-from flows.lab.pool import POOL
 from flows.stages.verify import verify
 from tests.lab.browser import browse
 from tests.lab.lab_process import wait_for
@@ -174,17 +173,13 @@ def test_wrong_settings_are_refused_before_a_run_exists(lab, settings, named):
 
 
 @pytest.fixture
-def no_start(lab):
+def no_start(paused):
     """Runs wait; those that a test has made are deleted."""
-    with lab.client() as client:
-        queue = client.read_work_queue_by_name("interactive", POOL)
-        client.update_work_queue(queue.id, is_paused=True)
-        before = {run.id for run in client.read_flow_runs()}
-        yield
-        for run in client.read_flow_runs():
-            if run.id not in before:
-                client.delete_flow_run(run.id)
-        client.update_work_queue(queue.id, is_paused=False)
+    before = {run.id for run in paused.read_flow_runs()}
+    yield
+    for run in paused.read_flow_runs():
+        if run.id not in before:
+            paused.delete_flow_run(run.id)
 
 
 def test_runs_that_ten_threads_ask_for_are_all_made(lab, no_start):

@@ -1,4 +1,5 @@
 import socket
+import zipfile
 from pathlib import Path
 
 import matplotlib.cbook
@@ -65,5 +66,12 @@ class Trap:
 @pytest.fixture
 def trap(tmp_path):
     """A pickle that would write a marker file: (its path, the marker's path)."""
-    torch.save({"weight": Trap(tmp_path / "executed")}, tmp_path / "trap.pth")
-    return tmp_path / "trap.pth", tmp_path / "executed"
+    path, marker = tmp_path / "trap.pth", tmp_path / "executed"
+    torch.save({"weight": Trap(marker)}, path)
+    call, arguments = Trap(marker).__reduce__()
+    call(*arguments)
+    assert marker.exists(), "what unpickling does must leave the file, or the trap proves nothing"
+    marker.unlink()
+    with zipfile.ZipFile(path) as archive:
+        assert b"touch" in archive.read("trap/data.pkl"), "and the file must ask for it"
+    return path, marker
