@@ -94,6 +94,8 @@ class Run:
                     f"{cut.most_tokens} tokens{same}"
                 )
         self.config.guidance.check(self.model)
+        for method in self.config.methods:
+            method.check(self.model.backbone)
         self._check_samplers()
         return self
 

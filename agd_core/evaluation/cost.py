@@ -52,6 +52,7 @@ class Cost:
     gigaflops_per_step: float
     """10^9 floating-point operations per image in matrix products, convolutions and attention; multiply-add is two."""
     milliseconds_per_step_batch_1: float
+    """In the middle of the timesteps that are measured."""
     overhead_percent_batch_1: float
     """Extra time against the bare base model at batch 1."""
     saturation_batch: int
@@ -91,6 +92,9 @@ class Bench:
     """Of the base model that all of them run on."""
     guidance_scale: float
     """Of every call."""
+    timesteps: tuple[float, ...] = ()
+    """Over which the rows of a batch are spread, for methods that cost more at some than at others; none: the middle
+    of the schedule stands for all."""
     should_stop: ShouldStop = never
     """Asked before every call."""
     clock: Clock = time.perf_counter
@@ -125,27 +129,34 @@ class Bench:
         return self.subjects.base_model.device
 
     def inputs(self, batch: int) -> _Inputs:
-        """Noise in the middle of the schedule, without a class or prompt: what is asked for costs nothing."""
-        base_model = self.subjects.base_model
+        """Noise without a class or prompt: what is asked for costs nothing."""
+        base_model, known = self.subjects.base_model, self._timesteps
         noise = torch.randn((batch, *base_model.latent_shape), generator=generator("cost", batch))
-        middle = base_model.scheduler_config.get("num_train_timesteps", 1000) / 2
+        timesteps = [known[(2 * row + 1) * len(known) // (2 * batch)] for row in range(batch)]
         condition = self.subjects.null(batch)
-        per_row = torch.ones(batch, device=self.device)
-        return noise.to(self.device), per_row * middle, Ask(condition, condition, per_row * self.guidance_scale)
+        scale = torch.full((batch,), self.guidance_scale, device=self.device)
+        return noise.to(self.device), torch.tensor(timesteps, device=self.device), Ask(condition, condition, scale)
+
+    @property
+    def _timesteps(self) -> tuple[float, ...]:
+        middle = self.subjects.base_model.scheduler_config.get("num_train_timesteps", 1000) / 2
+        return self.timesteps or (middle,)
 
     @torch.no_grad()
-    def count(self, name: str) -> tuple[float, int]:
-        """(network evaluations, floating-point operations) for one image.
+    def count(self, name: str) -> tuple[float, float]:
+        """(network evaluations, floating-point operations) of a step for one image, the mean over the timesteps.
 
         Attention runs in its plain form, which PyTorch counts on every device.
         """
-        inputs = self.inputs(1)
+        latents, timestep, ask = self.inputs(1)
         try:
             with self.methods[name]() as denoiser, sdpa_kernel(SDPBackend.MATH):
                 before = denoiser.network_evaluations
                 with FlopCounterMode(display=False) as counter:
-                    denoiser.predict(*inputs)
-                return float(denoiser.network_evaluations - before), counter.get_total_flops()
+                    for each in self._timesteps:
+                        denoiser.predict(latents, torch.full_like(timestep, each), ask)
+                evaluations, steps = denoiser.network_evaluations - before, len(self._timesteps)
+                return evaluations / steps, counter.get_total_flops() / steps
         except torch.OutOfMemoryError as error:
             raise self.too_small(name) from error
 
@@ -250,7 +261,7 @@ def _goes_on(rounds: int, gone: float, seconds: float) -> bool:
     return rounds < _MAX_ROUNDS and gone < seconds / _LEVELS
 
 
-def _cost(bench: Bench, growth: _Growth, name: str, network_evaluations: float, flops: int) -> Cost:
+def _cost(bench: Bench, growth: _Growth, name: str, network_evaluations: float, flops: float) -> Cost:
     batch, stopped_by = growth.ends[name]
     seconds = {size: median(level[name]) for size, level in growth.levels.items() if name in level}
     overheads = growth.overheads(name, batch)

@@ -1,4 +1,4 @@
-"""Guidance rules. A new rule is one file here plus one line in `GuidanceConfig`."""
+"""Guidance rules. A new rule is one file here plus one line in `_Rule`, then it also guides in an interval."""
 
 from typing import Annotated
 
@@ -8,8 +8,9 @@ from agd_core.guidance.base import CONDITIONAL, UNCONDITIONAL, Answers, Guidance
 from agd_core.guidance.classifier_free import ClassifierFreeGuidance
 from agd_core.guidance.interval import IntervalGuidance
 
-_CfgInInterval = IntervalGuidance[ClassifierFreeGuidance]
-GuidanceConfig = Annotated[ClassifierFreeGuidance | _CfgInInterval, Field(discriminator="kind")]
+_Rule = ClassifierFreeGuidance
+"""Those that guide everywhere: the next one is joined to it by `|`."""
+GuidanceConfig = Annotated[_Rule | IntervalGuidance[_Rule], Field(discriminator="kind")]
 
 __all__ = [
     "CONDITIONAL",

@@ -94,6 +94,10 @@ class Guidance(Config, ABC):
         The answers are left alone.
         """
 
+    def everywhere(self) -> "Guidance":
+        """A rule that needs in every row all the passes that this one ever needs: what takes the most memory."""
+        return self
+
     def check(self, model: BaseModel) -> None:
         """Refuse settings that this model cannot follow.
 
@@ -122,6 +126,12 @@ class GuidedDenoiser:
         channels, conditional = latents.shape[1], answers[CONDITIONAL.name]
         guided = self.guidance.combine({name: answer[:, :channels] for name, answer in answers.items()}, call)
         return torch.cat([guided, conditional[:, channels:]], dim=1)
+
+    def evaluations(self, timestep: PerRow, ask: Ask) -> int:
+        """How many rows the networks would evaluate for one prediction, without making it."""
+        call = GuidanceCall(ask.guidance_scale, timestep, self.base_model.scheduler_config)
+        rows = [self.guidance.rows(one, call) for one in self._passes]
+        return sum(len(ask.guidance_scale) if mine is None else int(mine.sum()) for mine in rows)
 
     def _answers(self, latents: Latents, ask: Ask, call: GuidanceCall) -> dict[str, Tensor]:
         """What every pass predicts in all rows, a learned variance included."""

@@ -50,6 +50,10 @@ class IntervalGuidance(Guidance, Generic[Rule]):
         conditional = answers[CONDITIONAL.name]
         return torch.where(rowwise(self._inside(call), conditional), self.rule.combine(answers, call), conditional)
 
+    def everywhere(self) -> Guidance:
+        """The rule, as inside the interval."""
+        return self.rule.everywhere()
+
     def check(self, model: BaseModel) -> None:
         """As the rule does."""
         self.rule.check(model)

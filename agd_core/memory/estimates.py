@@ -103,7 +103,7 @@ def sampling_memory(
         living.name(_weights(network.to_empty(device="cpu")), BASE)
         model = FakeModel(sized, network)
         if guidance is not None:
-            _sample_once(sized, GuidedDenoiser(model, guidance), batch)
+            _sample_once(sized, GuidedDenoiser(model, guidance.everywhere()), batch)
         elif method is None:
             _sample_once(sized, model, batch)
         else:

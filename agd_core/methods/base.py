@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -61,6 +62,15 @@ class MethodConfig(Config, ABC):
         Raises:
             InputError: this network is none that the method knows.
         """
+
+    def check(self, backbone: Backbone) -> None:
+        """Build it without memory, to know before long work that it can be.
+
+        Raises:
+            InputError: as `build`.
+        """
+        with torch.device("meta"):
+            self.build(backbone)
 
 
 class Trained(nn.Module):

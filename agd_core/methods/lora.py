@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import derive_seed
 from agd_core.methods.agd.attach import AttachedLayers
 from agd_core.methods.agd.layers import AdapterLayer, Codes, HiddenStates
@@ -40,10 +41,17 @@ class LoraConfig(MethodConfig):
     """Ends of the names of the linear layers that have one; the defaults are those of diffusers' attention."""
 
     def build(self, backbone: Backbone, seed: int = 0) -> "Lora":
-        """One matrix for every linear layer of the network that is named."""
+        """One matrix for every linear layer of the network that is named.
+
+        Raises:
+            InputError: a target names none.
+        """
+        linears = {name: each for name, each in backbone.network.named_modules() if _is_linear(each)}
+        for target in self.targets:
+            if not any(name.endswith(f".{target}") for name in linears):
+                raise InputError(f"methods: no linear layer of {backbone.class_name} ends in the target {target!r}")
         ends = tuple(f".{target}" for target in self.targets)
-        named = {name: each for name, each in backbone.network.named_modules() if name.endswith(ends)}
-        return Lora(self, backbone.component, {name: each for name, each in named.items() if _is_linear(each)}, seed)
+        return Lora(self, backbone.component, {name: linears[name] for name in linears if name.endswith(ends)}, seed)
 
 
 class LowRank(AdapterLayer):

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from agd_core.basics.atomic import write_json
 from agd_core.evaluation.cost import Bench
 from agd_core.models.model import BaseModel
+from agd_core.models.schedulers import build_scheduler
 from flows.run import Run
 from flows.stages.comparison import Method
 from flows.stages.sample import opener
@@ -52,7 +53,8 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         progress = place.progress("measure cost")
         with place.on_device("measure cost"):
             opened = {method.name: opener(run, method.guided, method.adapter) for method in methods}
-            costs = Bench(opened, run.sampled, scale, place.should_stop).measure(seconds, on_progress=progress)
+            bench = Bench(opened, run.sampled, scale, _timesteps(run), place.should_stop)
+            costs = bench.measure(seconds, on_progress=progress)
         rows = [_described(method) | costs[method.name].as_dict() for method in methods]
         write_json({"methods": rows, **_surroundings(run.model, place)}, artefact.path / COSTS)
 
@@ -72,6 +74,14 @@ class StoredCosts(TypedDict):
 def read_cost(artefact: Artefact) -> StoredCosts:
     """What was measured: "methods" in order, and "device", "threads", "dtype" and "torch" (its version)."""
     return artefact.json(COSTS, StoredCosts)
+
+
+def _timesteps(run: Run) -> tuple[float, ...]:
+    """The sampler's, where the guidance rule costs more at some than at others."""
+    if run.config.guidance.everywhere() == run.config.guidance:
+        return ()
+    sample = run.config.sample
+    return tuple(build_scheduler(sample.scheduler, run.model.scheduler_config, sample.steps).timesteps.float().tolist())
 
 
 def _described(method: Method) -> dict[str, Any]:

@@ -183,6 +183,11 @@ CALLS = {"tiny-dit": call_with_classes}
         ("tiny-dit", "collect.negative_prompt=blurry", "collect.negative_prompt: this base model takes classes"),
         ("tiny-dit", "guidance.guided_channels=9", "guidance.guided_channels 9 exceeds"),
         ("tiny-sd", "base_model.resolution=100", "base_model.resolution 100"),
+        (
+            "tiny-sd",
+            "methods=[{kind: lora, targets: [to_q, q_proj]}]",
+            "UNet2DConditionModel ends in the target 'q_proj'",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_before_any_work(name, change, message, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agd_core.basics.errors import InputError
+from agd_core.models.schedulers import build_scheduler, noise_level
 from flows.cli.app import app
 from flows.presets import load_config
 from flows.run import Run
@@ -30,6 +31,14 @@ def test_a_plan_in_numbers(teacher, tmp_path):
     assert (costs["units"], costs["units_missing"]) == (3, 3)
     assert costs["hours"] * 3600 == pytest.approx(3 * 6 * costs["seconds_per_step"])
     assert not (tmp_path / "artefacts").exists()
+
+
+def test_a_rule_that_guides_at_half_of_the_steps_needs_fewer_evaluations(teacher, tmp_path):
+    timesteps = build_scheduler("ddim", teacher.scheduler_config, 6).timesteps.float()
+    high = float(noise_level(teacher.scheduler_config, timesteps)[3])
+    interval = config("guidance={kind: interval, high: 1, rule: {kind: cfg}}", f"guidance.high={high!r}")
+    costs = plan_costs(Run(interval, Workplace(tmp_path), teacher))
+    assert costs["network_evaluations"] == 12 * (3 * 1 + 3 * 2)
 
 
 def test_the_bytes_are_those_of_the_shards_that_are_written(teacher, tmp_path):

@@ -11,11 +11,12 @@ from agd_core.basics.errors import InputError
 from agd_core.basics.progress import Stopped, never, silent
 from agd_core.data.subjects import Subjects
 from agd_core.evaluation.cost import MIN_ROUNDS, Bench
-from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
+from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser, IntervalGuidance
 from agd_core.memory.peak_memory import peak_memory
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
 from agd_core.models.condition import Condition
 from agd_core.models.model import BaseModel
+from agd_core.models.schedulers import noise_level
 
 CPU = torch.device("cpu")
 WIDTH = 12
@@ -77,7 +78,7 @@ def measure(base_model, seconds=1e9, largest_batch=4096, should_stop=never, on_p
     guided = GuidedDenoiser(base_model, ClassifierFreeGuidance())
     sides = {"bare": base_model, "CFG": guided, "slower": Slower(base_model)}
     methods = {name: base_model.named(name, denoiser) for name, denoiser in sides.items()}
-    bench = Bench(methods, Subjects(base_model), 2.0, should_stop, base_model.clock)
+    bench = Bench(methods, Subjects(base_model), 2.0, (), should_stop, base_model.clock)
     return bench.measure(seconds, largest_batch, on_progress)
 
 
@@ -209,6 +210,18 @@ def test_the_real_teacher_is_counted(measured):
     memory = {name: cost.peak_memory_megabytes for name, cost in costs.items()}
     assert memory["CFG"] > 1.9 * memory["bare"]
     assert memory["bare"] < memory["attention"] < memory["CFG"]
+
+
+def test_a_rule_that_guides_at_half_of_the_timesteps_costs_half_of_a_pass_more(teacher):
+    rule = IntervalGuidance[ClassifierFreeGuidance](
+        high=float(noise_level(teacher.scheduler_config, torch.tensor([500.0]))), rule=ClassifierFreeGuidance()
+    )
+    methods = {"bare": lambda: nullcontext(teacher), "interval": lambda: nullcontext(GuidedDenoiser(teacher, rule))}
+    bench = Bench(methods, Subjects(teacher), 2.0, timesteps=(900.0, 700.0, 500.0, 300.0))
+    (bare, flops), guided = bench.count("bare"), bench.count("interval")
+    assert (bare, guided) == (1, (1.5, pytest.approx(1.5 * flops)))
+    assert bench.inputs(8)[1].tolist() == [900, 900, 700, 700, 500, 500, 300, 300]
+    assert bench.inputs(1)[1].tolist() == [500]
 
 
 def test_an_offset_adapters_flops_are_its_matrix_products(measured, teacher):

@@ -91,7 +91,14 @@ def test_every_row_of_every_pass_is_counted(rule, teacher, asked):
     needed = [rule.rows(one, call_of(teacher, asked)) for one in rule.passes(teacher)]
     assert guided.network_evaluations == sum(4 if rows is None else int(rows.sum()) for rows in needed)
     assert 4 < guided.network_evaluations <= 4 * len(needed)
-    assert teacher.network_evaluations - before == guided.network_evaluations
+    assert teacher.network_evaluations - before == guided.network_evaluations == guided.evaluations(*asked[1:])
+
+
+@each_rule
+def test_everywhere_it_needs_all_its_passes_in_every_row(rule, teacher, asked):
+    everywhere = rule.everywhere()
+    assert all(everywhere.rows(one, call_of(teacher, asked)) is None for one in rule.passes(teacher))
+    assert everywhere.passes(teacher) == rule.passes(teacher)
 
 
 @each_rule

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from agd_core.guidance import ClassifierFreeGuidance
+from agd_core.guidance import ClassifierFreeGuidance, IntervalGuidance
 from agd_core.memory import (
     Sized,
     decoding_memory,
@@ -120,6 +120,8 @@ def test_guidance_takes_twice_the_activations_of_one_pass():
     assert guided.parts[OTHER] > 1.5 * alone.parts[OTHER]
     student = sampling_memory(sized, 8, method=OffsetConfig(hidden_width=32))
     assert alone.peak_bytes < student.peak_bytes < guided.peak_bytes
+    interval = IntervalGuidance[ClassifierFreeGuidance](high=2.9, rule=ClassifierFreeGuidance())
+    assert sampling_memory(sized, 8, interval) == guided, "inside of the interval"
 
 
 def test_a_learned_variance_that_is_kept_is_predicted_too():
