@@ -72,6 +72,7 @@ def theirs(images, tmp_path_factory):
         register_feature_extractor(name, ClassifierForFidelity)
     return torch_fidelity.calculate_metrics(
         input1=str(folders[0]), input2=str(folders[1]), feature_extractor=name, cuda=False, cache=False, verbose=False,
+        save_cpu_ram=True,  # no loader processes: a fork of a test process that Prefect's threads run in may fail
         fid=True, kid=True, isc=True, prc=True, kid_subsets=5, kid_subset_size=100, rng_seed=CONFIG.seed,
     )  # fmt: skip
 
