@@ -8,6 +8,7 @@ from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 
+from httpx import TransportError
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
@@ -36,7 +37,8 @@ R = TypeVar("R")
 def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: Settings | None = None) -> R | State:
     """Do a flow's work in a workplace of the lab; bad input ends the run as Failed, with one line.
 
-    Memory that ran out, or a killed reader of batches, ends it as Crashed, with one line: the next try may fare better.
+    Memory that ran out, a killed reader of batches, or a server that is away for longer than its client tries again,
+    ends it as Crashed, with one line: the next try may fare better.
 
     Raises:
         TerminationSignal: told to end, and stopped at a safe point; Prefect knows whether that is a cancel or a crash.
@@ -49,7 +51,7 @@ def run_in_lab(output: str, work: Callable[[LabWorkplace], R], settings: Setting
         except InputError as error:
             return Failed(message=str(error))
         except Exception as error:
-            if line := memory_line(error) or _reader_line(error):
+            if line := memory_line(error) or _reader_line(error) or _server_line(error):
                 return Crashed(message=line)
             raise
 
@@ -58,6 +60,11 @@ def _reader_line(error: Exception) -> str:
     """One line where a process that reads batches was killed; empty for every other error."""
     death = error if isinstance(error, ChildProcessError) else reader_death(error)
     return str(death) if death else ""
+
+
+def _server_line(error: Exception) -> str:
+    """One line where the Prefect server could not be reached; empty for every other error."""
+    return f"the Prefect server could not be reached: {error}" if isinstance(error, TransportError) else ""
 
 
 def _beside_signals(work: Callable[[], R], stop: Event) -> R:

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 
+import httpx
 import pytest
 import torch
 import typer
@@ -60,6 +61,7 @@ def test_the_command_line_says_it_and_ends_with_1(capsys):
     (torch.OutOfMemoryError(CUDA), "out of memory"),
     (ChildProcessError("DataLoader worker is gone"), "DataLoader worker is gone"),
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "DataLoader worker (pid 7)"),
+    (httpx.ConnectError("[Errno 111] Connection refused"), "the Prefect server could not be reached: [Errno 111]"),
 ])  # fmt: skip
 def test_a_run_of_the_lab_crashes_with_it_so_that_it_is_tried_again(monkeypatch, tmp_path, error, said):
     monkeypatch.setattr(running, "_workplace", lambda *arguments: None)
