@@ -97,6 +97,7 @@ def _be_the_child(reader: Reader, work: Path, most_seconds: int) -> None:
     code = 70
     try:
         os.setsid()
+        sys.dont_write_bytecode = True  # compiled modules are no change that a reader makes
         faulthandler.dump_traceback_later(most_seconds, exit=True)
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
