@@ -30,7 +30,7 @@ from flows.run import Run
 from flows.stages import collect as stage
 from flows.stages.trajectories import new_store
 from flows.workplace import Workplace
-from storage.artefacts import FOLDER, ArtefactStore
+from storage.artefacts import ARTEFACTS, ArtefactStore
 from storage.errors import Damaged
 from storage.markers import marker_key
 from storage.objects import LocalObjects
@@ -165,7 +165,7 @@ def new_collection(config: PipelineConfig, base_model: BaseModel, folder: Path) 
     """An empty place to collect into."""
     folder.mkdir()
     plan = stage.collection_plan(Run(config, Workplace(folder), base_model))
-    artefact = ArtefactStore(folder / FOLDER).artefact(stage.STAGE, stage.artefact_identity(plan))
+    artefact = ArtefactStore(folder / ARTEFACTS).artefact(stage.STAGE, stage.artefact_identity(plan))
     return Collection(config, base_model, plan, folder, Path(new_store(artefact, None).url))
 
 

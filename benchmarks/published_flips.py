@@ -17,7 +17,7 @@ from typing import Any
 import diffusers
 
 import agd_core
-from agd_core.basics.checksums import FILE as CHECKSUMS
+from agd_core.basics.checksums import CHECKSUMS
 from agd_core.builtin.miniatures import miniature_folder
 from flows.published import ADAPTER_FILES, REPORT_FILES
 from flows.stages.verify import verify

@@ -14,19 +14,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agd_core.basics.atomic import write_bytes
-from agd_core.basics.checksums import FILE as CHECKSUMS
-from agd_core.basics.checksums import Sums, as_text, is_ours, problems, read_sums, sums_of
+from agd_core.basics.checksums import CHECKSUMS, Sums, as_text, is_ours, problems, read_sums, sums_of
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import MOST_JSON_BYTES, confined, printable, read_bytes
-from storage.artefacts import FOLDER as ARTEFACTS
-from storage.artefacts import MANIFEST
+from storage.artefacts import ARTEFACTS, MANIFEST
 from storage.walking import walk
 
-METRICS = "metrics.json"
-REPORT_FILES = ("report.html", METRICS, "sweep.html", "sweep.json")
+METRICS_FILE = "metrics.json"
+REPORT_FILES = ("report.html", METRICS_FILE, "sweep.html", "sweep.json")
 ADAPTERS = "adapters"
 _WEIGHTS, _CARD = "adapter.safetensors", "adapter.json"
-ADAPTER_FILES = (_WEIGHTS, _CARD, "base_sketch.safetensors", "README.md", METRICS)
+ADAPTER_FILES = (_WEIGHTS, _CARD, "base_sketch.safetensors", "README.md", METRICS_FILE)
 """What may lie in an adapter's folder; the numbers only once they are measured."""
 _REPORT_MARKS = {
     ".html": (b"<title>Adapter Guidance Distillation of ",),

@@ -27,7 +27,7 @@ from flows.presets import load_config
 from flows.run import Run
 from flows.workplace import Workplace
 
-FOLDER = "registry"
+REGISTRY = "registry"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9-]{0,63}"
 _SUFFIX = ".json"
 
@@ -140,7 +140,7 @@ def register(folder: Path, name: str, preset: str, overrides: Sequence[str], pla
 def registered(output: Path) -> tuple[list[Entry], list[str]]:
     """Every registered adapter by name, and one line per file that is none."""
     entries, problems = [], []
-    for path in sorted(confined(output, FOLDER).glob(f"*{_SUFFIX}")):
+    for path in sorted(confined(output, REGISTRY).glob(f"*{_SUFFIX}")):
         try:
             entries.append(_read(path))
         except InputError as error:
@@ -178,15 +178,15 @@ def _read(path: Path) -> Entry:
 
 def _existing(output: Path, name: str) -> Path:
     if not (path := _path(output, name)).is_file():
-        known = sorted(path.stem for path in (output / FOLDER).glob(f"*{_SUFFIX}"))
-        raise InputError(f"no adapter {name!r} in {output / FOLDER}; registered: {', '.join(known) or 'none'}")
+        known = sorted(path.stem for path in (output / REGISTRY).glob(f"*{_SUFFIX}"))
+        raise InputError(f"no adapter {name!r} in {output / REGISTRY}; registered: {', '.join(known) or 'none'}")
     return path
 
 
 def _path(output: Path, name: str) -> Path:
     if not re.fullmatch(_NAME, name):
         raise InputError(f"adapter name {name!r} must be 1 to 64 letters, digits and dashes, no dash first")
-    return confined(output, f"{FOLDER}/{name}{_SUFFIX}")
+    return confined(output, f"{REGISTRY}/{name}{_SUFFIX}")
 
 
 def _from_everywhere(base_model: BaseModelConfig) -> BaseModelConfig:

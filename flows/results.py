@@ -13,7 +13,7 @@ from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import MOST_JSON_BYTES, confined, printable, read_json, require_regular
 from agd_core.evaluation.rows import Row
 from agd_core.methods.adapter_files import WEIGHTS
-from flows.published import METRICS
+from flows.published import METRICS_FILE
 from flows.stored_rows import stored_rows
 
 _PARTS = ("rows", "curve", "all_rows")
@@ -81,9 +81,9 @@ def _doubt(metrics: dict[str, Any], path: Path, allow_edited: bool) -> str | Non
 def _file(place: Path) -> Path:
     if not place.exists():
         raise InputError(f"{place}: no such file or folder")
-    path = confined(place, METRICS) if place.is_dir() else place
+    path = confined(place, METRICS_FILE) if place.is_dir() else place
     if not os.path.lexists(path):
-        raise InputError(f"{place} holds no {METRICS}; `agd evaluate` writes one")
+        raise InputError(f"{place} holds no {METRICS_FILE}; `agd evaluate` writes one")
     return path
 
 

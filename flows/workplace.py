@@ -16,7 +16,7 @@ from agd_core.basics.progress import Progress, ShouldStop, Stopped, never, silen
 from agd_core.basics.safe_files import confined, printable
 from flows.device_lease import hold_device
 from flows.file_lock import opened_lock, try_lock, wait_until
-from storage.artefacts import FOLDER, Artefact, ArtefactStore
+from storage.artefacts import ARTEFACTS, Artefact, ArtefactStore
 from storage.walking import strangers_below
 
 _CHECKSUM_BYTES = 64 << 20
@@ -58,7 +58,7 @@ class Workplace:
             check: names what is wrong with a finished artefact beyond its manifest.
             title: what is done, in words, for those who show it.
         """
-        artefact = ArtefactStore(self.output / FOLDER).artefact(stage, identity)
+        artefact = ArtefactStore(self.output / ARTEFACTS).artefact(stage, identity)
         with self._alone_with(artefact):
             if not self._reuses(artefact, check):
                 work(artefact)
@@ -133,7 +133,7 @@ class Workplace:
             InputError: a link is on the way, or something inside is no file: the folder may come from anybody, and work
                 would follow it out or wait for ever; or it cannot be written to and the artefact is not finished.
         """
-        folder = confined(self.output, f"{FOLDER}/{artefact.path.name}")
+        folder = confined(self.output, f"{ARTEFACTS}/{artefact.path.name}")
         read_only = self.output.exists() and not os.access(self.output, os.W_OK)
         with self._read_only(artefact) if read_only else self._locked(folder):
             if stranger := next(strangers_below(artefact.path), None):
@@ -172,7 +172,7 @@ def output_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"output {path} is not a folder that can be made: {first_line(error)}") from error
-    if not os.access(path, os.W_OK) and not (path / FOLDER).is_dir():
+    if not os.access(path, os.W_OK) and not (path / ARTEFACTS).is_dir():
         raise InputError(f"output folder {path} cannot be written to")
     return path
 

@@ -19,7 +19,7 @@ from agd_core.basics.safe_files import confined, printable, read_bytes, read_jso
 from storage.walking import files_below, walk
 
 MANIFEST = "manifest.json"
-FOLDER = "artefacts"
+ARTEFACTS = "artefacts"
 """Name of the folder that holds an output folder's artefacts."""
 SELF_CHECKED = "store"
 """A folder of this name inside an artefact has checksums of its own; the manifest leaves it out."""
@@ -28,7 +28,7 @@ _KEY_DIGITS = 16
 _MOST_BYTES = 2 << 30
 """Of a file that is read as a whole: pages, pictures, adapters."""
 _Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class _ListedFile(BaseModel):
@@ -152,7 +152,7 @@ class Artefact:
         """
         return read_bytes(confined(self.path, name), _MOST_BYTES)
 
-    def json(self, name: str, form: type[T]) -> T:
+    def json(self, name: str, form: type[_T]) -> _T:
         """The content of one of its JSON files.
 
         Args:
@@ -163,7 +163,7 @@ class Artefact:
             InputError: no such file, or something else in it.
         """
         path = confined(self.path, name)
-        content: T = read_json(path)
+        content: _T = read_json(path)
         try:
             TypeAdapter(form).validate_python(content, strict=True)
         except ValidationError as error:
@@ -239,13 +239,13 @@ class ArtefactStore:
 def find_artefacts(folder: Path) -> list[Artefact]:
     """Every artefact at or below a folder, finished or not, by path."""
     real = folder.resolve()
-    found = {folder} if real.parent.name == FOLDER else set()
+    found = {folder} if real.parent.name == ARTEFACTS else set()
     for entry in walk(folder):
         path = Path(entry.path)
         room = path.parent.name if path.parent != folder else real.name
         if entry.name == MANIFEST:
             found.add(path.parent)
-        elif room == FOLDER and entry.is_dir(follow_symlinks=False):
+        elif room == ARTEFACTS and entry.is_dir(follow_symlinks=False):
             found.add(path)
     return [_artefact_at(path) for path in sorted(found)]
 

@@ -13,13 +13,13 @@ from contextlib import contextmanager, suppress
 
 from storage.objects import ObjectStore
 
-FOLDER = "claims"
+CLAIMS = "claims"
 
 
 @contextmanager
 def claimed(objects: ObjectStore, unit: int) -> Iterator[bool]:
     """Claim a unit for the block; False if another collector has it, who may be alive."""
-    key, ours = f"{FOLDER}/u-{unit:06d}", f"{platform.node()} {os.getpid()}"
+    key, ours = f"{CLAIMS}/u-{unit:06d}", f"{platform.node()} {os.getpid()}"
     free = objects.create(key, ours.encode()) or _taken_from_the_dead(objects, key, ours)
     try:
         yield free
@@ -30,7 +30,7 @@ def claimed(objects: ObjectStore, unit: int) -> Iterator[bool]:
 
 def clear_claims(objects: ObjectStore) -> None:
     """Delete every claim: for a store that is finished."""
-    for key in objects.keys(FOLDER):
+    for key in objects.keys(CLAIMS):
         objects.delete(key)
 
 

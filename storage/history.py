@@ -18,7 +18,7 @@ from agd_core.basics.safe_files import confined, read_bytes
 from storage.errors import Damaged
 from storage.sealed_parquet import require_columns, seal, unseal
 
-FOLDER = "history"
+HISTORY = "history"
 """Name of the folder that holds an output folder's history."""
 FORMAT_VERSION = "1"
 _SUFFIX = ".parquet"

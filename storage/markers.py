@@ -15,7 +15,7 @@ from storage.errors import Damaged
 from storage.layout import StoreLayout
 from storage.sealed_parquet import require_columns, seal, unseal
 
-FOLDER = "index"
+MARKERS = "index"
 _SHARD_COLUMNS = ["key", "size", "crc32c", "content", "provenance"]
 _SCHEMA = pa.schema(
     [
@@ -57,7 +57,7 @@ class CommittedShard:
 
 def marker_key(unit: int) -> str:
     """Where the marker of a unit lies."""
-    return f"{FOLDER}/u-{unit:06d}.parquet"
+    return f"{MARKERS}/u-{unit:06d}.parquet"
 
 
 @dataclass(frozen=True)

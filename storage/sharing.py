@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from agd_core.data.records import CollectionPlan
 from storage.errors import Damaged, OtherContent
-from storage.markers import FOLDER, marker_key
+from storage.markers import MARKERS, marker_key
 from storage.names import PLAN
 from storage.objects import ObjectStore
 from storage.plan_file import plan_settings_id
@@ -19,7 +19,7 @@ def shared_units(source: ObjectStore, plan: CollectionPlan, units: Iterable[int]
     """Which of these units of a plan are committed in another place; sizes and labels are looked at, not every byte."""
     if not _may_share(source, plan):
         return []
-    markers, theirs = set(source.keys(FOLDER)), ZarrTrajectoryStore(source, plan)
+    markers, theirs = set(source.keys(MARKERS)), ZarrTrajectoryStore(source, plan)
     return [unit for unit in units if marker_key(unit) in markers and not theirs.unit_problems(unit, deep=False)]
 
 

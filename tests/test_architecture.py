@@ -205,6 +205,13 @@ def core_imports_upwards(name: str, tree: ast.Module) -> set[str]:
     return {other for other in used if other in ranks and ranks[other] > ranks[room]}
 
 
+def public_types(tree: ast.Module) -> set[str]:
+    """Classes and type aliases that a file defines for others: public CamelCase names at its top level."""
+    named = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    named |= {target.id for node in tree.body for target in assigned(node) if isinstance(target, ast.Name)}
+    return {name for name in named if name[0].isupper() and not name.isupper()}
+
+
 def test_imports_run_one_way():
     assert offenders(lambda name, tree: wrong_arrows(name.split("/")[0], tree)) == {}
 
@@ -262,6 +269,12 @@ def test_the_circle_check_sees_imports_for_type_checking_and_in_functions():
     assert circles(graph) == [("a", "b", "c")]
     hidden = "if TYPE_CHECKING:\n import a\ndef f():\n from b import c"
     assert imported_modules(ast.parse(hidden), {"a", "b", "b.c", "d"}) == {"a", "b.c"}
+
+
+def test_a_type_name_means_one_thing():
+    homes = Counter(name for tree in SOURCES.values() for name in public_types(tree))
+    assert {"AdapterCard", "Images", "Point"} <= set(homes), "classes and aliases are found"
+    assert [name for name, count in homes.items() if count > 1] == []
 
 
 def test_every_test_file_has_a_name_of_its_own():

@@ -27,7 +27,7 @@ PLAIN = "parses what was never a file, or what the door has read"
 CHECKED = "the library opens by itself; the door looked at the file before"
 BYTES = "parses bytes that were read through the door"
 REASONS: dict[str, dict[str, str]] = {
-    "agd_core/methods/adapter_files.py": {"model_validate_json": PLAIN},
+    "agd_core/methods/adapter_files.py": {"model_validate_json": PLAIN, "validate_json": PLAIN},
     "agd_core/basics/atomic.py": {
         "os.open": "a folder, to force it to disk",
         "Path.open": "the partial file just written",

@@ -16,8 +16,8 @@ from agd_core.basics.digest import digest
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import confined, open_regular, parse_json, printable, read_bytes
 
-FILE = "checksums.json"
-LISTS = (FILE, "manifest.json")
+CHECKSUMS = "checksums.json"
+LISTS = (CHECKSUMS, "manifest.json")
 """What the list of a folder may be called: an artefact's is its manifest."""
 _FORM, _FORMAT_VERSION = "agd-checksums", 1
 _SEAL = "seal"
@@ -73,7 +73,7 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def read_sums(folder: Path, lists: Sequence[str] = (FILE,)) -> Sums | None:
+def read_sums(folder: Path, lists: Sequence[str] = (CHECKSUMS,)) -> Sums | None:
     """The files that a folder's list names; None where it has no list.
 
     Args:
@@ -102,7 +102,7 @@ def problems(folder: Path, expected: Collection[str] = ()) -> list[str]:
         return [str(error)]
     found = [problem for name, entry in sums.items() if (problem := _problem(folder, name, entry))]
     unlisted = [name for name in expected if name not in sums and os.path.lexists(folder / name)]
-    return found + [f"{printable(folder / name)}: is not in {FILE}" for name in unlisted]
+    return found + [f"{printable(folder / name)}: is not in {CHECKSUMS}" for name in unlisted]
 
 
 def require_intact(folder: Path, names: Iterable[str], most: int) -> None:
@@ -133,7 +133,7 @@ def _read(path: Path) -> Sums:
     data = read_bytes(path, _MOST_BYTES)
     content = parse_json(data, path)
     whole = isinstance(content, dict) and is_sealed(content) and _are_sums(content.get("files"))
-    if not whole or (path.name == FILE and data != _encode(content)):
+    if not whole or (path.name == CHECKSUMS and data != _encode(content)):
         raise InputError(f"{printable(path)}: damaged or edited, its seal does not fit; {_AGAIN}")
     sums: Sums = content["files"]
     return sums

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+Announce = Callable[[str], None]
+"""Told in one line what is being done."""
+
 
 @runtime_checkable
 class Progress(Protocol):

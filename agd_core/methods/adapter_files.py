@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic import BaseModel as PydanticModel
 from torch import nn
 
@@ -32,25 +32,43 @@ FORMAT_VERSION = 3
 _MOST_CARD_BYTES = 1 << 20
 _MOST_LETTERS = 4096
 _LARGEST_SCALE = 1e6
+_Name = Annotated[str, Field(max_length=_MOST_LETTERS)]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Scale = Annotated[float, Field(ge=-_LARGEST_SCALE, le=_LARGEST_SCALE, allow_inf_nan=False)]
+
+
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"it ends at {ends[1]:g}, below its start {ends[0]:g}")
+    return ends
+
+
+def _rule(identity: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(identity.get("kind"), str):
+        raise ValueError("it names no kind of guidance")
+    rescale, negative = identity.get("rescale", 0.0), identity.get("negative_prompt", "")
+    if not isinstance(rescale, float) or not 0 <= rescale <= 1:
+        raise ValueError("its rescale is no share")
+    if not isinstance(negative, str) or len(negative) > _MOST_LETTERS:
+        raise ValueError("its negative_prompt is no prompt")
+    return identity
 
 
 @dataclass(frozen=True)
 class AdapterCard:
     """What adapter.json says beside the method's configuration."""
 
-    base_source: str
-    base_fingerprint: str
-    guidance: Mapping[str, Any]
+    base_source: _Name
+    base_fingerprint: _Digest
+    guidance: Annotated[Mapping[str, Any], AfterValidator(_rule)]
     """What it has learnt, see `Guidance.teacher_identity`."""
-    guidance_range: tuple[float, float]
-    training_digest: str
-    parameters: int
+    guidance_range: Annotated[tuple[_Scale, _Scale], AfterValidator(_ascending)]
+    training_digest: _Digest
+    parameters: Annotated[int, Field(ge=0, lt=1 << 50)]
     """Trainable parameters."""
-    prediction_type: str
+    prediction_type: _Name
     """What the base network predicts: "epsilon", "v_prediction" or "flow"."""
-    backbone: str
+    backbone: _Name
     """The base network's class in diffusers."""
 
     @classmethod
@@ -76,40 +94,11 @@ class AdapterCard:
         )
 
 
-def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
-    if ends[0] > ends[1]:
-        raise ValueError(f"it ends at {ends[1]:g}, below its start {ends[0]:g}")
-    return ends
-
-
-def _rule(identity: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if not isinstance(identity.get("kind"), str):
-        raise ValueError("it names no kind of guidance")
-    rescale, negative = identity.get("rescale", 0.0), identity.get("negative_prompt", "")
-    if not isinstance(rescale, float) or not 0 <= rescale <= 1:
-        raise ValueError("its rescale is no share")
-    if not isinstance(negative, str) or len(negative) > _MOST_LETTERS:
-        raise ValueError("its negative_prompt is no prompt")
-    return identity
-
-
 class _Stored(PydanticModel):
-    """adapter.json; what it holds beside this is not read."""
+    """What adapter.json says beside its card; anything else is not read."""
 
     format_version: int
     method: AnyMethodConfig
-    base_source: str = Field(max_length=_MOST_LETTERS)
-    base_fingerprint: _Digest
-    guidance: Annotated[dict[str, JsonValue], AfterValidator(_rule)]
-    guidance_range: Annotated[tuple[_Scale, _Scale], AfterValidator(_ascending)]
-    training_digest: _Digest
-    parameters: int = Field(ge=0, lt=1 << 50)
-    prediction_type: str = Field(max_length=_MOST_LETTERS)
-    backbone: str = Field(max_length=_MOST_LETTERS)
-
-    def card(self) -> AdapterCard:
-        """Everything but the method's configuration."""
-        return AdapterCard(**{field.name: getattr(self, field.name) for field in fields(AdapterCard)})
 
 
 def save_adapter(trained: Trained, card: AdapterCard, network: nn.Module, folder: Path) -> None:
@@ -141,10 +130,10 @@ def read_card(folder: Path) -> tuple[MethodConfig, AdapterCard]:
             f"{printable(folder)} holds an adapter of format {found}, we read format {FORMAT_VERSION}: train it again"
         )
     try:
-        stored = _Stored.model_validate_json(json.dumps(raw), strict=True)
+        method = _Stored.model_validate_json(json.dumps(raw), strict=True).method
+        return method, TypeAdapter(AdapterCard).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise _no_adapter(folder, first_problem(error, _Stored)) from error
-    return stored.method, stored.card()
 
 
 def _no_adapter(folder: Path, reason: str) -> InputError:

@@ -15,7 +15,7 @@ from agd_core.basics.safe_files import open_tensors, printable
 
 MOST_BYTES = 16 << 30
 """More than any adapter has: 5 % of a network of 80 billion parameters."""
-LARGEST = torch.finfo(torch.float16).max
+_LARGEST = torch.finfo(torch.float16).max
 """A larger weight is infinite in float16, in which most pipelines run. Training comes nowhere near: Adam moves a weight
 by about the learning rate per step, so that 65504 is millions of steps away."""
 _TYPES = ("F32", "F16", "BF16")
@@ -63,5 +63,5 @@ def _check_list(file: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
 def _check_numbers(name: str, tensor: Tensor) -> None:
     if not tensor.isfinite().all():
         raise InputError(f"tensor {name} holds NaN or infinite values")
-    if tensor.numel() and (largest := float(tensor.abs().max())) > LARGEST:
-        raise InputError(f"tensor {name} holds a value of {largest:.3g}; weights are at most {LARGEST:g}")
+    if tensor.numel() and (largest := float(tensor.abs().max())) > _LARGEST:
+        raise InputError(f"tensor {name} holds a value of {largest:.3g}; weights are at most {_LARGEST:g}")

@@ -73,7 +73,7 @@ def sketch_of(network: nn.Module) -> BaseSketch:
     return BaseSketch(shapes, values)
 
 
-def compare(network: nn.Module, sketch: BaseSketch) -> Differences:
+def find_differences(network: nn.Module, sketch: BaseSketch) -> Differences:
     """How a network differs from a sketch; parameters that were added to it do not matter.
 
     Each parameter is compared in the coarser of the two precisions that its values have, whatever they are held in now.

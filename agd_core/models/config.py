@@ -13,7 +13,7 @@ from agd_core.models.backbones import Backbone
 from agd_core.models.base_schedule import check_schedule
 from agd_core.models.folder import MODEL_INDEX, require_library, require_safe_folder
 from agd_core.models.model import BaseModel
-from agd_core.models.sources import network_class, read_json, resolve_source
+from agd_core.models.sources import network_class, read_settings, resolve_source
 
 _OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of stock pipelines that no image of ours goes through."""
@@ -96,7 +96,7 @@ def _require_components(folder: Path) -> None:
     Raises:
         InputError: one is missing.
     """
-    for name, named in read_json(folder / MODEL_INDEX).items():
+    for name, named in read_settings(folder / MODEL_INDEX).items():
         needed = isinstance(named, list) and named[0] is not None and not name.startswith("_") and name not in _OPTIONAL
         if not needed:
             continue
@@ -108,9 +108,9 @@ def _require_components(folder: Path) -> None:
 
 def _require_known_schedule(folder: Path, source: str) -> None:
     """See `check_schedule`."""
-    named = read_json(folder / MODEL_INDEX).get("scheduler")
+    named = read_settings(folder / MODEL_INDEX).get("scheduler")
     class_name = str(named[1]) if isinstance(named, list) and len(named) == 2 else None
-    check_schedule(read_json(folder / "scheduler" / "scheduler_config.json"), class_name, f"base model {source}")
+    check_schedule(read_settings(folder / "scheduler" / "scheduler_config.json"), class_name, f"base model {source}")
 
 
 def _require_plain_weights(folder: Path, source: str) -> None:
@@ -120,7 +120,7 @@ def _require_plain_weights(folder: Path, source: str) -> None:
         InputError: one is.
     """
     for path in sorted(folder.glob("*/config.json")):
-        if found := read_json(path).get("quantization_config"):
+        if found := read_settings(path).get("quantization_config"):
             method = found.get("quant_method") if isinstance(found, dict) else None
             raise InputError(
                 f"base model {source}: its {path.parent.name} is stored quantised ({method or 'quantization_config'}); "

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agd_core.models.denoiser import Latents
-from agd_core.models.sources import load_component, read_json, stored_fingerprint, weights_variant
+from agd_core.models.sources import load_component, read_settings, stored_fingerprint, weights_variant
 
 PIXELS_TOGETHER = 1 << 20
 """Images are decoded together up to so many pixels, which bounds memory: one image of 1024 x 1024."""
@@ -26,7 +26,7 @@ class Decoder:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._folder, self._device = folder / "vae", device
-        config = read_json(self._folder / "config.json")
+        config = read_settings(self._folder / "config.json")
         self.factor: int = 2 ** (len(config["block_out_channels"]) - 1)
         """Pixels per latent element and side."""
         self.fingerprint = stored_fingerprint(self._folder)

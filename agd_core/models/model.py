@@ -20,7 +20,7 @@ from agd_core.models.folder import MODEL_INDEX
 from agd_core.models.prompt_encoder import PromptEncoder
 from agd_core.models.prompt_length import CutPrompts, cut_prompts
 from agd_core.models.schedulers import IMAGE_TOKENS, is_flow_matching
-from agd_core.models.sources import load_component, read_json, stored_fingerprint, weights_variant
+from agd_core.models.sources import load_component, read_settings, stored_fingerprint, weights_variant
 
 
 class BaseModel:
@@ -68,8 +68,10 @@ class BaseModel:
         self.latent_shape = kind.latent_shape(self.backbone.network.config)
         self.prediction_channels = self.latent_shape[0]
         if not kind.encoded:
-            self.class_names = _class_names(read_json(folder / MODEL_INDEX).get("id2label", {}), self.backbone.classes)
-        self.scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
+            self.class_names = _class_names(
+                read_settings(folder / MODEL_INDEX).get("id2label", {}), self.backbone.classes
+            )
+        self.scheduler_config = read_settings(folder / "scheduler" / "scheduler_config.json")
         if self.predicted_channels == 2 * self.prediction_channels or "variance_type" in self.scheduler_config:
             self.scheduler_config["variance_type"] = "fixed_small"
         self._tell_schedule_the_size()

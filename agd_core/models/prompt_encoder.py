@@ -14,7 +14,7 @@ from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.safe_files import printable
 from agd_core.models.backbones import NULL
 from agd_core.models.folder import CONFIG, MODEL_INDEX, require_possible_size
-from agd_core.models.sources import pipeline_class, read_json, weights_variant
+from agd_core.models.sources import pipeline_class, read_settings, weights_variant
 
 _NOT_NEEDED = {"unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder"}
 _COLLECTING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -79,7 +79,7 @@ class PromptEncoder:
         """The stock pipeline without its network and its VAE."""
         import diffusers
 
-        index = read_json(self._folder / MODEL_INDEX)
+        index = read_settings(self._folder / MODEL_INDEX)
         _require_possible_encoders(self._folder, index)
         absent = dict.fromkeys(_NOT_NEEDED & set(index))
         kind = getattr(diffusers, pipeline_class(self._folder))

@@ -9,7 +9,7 @@ from typing import Any
 from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.safe_files import printable
 from agd_core.models.folder import MODEL_INDEX
-from agd_core.models.sources import pipeline_class, read_json
+from agd_core.models.sources import pipeline_class, read_settings
 
 _SPECIAL_TOKENS = 2
 """Begin and end of a text."""
@@ -48,7 +48,7 @@ def _tokenizers(folder: Path) -> list[tuple[Any, int]]:
     import diffusers
     import transformers
 
-    index = read_json(folder / MODEL_INDEX)
+    index = read_settings(folder / MODEL_INDEX)
     encode = signature(getattr(diffusers, pipeline_class(folder)).encode_prompt).parameters
     asked = encode["max_sequence_length"].default if "max_sequence_length" in encode else None
     found = []

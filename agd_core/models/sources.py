@@ -44,7 +44,7 @@ def pipeline_class(folder: Path) -> str:
         InputError: the folder has no readable model_index.json.
     """
     try:
-        return str(read_json(folder / MODEL_INDEX)["_class_name"])
+        return str(read_settings(folder / MODEL_INDEX)["_class_name"])
     except KeyError as error:
         raise InputError(f"{folder / MODEL_INDEX} names no pipeline class") from error
 
@@ -65,7 +65,7 @@ def network_class(folder: Path, source: str) -> type[Backbone]:
     raise InputError(f"base model {source} is a {printable(pipeline)}; known are {known}")
 
 
-def read_json(path: Path, form: str = "diffusers") -> dict[str, Any]:
+def read_settings(path: Path, form: str = "diffusers") -> dict[str, Any]:
     """A JSON object of a folder in diffusers (or another) format.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import nn
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
 from agd_core.methods.adapter_files import SKETCH, AdapterCard, read_adapter, read_card
-from agd_core.methods.base_sketch import compare, load_sketch
+from agd_core.methods.base_sketch import find_differences, load_sketch
 from agd_core.models.backbones import BACKBONES, backbone_of
 from agd_core.models.doors.doors import Limits
 from agd_core.models.doors.running_call import is_modular, prediction_type_of
@@ -161,7 +161,7 @@ def _check_base(network: nn.Module, folder: Path, card: AdapterCard, allow_sibli
     if (found := type(network).__name__) != card.backbone:
         raise InputError(f"{trained_on}, a {printable(card.backbone)}; this pipeline's network is a {found}")
     sketch = load_sketch(folder / SKETCH)
-    differences, all_of_them = compare(network, sketch), len(sketch.shapes)
+    differences, all_of_them = find_differences(network, sketch), len(sketch.shapes)
     tolerated = _IMAGE_INPUTS if allow_sibling else ()
     if missing := differences.missing:
         raise InputError(

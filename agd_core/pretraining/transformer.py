@@ -48,7 +48,7 @@ def build_transformer() -> DiTTransformer2DModel:
     )
 
 
-def build_scheduler() -> DDIMScheduler:
+def pretraining_scheduler() -> DDIMScheduler:
     """DiT's linear schedule, 1000 training steps; trailing spacing starts few-step sampling from pure noise."""
     return DDIMScheduler(beta_schedule="linear", clip_sample=False, timestep_spacing="trailing", steps_offset=0)
 
@@ -71,7 +71,7 @@ def transformer_loop(
         labels: int64 `[N]`.
     """
     model.eval()
-    scheduler = build_scheduler()
+    scheduler = pretraining_scheduler()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
 
     def loss_at(step: int) -> Tensor:

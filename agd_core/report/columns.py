@@ -14,7 +14,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One number of a table."""
 
     text: str
@@ -28,7 +28,7 @@ class Group:
     """Every method at one guidance scale: the teacher, the adapters, no guidance."""
 
     title: str
-    lines: tuple[tuple[Cell, ...], ...]
+    lines: tuple[tuple[TableCell, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ def warned(rows: Sequence[Row]) -> dict[str, str]:
     return {warning: ", ".join(dict.fromkeys(names)) for warning, names in metrics.items()}
 
 
-def cell(row: Row, column: Quantity) -> Cell:
+def cell(row: Row, column: Quantity) -> TableCell:
     """One metric of one row; a dash where it was not measured, `NO_NUMBER` where that gave none."""
     if (score := row.scores.get(column.name)) is None:
-        return Cell("-")
+        return TableCell("-")
     if score.value is None:
-        return Cell(NO_NUMBER, warnings=score.warnings)
+        return TableCell(NO_NUMBER, warnings=score.warnings)
     ends = [end for end in (score.low, score.high) if end is not None]
     below = " to ".join(map(column.format.format, ends)) if len(ends) == 2 else ""
-    return Cell(column.format.format(score.value), below, score.warnings)
+    return TableCell(column.format.format(score.value), below, score.warnings)
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
@@ -101,8 +101,8 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     return Table(title, ("method", "NFE ↓", *(heading(column, rows) for column in columns)), groups)
 
 
-def _line(row: Row, columns: Sequence[Quantity]) -> tuple[Cell, ...]:
-    return (Cell(row.name), Cell(f"{row.nfe:g}"), *(cell(row, column) for column in columns))
+def _line(row: Row, columns: Sequence[Quantity]) -> tuple[TableCell, ...]:
+    return (TableCell(row.name), TableCell(f"{row.nfe:g}"), *(cell(row, column) for column in columns))
 
 
 def _place(row: Row) -> int:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agd_core.report.columns import Cell
+from agd_core.report.columns import TableCell
 
-HEADINGS = (
+COST_HEADINGS = (
     "method",
     "evaluations per step",
     "one image, ms",
@@ -34,8 +34,8 @@ class Costs:
     """Each with its name and what `agd_core.evaluation.cost.Cost.as_dict` gives; None where it was not measured."""
 
     @property
-    def lines(self) -> list[tuple[Cell, ...]]:
-        """The methods in the order of `HEADINGS`; a dash where nothing was measured."""
+    def lines(self) -> list[tuple[TableCell, ...]]:
+        """The methods in the order of `COST_HEADINGS`; a dash where nothing was measured."""
         return [self._line(method) for method in self.methods]
 
     @property
@@ -43,11 +43,11 @@ class Costs:
         """Where it was measured, in words."""
         return f"{self.device}, {self.threads} thread{'' if self.threads == 1 else 's'}, {self.dtype}"
 
-    def _line(self, method: Mapping[str, Any]) -> tuple[Cell, ...]:
+    def _line(self, method: Mapping[str, Any]) -> tuple[TableCell, ...]:
         alone, steps_per_second = method["milliseconds_per_step_batch_1"], method["evaluated_images_per_second"]
         ends: list[Any] = [method.get("overhead_percent_low"), method.get("overhead_percent_high")]
         return (
-            Cell(method["name"]),
+            TableCell(method["name"]),
             _cell(method["network_evaluations_per_step"], "{:g}"),
             _cell(None if alone is None else alone * self.steps, "{:,.1f}"),
             _cell(alone, "{:.2f}"),
@@ -61,5 +61,5 @@ class Costs:
         )
 
 
-def _cell(number: float | int | None, pattern: str, below: str = "") -> Cell:
-    return Cell("-") if number is None else Cell(pattern.format(number), below)
+def _cell(number: float | int | None, pattern: str, below: str = "") -> TableCell:
+    return TableCell("-") if number is None else TableCell(pattern.format(number), below)

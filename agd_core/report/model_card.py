@@ -19,9 +19,9 @@ from agd_core.evaluation.rows import WARNED, Row
 from agd_core.methods import MethodConfig
 from agd_core.methods.adapter_files import AdapterCard
 from agd_core.models.backbones import backbone_class
-from agd_core.report.columns import Cell, explained, tables, warned
+from agd_core.report.columns import TableCell, explained, tables, warned
 
-FILE = "README.md"
+README = "README.md"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 """What is markup, or makes a link by itself: an address with ://, www. or @."""
@@ -134,6 +134,6 @@ def _yaml(value: object) -> str:
     return json.dumps(printable(value), ensure_ascii=False)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     interval = f" ({cell.below})" if cell.below else ""
     return _text(cell.text) + interval + (WARNED if cell.warnings else "")

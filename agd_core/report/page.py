@@ -105,7 +105,7 @@ def render_page(page: Page) -> str:
         meanings=explained(page.measured_rows),
         warnings=warned(page.measured_rows) | dict.fromkeys(page.warnings, ""),
         mark=rows.WARNED,
-        cost_headings=costs.HEADINGS,
+        cost_headings=costs.COST_HEADINGS,
         style=Markup(_own("style.css")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from agd_core.evaluation.metrics.distance import FD
-from agd_core.evaluation.metrics.regression import Band, Verdict
+from agd_core.evaluation.metrics.regression import Band, NightVerdict
 from agd_core.evaluation.rows import Row
 
 _LOSS_WINDOW = 50
@@ -101,7 +101,7 @@ def error_curve_plot(curves: Mapping[str, ErrorCurve]) -> bytes:
     return _with_key(figure)
 
 
-def trend_plot(trends: Mapping[str, Sequence[Verdict]], title: str) -> bytes:
+def trend_plot(trends: Mapping[str, Sequence[NightVerdict]], title: str) -> bytes:
     """Every metric over the nights, one below the other: values with standard errors, bands shaded, alarms marked.
 
     Args:
@@ -123,7 +123,7 @@ def trend_plot(trends: Mapping[str, Sequence[Verdict]], title: str) -> bytes:
     return _png(figure)
 
 
-def _draw_trend(axes: Axes, verdicts: Sequence[Verdict]) -> None:
+def _draw_trend(axes: Axes, verdicts: Sequence[NightVerdict]) -> None:
     ends = [end for verdict in verdicts if verdict.band for end in _band_ends(_day(verdict), verdict.band)]
     days, lows, highs, centres = zip(*ends, strict=True) if ends else ((), (), (), ())
     axes.fill_between(days, lows, highs, color=_BAND, linewidth=0)
@@ -153,7 +153,7 @@ def _trend_key() -> list[Line2D | Patch]:
     ]
 
 
-def _day(verdict: Verdict) -> float:
+def _day(verdict: NightVerdict) -> float:
     """As matplotlib counts days."""
     return float((date.fromisoformat(verdict.measured.night[:10]) - date(1970, 1, 1)).days)
 

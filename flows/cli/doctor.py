@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import Json, Overrides, Preset, in_workplace
+from flows.cli.options import Json, Overrides, PresetOrFile, in_workplace
 from flows.printing import print_json, print_line, print_table
 
 Memory = Annotated[
@@ -19,7 +19,7 @@ Memory = Annotated[
 
 
 def doctor(
-    preset: Preset,
+    preset: PresetOrFile,
     overrides: Overrides = None,
     device_memory: Memory = None,
     as_json: Json = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_OUTPUT, Device, Json, Overrides, Preset, in_workplace, one_line, show
+from flows.cli.options import DEFAULT_OUTPUT, Device, Json, Overrides, PresetOrFile, in_workplace, one_line, show
 from flows.preset_files import repeat_command
 from flows.printing import print_table
 
@@ -23,7 +23,7 @@ def add_job(app: typer.Typer, job: Job) -> None:
     """Add the command of a job; one that can say what it would cost has `--dry-run`."""
 
     def command(
-        preset: Preset,
+        preset: PresetOrFile,
         overrides: Overrides = None,
         output: Output = DEFAULT_OUTPUT,
         device: Device = "auto",
@@ -32,7 +32,7 @@ def add_job(app: typer.Typer, job: Job) -> None:
         _do(job, preset, overrides or [], output, device, as_json)
 
     def with_costs(
-        preset: Preset,
+        preset: PresetOrFile,
         overrides: Overrides = None,
         output: Output = DEFAULT_OUTPUT,
         device: Device = "auto",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Option("--name", help="What its nights are listed under: letters, digits and dashes.")]
 PresetOption = Annotated[str, typer.Option("--preset", help="Says how to sample and score: a preset or .yaml file.")]
-Output = Annotated[Path, typer.Option("--output", help="Folder for registry, nights, history and trend plots.")]
+NightlyOutput = Annotated[Path, typer.Option("--output", help="Folder for registry, nights, history and trend plots.")]
 Remove = Annotated[str | None, typer.Option("--remove", metavar="NAME", help="Take it out; its history stays.")]
 
 
@@ -26,7 +26,7 @@ def register(
     name: Name,
     preset: PresetOption,
     overrides: Overrides = None,
-    output: Output = DEFAULT_OUTPUT,
+    output: NightlyOutput = DEFAULT_OUTPUT,
     as_json: Json = False,
 ) -> None:
     """Have an adapter evaluated every night, always in the way that a preset says."""
@@ -40,7 +40,7 @@ def register(
 
 
 def adapters(
-    output: Output = DEFAULT_OUTPUT,
+    output: NightlyOutput = DEFAULT_OUTPUT,
     remove: Remove = None,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +60,7 @@ def adapters(
 
 
 def nightly(
-    output: Output = DEFAULT_OUTPUT,
+    output: NightlyOutput = DEFAULT_OUTPUT,
     night: Annotated[str | None, typer.Option("--night", help="A date such as 2026-11-21; today's by default.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Only this adapter.")] = None,
     device: Device = "auto",

@@ -19,7 +19,9 @@ from flows.printing import print_error, print_json, print_line
 if TYPE_CHECKING:
     from flows.workplace import Workplace
 
-Preset = Annotated[str, typer.Argument(help="A preset's name (see `agd presets`) or a .yaml file of the same form.")]
+PresetOrFile = Annotated[
+    str, typer.Argument(help="A preset's name (see `agd presets`) or a .yaml file of the same form.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set train.steps=500.")
 ]

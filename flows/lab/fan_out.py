@@ -28,7 +28,7 @@ from agd_core.data.trajectory import collect_unit
 from flows.config import PipelineConfig
 from flows.lab.parameters import FanOut
 from flows.run import Run
-from flows.stages.comparison import Point, Trained, every_cell
+from flows.stages.comparison import Point, TrainedAdapters, every_cell
 from flows.stages.sample import sample
 from flows.workplace import Workplace, pick_device
 from storage.artefacts import Artefact
@@ -57,7 +57,7 @@ class Elsewhere:
 
 
 def sample_elsewhere(
-    fan_out: FanOut, trained: Trained, points: Sequence[Point], elsewhere: Elsewhere, should_stop: ShouldStop
+    fan_out: FanOut, trained: TrainedAdapters, points: Sequence[Point], elsewhere: Elsewhere, should_stop: ShouldStop
 ) -> None:
     """Make every sample set at these points in other processes; the stages find them done.
 

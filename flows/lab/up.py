@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from httpx import HTTPError, TransportError
 from prefect.exceptions import PrefectException
 
 from agd_core.basics.atomic import write_bytes
-from agd_core.basics.progress import ShouldStop, Stopped
+from agd_core.basics.progress import Announce, ShouldStop, Stopped
 from flows.lab.automations import install_automations
 from flows.lab.child import Child
 from flows.lab.deploying import deploy_all
@@ -26,8 +26,6 @@ from flows.lab.reconcile import free_pool
 from flows.lab.server import ServerDied, await_server, server_of
 from flows.lab.watch import RunWatch
 from flows.stop_signals import StopSignals
-
-Announce = Callable[[str], None]
 
 _WATCH_SECONDS = 0.5
 _LOOK_SECONDS = 2.0

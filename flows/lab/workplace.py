@@ -18,7 +18,7 @@ from flows.lab.gpu_slot import GpuSlot
 from flows.lab.parameters import FanOut
 from flows.lab.stage_key import StageKey
 from flows.workplace import Workplace
-from storage.artefacts import FOLDER, Artefact, ArtefactStore
+from storage.artefacts import ARTEFACTS, Artefact, ArtefactStore
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LabWorkplace(Workplace):
         title: str = "",
     ) -> Artefact:
         """The artefact, through a task that Prefect caches by content; a hit is believed once the artefact is whole."""
-        artefact = ArtefactStore(self.output / FOLDER).artefact(stage, identity)
+        artefact = ArtefactStore(self.output / ARTEFACTS).artefact(stage, identity)
 
         @task(
             name=stage,

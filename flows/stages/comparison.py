@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from agd_core.evaluation.prediction_error import UNGUIDED
 from agd_core.evaluation.rows import Row
 from agd_core.methods import MethodConfig
 from agd_core.methods.adapter_files import read_card
@@ -14,7 +15,7 @@ from flows.stages.evaluate import LookedAt, evaluate, read_evaluation
 from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
 from storage.artefacts import Artefact
 
-Trained = Sequence[tuple[MethodConfig, Artefact]]
+TrainedAdapters = Sequence[tuple[MethodConfig, Artefact]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Method:
     """Whether it is the teacher."""
 
 
-UNGUIDED = Method("no guidance", "none")
+NO_GUIDANCE = Method(UNGUIDED, "none")
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ def teacher_of(config: PipelineConfig) -> Method:
     return Method(config.guidance.label, config.guidance.kind, guided=True)
 
 
-def methods(config: PipelineConfig, adapters: Trained) -> list[Method]:
+def methods(config: PipelineConfig, adapters: TrainedAdapters) -> list[Method]:
     """No guidance, the teacher, then every adapter."""
     trained = [Method(config.label, config.kind, artefact, _parameters(artefact)) for config, artefact in adapters]
-    return [UNGUIDED, teacher_of(config), *trained]
+    return [NO_GUIDANCE, teacher_of(config), *trained]
 
 
 def headline_points(config: PipelineConfig) -> list[Point]:
@@ -80,7 +81,7 @@ def sweep_points(config: PipelineConfig) -> list[Point]:
     return [Point(scale, steps, scheduler) for scheduler, steps, scale in grid]
 
 
-def compare(run: Run, adapters: Trained, points: Sequence[Point]) -> list[Compared]:
+def compare(run: Run, adapters: TrainedAdapters, points: Sequence[Point]) -> list[Compared]:
     """Sample and evaluate every method at every point; cells that are there already are reused."""
     run.place.sample_ahead(adapters, points)
     compared = []
@@ -131,13 +132,15 @@ def _parameters(adapter: Artefact) -> int:
     return read_card(adapter.path)[1].parameters
 
 
-def every_cell(config: PipelineConfig, adapters: Trained, points: Sequence[Point]) -> Iterator[tuple[Method, Cell]]:
+def every_cell(
+    config: PipelineConfig, adapters: TrainedAdapters, points: Sequence[Point]
+) -> Iterator[tuple[Method, Cell]]:
     """Every sample set of a configuration at these points."""
     for point, method in product(points, methods(config, adapters)):
         yield method, make_cell(config, method, point)
 
 
-def sample_all(run: Run, adapters: Trained) -> dict[str, str]:
+def sample_all(run: Run, adapters: TrainedAdapters) -> dict[str, str]:
     """Sample every cell without evaluating; folders by method and point."""
     run.place.sample_ahead(adapters, points := headline_points(run.config))
     return {

@@ -7,7 +7,7 @@ from typing import Any
 from flows.published import refuse_foreign_files
 from flows.run import Run
 from flows.stages.collect import collect
-from flows.stages.comparison import Point, Trained, compare, headline_points, sweep_points
+from flows.stages.comparison import Point, TrainedAdapters, compare, headline_points, sweep_points
 from flows.stages.extras import measure_extras
 from flows.stages.publish import publish_evaluated
 from flows.stages.report import REPORT, SWEEP, Made, ReportFiles, read_metrics, report
@@ -23,7 +23,7 @@ class Distilled:
     metrics: dict[str, Any]
 
 
-def train_all(run: Run, trajectories: Artefact) -> Trained:
+def train_all(run: Run, trajectories: Artefact) -> TrainedAdapters:
     """Stage 2: every method of a configuration."""
     return [(method, train(run, method, trajectories)) for method in run.config.methods]
 

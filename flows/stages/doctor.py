@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from agd_core.basics.errors import InputError
+from agd_core.basics.progress import Announce
 from agd_core.memory import (
     GIB,
     NOTE,
@@ -30,22 +31,20 @@ DEFAULT_GIB = 24.0
 """What is assumed where no CUDA device is."""
 DEFAULT_MEMORY = f"{DEFAULT_GIB:g} GiB assumed, no CUDA device here"
 
-Announce = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """One piece of work at a batch."""
 
     name: str
     setting: str | None
     """Dotted name of the setting that holds its batch; None where no setting does."""
     batch: int
-    estimate: Callable[["Settings", int], MemoryEstimate]
+    estimate: Callable[["MemorySettings", int], MemoryEstimate]
 
 
 @dataclass(frozen=True)
-class Settings:
+class MemorySettings:
     """What may be changed so that work fits."""
 
     dtype: str
@@ -96,10 +95,10 @@ class _Examination:
         self.limit = round((memory_gib - RESERVED_GIB) * GIB)
         self.sizes = Sizes(config)
         self.model = self.sizes.model
-        self.settings = Settings(
+        self.settings = MemorySettings(
             config.base_model.dtype, config.train.activation_checkpointing, config.train.optimizer_memory
         )
-        self._known: dict[tuple[Any, Settings, int], MemoryEstimate] = {}
+        self._known: dict[tuple[Any, MemorySettings, int], MemoryEstimate] = {}
 
     def result(self) -> dict[str, Any]:
         """Everything, as plain data."""
@@ -119,31 +118,31 @@ class _Examination:
         }
 
     @cached_property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[Workload]:
         """Everything that takes the device, in the order in which a run does it."""
         config = self.config
-        jobs = [Job("encode prompts", None, 1, self._encode)] if self.model.text_encoder_configs else []
-        jobs += [Job("collect", "collect.batch_size", config.collect.batch_size, self._collect)]
+        jobs = [Workload("encode prompts", None, 1, self._encode)] if self.model.text_encoder_configs else []
+        jobs += [Workload("collect", "collect.batch_size", config.collect.batch_size, self._collect)]
         jobs += [
-            Job(f"train {method.label}", "train.batch_size", config.train.batch_size, self._training_of(method))
+            Workload(f"train {method.label}", "train.batch_size", config.train.batch_size, self._training_of(method))
             for method in config.methods
         ]
-        jobs += [Job("sample with guidance", "sample.batch_size", config.sample.batch_size, self._collect)]
-        return [*jobs, Job("decode images", None, config.sample.batch_size, self._decode)]
+        jobs += [Workload("sample with guidance", "sample.batch_size", config.sample.batch_size, self._collect)]
+        return [*jobs, Workload("decode images", None, config.sample.batch_size, self._decode)]
 
-    def _peak(self, job: Job, settings: Settings, batch: int) -> MemoryEstimate:
+    def _peak(self, job: Workload, settings: MemorySettings, batch: int) -> MemoryEstimate:
         key = job.estimate, settings, batch
         if key not in self._known:
             self.announce(f"doctor: estimating {job.name} at batch {batch}, {settings.dtype}")
             self._known[key] = job.estimate(settings, batch)
         return self._known[key]
 
-    def _largest(self, job: Job, settings: Settings) -> int | None:
+    def _largest(self, job: Workload, settings: MemorySettings) -> int | None:
         if job.setting is None:
             return None
         return largest_batch(lambda batch: self._peak(job, settings, batch).peak_bytes, self.limit, known=job.batch)
 
-    def _examined(self, job: Job) -> dict[str, Any]:
+    def _examined(self, job: Workload) -> dict[str, Any]:
         estimate = self._peak(job, self.settings, job.batch)
         return {
             "name": job.name,
@@ -169,26 +168,26 @@ class _Examination:
             lines.append(f"{job.setting}={largest}")
         return _smallest_of_each(lines)
 
-    def _helps(self, line: str, settings: Settings) -> bool:
+    def _helps(self, line: str, settings: MemorySettings) -> bool:
         """Whether something does not fit that this remedy is for: those of training are for training alone."""
         of_training = line.startswith("train.")
         asked = [job for job in self.jobs if not of_training or job.setting == "train.batch_size"]
         return any(self._peak(job, settings, job.batch).peak_bytes > self.limit for job in asked)
 
-    def _sized(self, settings: Settings) -> Sized:
+    def _sized(self, settings: MemorySettings) -> Sized:
         slots = 2 if self.config.base_model.learned_variance == "keep" else 1
         return Sized(self.model, self.sizes.latent_side, getattr(torch, settings.dtype), slots)
 
-    def _encode(self, settings: Settings, batch: int) -> MemoryEstimate:
+    def _encode(self, settings: MemorySettings, batch: int) -> MemoryEstimate:
         return encoding_memory(self._sized(settings))
 
-    def _collect(self, settings: Settings, batch: int) -> MemoryEstimate:
+    def _collect(self, settings: MemorySettings, batch: int) -> MemoryEstimate:
         return sampling_memory(self._sized(settings), batch, self.config.guidance)
 
-    def _decode(self, settings: Settings, batch: int) -> MemoryEstimate:
+    def _decode(self, settings: MemorySettings, batch: int) -> MemoryEstimate:
         return decoding_memory(self._sized(settings), batch)
 
-    def _training_of(self, method: MethodConfig) -> Callable[[Settings, int], MemoryEstimate]:
+    def _training_of(self, method: MethodConfig) -> Callable[[MemorySettings, int], MemoryEstimate]:
         return lambda settings, batch: training_memory(
             self._sized(settings),
             method,

@@ -6,7 +6,7 @@ from typing import Any
 
 from agd_core.report.costs import Costs
 from flows.run import Run
-from flows.stages.comparison import Trained, methods
+from flows.stages.comparison import TrainedAdapters, methods
 from flows.stages.cost import cost, read_cost
 from flows.stages.prediction_error import prediction_error, read_curves
 from storage.artefacts import Artefact
@@ -42,7 +42,7 @@ class Extras:
         return {"cost": read_cost(self.cost) if self.cost else None, "prediction_error": self.prediction_errors()}
 
 
-def measure_extras(run: Run, adapters: Trained) -> Extras:
+def measure_extras(run: Run, adapters: TrainedAdapters) -> Extras:
     """Measure both at the headline's scale, unless they are there.
 
     Raises:

@@ -22,7 +22,7 @@ from agd_core.basics.digest import canonical_json, digest, file_digest
 from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.safe_files import confined
 from agd_core.basics.seeding import derive_seed
-from agd_core.evaluation.metrics import Verdict
+from agd_core.evaluation.metrics import NightVerdict
 from agd_core.methods.adapter_files import WEIGHTS
 from agd_core.report.images import grid_png
 from flows.registry import Entry
@@ -53,7 +53,7 @@ class Night:
     """A date, or a date measured `again`."""
     records: tuple[MetricRecord, ...]
     """As they are in the history."""
-    verdicts: dict[str, Verdict]
+    verdicts: dict[str, NightVerdict]
     """By metric."""
     grid: Path
     """PNG of the student's first images."""

@@ -14,14 +14,14 @@ from agd_core.report.plots import (
     over_scale_plot,
     precision_recall_plot,
 )
-from flows.stages.comparison import UNGUIDED, Trained
+from flows.stages.comparison import NO_GUIDANCE, TrainedAdapters
 from flows.stages.extras import Extras
 from flows.stages.train import LOSSES
 
 _EQUAL_NOISE = "All methods start from the same noise, with the same classes or prompts."
 
 
-def plots(headline: Sequence[Row], curve: Sequence[Row], trained: Trained, extras: Extras) -> list[Picture]:
+def plots(headline: Sequence[Row], curve: Sequence[Row], trained: TrainedAdapters, extras: Extras) -> list[Picture]:
     """Every plot for which there is something to draw.
 
     Args:
@@ -70,11 +70,11 @@ def _precision_recall(rows: Sequence[Row]) -> list[Picture]:
     return [Picture("Precision and recall", caption, precision_recall_plot(rows))]
 
 
-def _errors(trained: Trained, extras: Extras) -> list[Picture]:
+def _errors(trained: TrainedAdapters, extras: Extras) -> list[Picture]:
     found = extras.prediction_errors()
     if found is None:
         return []
-    kinds = {UNGUIDED.name: UNGUIDED.kind} | {config.label: config.kind for config, _ in trained}
+    kinds = {NO_GUIDANCE.name: NO_GUIDANCE.kind} | {config.label: config.kind for config, _ in trained}
     curves = {}
     for name, points in found["points"].items():
         kept = [point for point in points if point["relative"] is not None]
@@ -88,6 +88,6 @@ def _errors(trained: Trained, extras: Extras) -> list[Picture]:
     return [Picture("Prediction error", caption, error_curve_plot(curves))]
 
 
-def _loss(trained: Trained) -> Picture:
+def _loss(trained: TrainedAdapters) -> Picture:
     losses = {config.label: artefact.json(LOSSES, list[float]) for config, artefact in trained}
     return Picture("Training loss", "Distillation loss, a moving average over at most 50 steps.", loss_plot(losses))

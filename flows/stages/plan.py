@@ -14,7 +14,7 @@ from flows.stages.collect import STAGE, artefact_identity, collection_plan, refu
 from flows.stages.sharing import units_elsewhere
 from flows.stages.trajectories import new_store
 from flows.workplace import describe_device
-from storage.artefacts import FOLDER, ArtefactStore
+from storage.artefacts import ARTEFACTS, ArtefactStore
 from storage.layout import StoreLayout
 from storage.zarr_store import ZarrTrajectoryStore
 
@@ -100,7 +100,7 @@ def _measured_step(teacher: GuidedDenoiser, plan: CollectionPlan, batch: int) ->
 def _missing_units(run: Run, plan: CollectionPlan) -> tuple[list[int], set[int]]:
     """Units that must be computed, and units that can be taken over."""
     url = run.config.store.url
-    artefact = ArtefactStore(run.place.output / FOLDER).artefact(STAGE, artefact_identity(plan))
+    artefact = ArtefactStore(run.place.output / ARTEFACTS).artefact(STAGE, artefact_identity(plan))
     store = ZarrTrajectoryStore(new_store(artefact, url), plan)
     missing = [unit for unit in range(plan.units) if store.unit_problems(unit, deep=False)]
     elsewhere = units_elsewhere(artefact, plan, missing, url)

@@ -30,7 +30,12 @@ from agd_core.pretraining.autoencoder import (
 )
 from agd_core.pretraining.classifier import ClassifierRecipe, accuracy, classifier_loop
 from agd_core.pretraining.ema import Ema
-from agd_core.pretraining.transformer import TransformerRecipe, build_scheduler, build_transformer, transformer_loop
+from agd_core.pretraining.transformer import (
+    TransformerRecipe,
+    build_transformer,
+    pretraining_scheduler,
+    transformer_loop,
+)
 from agd_core.report.plots import loss_plot
 from flows.reference import describe, even_rows
 from flows.workplace import Workplace
@@ -169,7 +174,7 @@ def _assemble_pipeline(
         vae.register_to_config(scaling_factor=float(1 / encode_means(vae, signed).std()))
         reconstructed = reconstruct(vae, signed[:10_000])
         features = extractor.extract(to_bytes(reconstructed)).features
-    pipeline = DiTPipeline(_load_transformer(transformer).half(), vae.half(), build_scheduler())
+    pipeline = DiTPipeline(_load_transformer(transformer).half(), vae.half(), pretraining_scheduler())
     pipeline.register_to_config(id2label={str(label): name for label, name in enumerate(CLASS_NAMES)})
     with system_errors():
         pipeline.save_pretrained(place.output / "fashion-dit")

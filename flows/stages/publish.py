@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agd_core.basics.atomic import json_bytes
-from agd_core.basics.checksums import FILE as CHECKSUMS
-from agd_core.basics.checksums import problems, seal
+from agd_core.basics.checksums import CHECKSUMS, problems, seal
 from agd_core.basics.digest import file_digest
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import read_json
@@ -17,56 +16,56 @@ from agd_core.evaluation.protocol import Protocol
 from agd_core.evaluation.rows import Row
 from agd_core.methods import MethodConfig
 from agd_core.methods.adapter_files import FILES, WEIGHTS, read_card
-from agd_core.report.model_card import FILE, ModelCard, render_card
+from agd_core.report.model_card import README, ModelCard, render_card
 from flows.published import (
     ADAPTER_FILES,
     ADAPTERS,
-    METRICS,
+    METRICS_FILE,
     adapter_folder,
     note_published,
     publish_file,
     seal_adapter,
 )
 from flows.run import Run
-from flows.stages.comparison import UNGUIDED, Compared, Trained, teacher_of
+from flows.stages.comparison import NO_GUIDANCE, Compared, TrainedAdapters, teacher_of
 from storage.artefacts import Artefact
 
 
-def publish_trained(run: Run, trained: Trained, command: str) -> dict[str, Path]:
+def publish_trained(run: Run, trained: TrainedAdapters, command: str) -> dict[str, Path]:
     """Write every adapter's folder; one that holds these weights with their numbers already is left alone."""
     output = run.place.output
     folders = {adapter.label: adapter_folder(output, adapter.label) for adapter, _ in trained}
     for adapter, artefact in trained:
         folder = folders[adapter.label]
         if not _holds(folder, artefact):
-            (folder / METRICS).unlink(missing_ok=True)
+            (folder / METRICS_FILE).unlink(missing_ok=True)
             _publish(run, adapter, artefact, (), command)
         seal_adapter(folder)
     _note(output, trained)
     return folders
 
 
-def publish_evaluated(run: Run, trained: Trained, compared: Sequence[Compared], command: str) -> None:
+def publish_evaluated(run: Run, trained: TrainedAdapters, compared: Sequence[Compared], command: str) -> None:
     """Write every adapter's folder with its measured rows, and those of the teacher and no guidance beside them.
 
     Where it is interrupted, a folder has no numbers, and the next run writes them.
     """
     output = run.place.output
     for adapter, artefact in trained:
-        shown = (adapter.label, teacher_of(run.config).name, UNGUIDED.name)
+        shown = (adapter.label, teacher_of(run.config).name, NO_GUIDANCE.name)
         rows = [item.row for item in compared if item.row.name in shown]
         folder = adapter_folder(output, adapter.label)
         if not _holds(folder, artefact):
-            (folder / METRICS).unlink(missing_ok=True)
+            (folder / METRICS_FILE).unlink(missing_ok=True)
         _publish(run, adapter, artefact, rows, command)
         plain = [row.as_dict() for row in rows]
         measured = seal({"rows": plain, "weights_sha256": file_digest(artefact.path / WEIGHTS)})
-        publish_file(json_bytes(measured), folder / METRICS)
+        publish_file(json_bytes(measured), folder / METRICS_FILE)
         seal_adapter(folder)
     _note(output, trained)
 
 
-def _note(output: Path, trained: Trained) -> None:
+def _note(output: Path, trained: TrainedAdapters) -> None:
     note_published(output, [f"{ADAPTERS}/{adapter.label}/{CHECKSUMS}" for adapter, _ in trained])
 
 
@@ -81,7 +80,7 @@ def _holds(folder: Path, artefact: Artefact) -> bool:
         return False
     if any(file_digest(folder / name) != file_digest(artefact.path / name) for name in FILES):
         return False
-    return file_digest(artefact.path / WEIGHTS) == _measured_weights(folder / METRICS)
+    return file_digest(artefact.path / WEIGHTS) == _measured_weights(folder / METRICS_FILE)
 
 
 def _measured_weights(metrics: Path) -> str | None:
@@ -98,7 +97,7 @@ def _publish(run: Run, method: MethodConfig, artefact: Artefact, rows: Sequence[
     for name in FILES:
         publish_file(artefact.read(name), folder / name)
     card = _card(run, method, artefact, rows, command)
-    publish_file(render_card(card).encode(), folder / FILE)
+    publish_file(render_card(card).encode(), folder / README)
 
 
 def _card(run: Run, method: MethodConfig, artefact: Artefact, rows: Sequence[Row], command: str) -> ModelCard:

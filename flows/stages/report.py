@@ -12,9 +12,9 @@ from agd_core.evaluation.protocol import Protocol
 from agd_core.evaluation.rows import plain
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
-from flows.published import METRICS, note_published, publish_file
+from flows.published import METRICS_FILE, note_published, publish_file
 from flows.run import Run
-from flows.stages.comparison import Compared, Trained
+from flows.stages.comparison import Compared, TrainedAdapters
 from flows.stages.extras import Extras
 from flows.stages.pictures import plots
 from flows.stages.sample import read_images, read_labels
@@ -35,7 +35,7 @@ class ReportFiles:
     metrics: str
 
 
-REPORT, SWEEP = ReportFiles("report.html", METRICS), ReportFiles("sweep.html", "sweep.json")
+REPORT, SWEEP = ReportFiles("report.html", METRICS_FILE), ReportFiles("sweep.html", "sweep.json")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Made:
     command: str
     """What a person types to repeat it."""
     trajectories: Artefact
-    adapters: Trained
+    adapters: TrainedAdapters
     compared: Sequence[Compared]
     """Headline first."""
     extras: Extras

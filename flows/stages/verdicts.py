@@ -6,10 +6,9 @@ from typing import cast
 
 from agd_core.basics.atomic import write_bytes
 from agd_core.basics.safe_files import confined
-from agd_core.evaluation.metrics import quantities
-from agd_core.evaluation.metrics.regression import Better, Measurement, Verdict, judge_nights
+from agd_core.evaluation.metrics import Better, Measurement, NightVerdict, judge_nights, quantities
 from agd_core.report.plots import trend_plot
-from storage.history import FOLDER, History, MetricRecord
+from storage.history import HISTORY, History, MetricRecord
 
 TRENDS = "trends"
 """Name of the folder that holds an output folder's trend plots."""
@@ -23,16 +22,16 @@ def open_history(output: Path) -> History:
     Raises:
         InputError: it is a link that leads out of the folder.
     """
-    return History(confined(output, FOLDER))
+    return History(confined(output, HISTORY))
 
 
-def judge_history(records: Sequence[MetricRecord]) -> dict[str, list[Verdict]]:
+def judge_history(records: Sequence[MetricRecord]) -> dict[str, list[NightVerdict]]:
     """Verdicts by metric, each by night; a night is compared with earlier ones of its own protocol.
 
     Args:
         records: of one adapter, by night.
     """
-    verdicts: dict[str, list[Verdict]] = {}
+    verdicts: dict[str, list[NightVerdict]] = {}
     for metric, protocol in dict.fromkeys((record.metric, record.protocol_digest) for record in records):
         chosen = [r for r in records if (r.metric, r.protocol_digest) == (metric, protocol)]
         measurements = [Measurement(r.night, r.value, r.standard_error) for r in chosen]
@@ -40,7 +39,7 @@ def judge_history(records: Sequence[MetricRecord]) -> dict[str, list[Verdict]]:
     return {metric: sorted(judged, key=lambda verdict: verdict.measured.night) for metric, judged in verdicts.items()}
 
 
-def verdicts_of_night(records: Sequence[MetricRecord], night: str | None) -> dict[str, Verdict]:
+def verdicts_of_night(records: Sequence[MetricRecord], night: str | None) -> dict[str, NightVerdict]:
     """Verdicts of one night by metric; arguments as in `judge_history`."""
     judged = [(metric, verdict) for metric, verdicts in judge_history(records).items() for verdict in verdicts]
     return {metric: verdict for metric, verdict in judged if verdict.measured.night == night}

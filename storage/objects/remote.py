@@ -32,7 +32,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _ATTEMPTS = 2
 _REFUSED_STATUS = {409, 412}
 P = ParamSpec("P")
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class StoreUnreachable(OSError):
@@ -127,7 +127,7 @@ class RemoteObjects(ObjectStore):
         require_plain(key, self.url)
         return f"{self._root}/{key}"
 
-    def _ask(self, request: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    def _ask(self, request: Callable[P, _T], *arguments: P.args, **options: P.kwargs) -> _T:
         """Make a request; what goes wrong is a file error or one clear line."""
         try:
             return request(*arguments, **options)

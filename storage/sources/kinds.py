@@ -16,7 +16,7 @@ from storage.sources.images import ImageSource
 from storage.sources.parquet import ParquetImages, parquet_texts
 from storage.sources.tar import TarImages, tar_texts
 from storage.sources.text_file import text_lines
-from storage.sources.texts import Text, checked
+from storage.sources.texts import StoredText, checked
 from storage.sources.zarr_array import METADATA, ZarrImages
 
 _Reading = TypeVar("_Reading")
@@ -29,7 +29,7 @@ class Kind:
     marks: tuple[str, ...]
     """Names or patterns of the files that make a folder one of this kind."""
     images: Callable[[str], ImageSource] | None = None
-    texts: Callable[[str], Iterator[Text]] | None = None
+    texts: Callable[[str], Iterator[StoredText]] | None = None
 
 
 KINDS = {
@@ -80,7 +80,7 @@ def read_prompts(place: str, most: int | None = None) -> tuple[str, ...]:
     return prompts
 
 
-def _distinct(texts: Iterator[Text]) -> Iterator[str]:
+def _distinct(texts: Iterator[StoredText]) -> Iterator[str]:
     seen = {""}
     for where, text in texts:
         prompt = checked(where, text)

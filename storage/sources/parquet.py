@@ -14,7 +14,7 @@ from agd_core.basics.safe_files import open_regular, printable
 from storage.sources.images import ImageSource
 from storage.sources.pixels import EncodedImage
 from storage.sources.places import named_files
-from storage.sources.texts import Text, first_text
+from storage.sources.texts import StoredText, first_text
 
 IMAGE = "image"
 """Column of encoded images: bytes, or a struct whose field `bytes` holds them."""
@@ -55,7 +55,7 @@ class ParquetImages(ImageSource):
                 yield EncodedImage(f"{name}, row {row}", _bytes(cell, f"{name}, row {row}"))
 
 
-def parquet_texts(place: str) -> Iterator[Text]:
+def parquet_texts(place: str) -> Iterator[StoredText]:
     """The first text of every row, of the first column of `CAPTIONS` that all files have; nothing else is read.
 
     Args:
@@ -75,7 +75,7 @@ def parquet_texts(place: str) -> Iterator[Text]:
     for part in parts:
         for row, cell in enumerate(_cells(part, column)):
             where = f"{printable(part)}, row {row}, column {column}"
-            yield Text(where, first_text(cell, where))
+            yield StoredText(where, first_text(cell, where))
 
 
 def _rows_and_columns(part: Path) -> tuple[int, list[str]]:

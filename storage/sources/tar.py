@@ -12,7 +12,7 @@ from agd_core.basics.safe_files import open_regular, parse_json, printable
 from storage.sources.images import ImageSource
 from storage.sources.pixels import MOST_BYTES, SUFFIXES, EncodedImage, read_bounded
 from storage.sources.places import named_files
-from storage.sources.texts import Text, decoded, first_text
+from storage.sources.texts import StoredText, decoded, first_text
 
 SUFFIX = ".tar"
 TEXT, _JSON = ".txt", ".json"
@@ -66,7 +66,7 @@ class TarImages(ImageSource):
                 yield EncodedImage(printable(f"{shard}/{name}"), data)
 
 
-def tar_texts(place: str) -> Iterator[Text]:
+def tar_texts(place: str) -> Iterator[StoredText]:
     """The text of every `.txt` member as they stand; of every `.json` where there is none. Images are not read.
 
     Args:
@@ -82,7 +82,7 @@ def tar_texts(place: str) -> Iterator[Text]:
         for name, data in members(shard, (TEXT if has_texts else _JSON,), MOST_TEXT_BYTES):
             where = printable(f"{shard}/{name}")
             text = decoded(data, where)
-            yield Text(where, text if has_texts else _text_in(text, where))
+            yield StoredText(where, text if has_texts else _text_in(text, where))
 
 
 def members(shard: Path, suffixes: tuple[str, ...], most: int | None) -> Iterator[tuple[str, bytes]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import open_regular, printable
 from storage.sources.places import named_files
-from storage.sources.texts import Text, decoded
+from storage.sources.texts import StoredText, decoded
 
 SUFFIX = ".txt"
 _COMMENT = "#"
@@ -14,7 +14,7 @@ _MOST_LINE_BYTES = 1 << 20
 """No more is read at once; a longer line is refused."""
 
 
-def text_lines(place: str) -> Iterator[Text]:
+def text_lines(place: str) -> Iterator[StoredText]:
     """Every line that is no comment; a byte order mark is passed over.
 
     Args:
@@ -30,7 +30,7 @@ def text_lines(place: str) -> Iterator[Text]:
             raise InputError(f"{printable(file)} cannot be read: {error.strerror}") from error
 
 
-def _lines(path: Path) -> Iterator[Text]:
+def _lines(path: Path) -> Iterator[StoredText]:
     name = printable(path)
     with open_regular(path) as file:
         for row, line in enumerate(iter(lambda: file.readline(_MOST_LINE_BYTES), b""), start=1):
@@ -39,4 +39,4 @@ def _lines(path: Path) -> Iterator[Text]:
                 raise InputError(f"{where} is longer than {_MOST_LINE_BYTES >> 20} MB")
             text = decoded(line, where)
             if not text.lstrip().startswith(_COMMENT):
-                yield Text(where, text)
+                yield StoredText(where, text)

@@ -12,7 +12,7 @@ _NO_TEXT = ("Cc", "Cs")
 """Unicode's categories of control characters and of halves of surrogate pairs."""
 
 
-class Text(NamedTuple):
+class StoredText(NamedTuple):
     """A text of a source."""
 
     where: str

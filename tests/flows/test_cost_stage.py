@@ -8,7 +8,7 @@ from agd_core.basics.progress import Stopped
 from flows.device_lease import acquisitions
 from flows.run import Run
 from flows.stages import cost as stage
-from flows.stages.comparison import UNGUIDED, Method
+from flows.stages.comparison import NO_GUIDANCE, Method
 from flows.stages.cost import COSTS, cost, read_cost
 from flows.workplace import Workplace
 from tests.flows.test_prediction_error_stage import saved_adapter
@@ -25,7 +25,7 @@ def output(tmp_path_factory):
 @pytest.fixture(scope="module")
 def methods(teacher, output):
     adapter = saved_adapter(teacher, output, 0.5)
-    return [UNGUIDED, CFG, Method("mine", "agd-offset", adapter, 1234)]
+    return [NO_GUIDANCE, CFG, Method("mine", "agd-offset", adapter, 1234)]
 
 
 @pytest.fixture(scope="module")

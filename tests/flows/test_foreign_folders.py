@@ -13,7 +13,7 @@ from flows.cli.app import app
 from flows.stages.trajectories import NotNamed, open_trajectories, trajectory_problems
 from flows.stages.verify import verify
 from flows.workplace import Workplace
-from storage.artefacts import FOLDER, MANIFEST, Artefact
+from storage.artefacts import ARTEFACTS, MANIFEST, Artefact
 from storage.names import LOCATION, PLAN
 from storage.objects import LocalObjects
 from storage.zarr_store import ZarrTrajectoryStore
@@ -43,7 +43,7 @@ def everything(folder):
 
 def craft(gift, files, stage="samples", **changes):
     """An artefact whose manifest says this of its files, with a seal that is right."""
-    folder = gift / FOLDER / f"{stage}-{'0' * 16}"
+    folder = gift / ARTEFACTS / f"{stage}-{'0' * 16}"
     folder.mkdir(parents=True, exist_ok=True)
     note = {"format_version": 2, "stage": stage, "key": ZEROS, "identity": {}, "measured": [], "digest": ZEROS}
     note |= {"files": files} | changes
@@ -121,15 +121,15 @@ def test_links_out_of_the_folder_are_named_and_not_followed(gift, home, where):
     outside = craft(home / "theirs", {"secret.txt": entry(size=3)})
     (outside / "secret.txt").write_text("abc")
     before = everything(home)
-    (gift / FOLDER).mkdir(parents=True)
+    (gift / ARTEFACTS).mkdir(parents=True)
     if where == "artefact":
-        (gift / FOLDER / "samples-1").symlink_to(outside)
+        (gift / ARTEFACTS / "samples-1").symlink_to(outside)
     elif where == "artefacts":
         (gift / "more").mkdir()
-        (gift / "more" / FOLDER).symlink_to(outside.parent)
+        (gift / "more" / ARTEFACTS).symlink_to(outside.parent)
     else:
-        (gift / FOLDER / "samples-1").mkdir()
-        (gift / FOLDER / "samples-1" / MANIFEST).symlink_to(outside / MANIFEST)
+        (gift / ARTEFACTS / "samples-1").mkdir()
+        (gift / ARTEFACTS / "samples-1" / MANIFEST).symlink_to(outside / MANIFEST)
     craft(gift, {}, stage="report")
     found = verify(gift, repair=True)
     assert any("is a link: what it leads to was not checked" in line for line in found["unchecked"])

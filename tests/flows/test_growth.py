@@ -13,7 +13,7 @@ from flows.stages.plan import plan_costs, plan_lines
 from flows.stages.trajectories import open_trajectories
 from flows.stages.verify import verify
 from flows.workplace import Workplace
-from storage.artefacts import FOLDER
+from storage.artefacts import ARTEFACTS
 from storage.verification import store_problems
 
 SETTINGS = ("collect.steps=4", "collect.kept_steps=2", "collect.shard_trajectories=2", "collect.batch_size=2")
@@ -60,7 +60,7 @@ def test_eight_units_grow_to_twelve_by_collecting_four(bench, fresh):
     assert store.content_digest() == fresh[24]
     assert bench.lines[-2].startswith(f"trajectories: 8 of 12 units taken over from {bench.output}")
     assert bench.lines[-1] == "trajectories: collecting 24 trajectories, 8 of 12 units there already"
-    assert len(list((bench.output / FOLDER).glob("trajectories-*"))) == 2
+    assert len(list((bench.output / ARTEFACTS).glob("trajectories-*"))) == 2
     assert verify(bench.output)["ok"]
 
 

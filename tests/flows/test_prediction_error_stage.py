@@ -10,7 +10,7 @@ from agd_core.methods.adapter_files import AdapterCard, save_adapter
 from flows.run import Run
 from flows.stages.prediction_error import ADAPTER, CURVE, prediction_error, read_curve, read_curves
 from flows.workplace import Workplace
-from storage.artefacts import FOLDER, ArtefactStore
+from storage.artefacts import ARTEFACTS, ArtefactStore
 
 SCALE = 3.0
 
@@ -21,7 +21,7 @@ def saved_adapter(teacher, output, spread):
     draws = torch.Generator().manual_seed(0)
     for layer in adapter.layers:
         torch.nn.init.normal_(layer.net[-1].weight, std=spread, generator=draws)
-    artefact = ArtefactStore(output / FOLDER).artefact("adapter", {"spread": spread})
+    artefact = ArtefactStore(output / ARTEFACTS).artefact("adapter", {"spread": spread})
     artefact.path.mkdir(parents=True)
     card = AdapterCard.of(
         teacher, adapter, "builtin:fashion-dit", ClassifierFreeGuidance().identity(), (1.0, 6.0), "d" * 64

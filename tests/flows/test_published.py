@@ -6,14 +6,13 @@ import shutil
 
 import pytest
 
-from agd_core.basics.checksums import FILE as CHECKSUMS
-from agd_core.basics.checksums import require_intact
+from agd_core.basics.checksums import CHECKSUMS, require_intact
 from agd_core.basics.errors import InputError
 from flows.presets import load_config
 from flows.published import (
     ADAPTER_FILES,
     ADAPTERS,
-    METRICS,
+    METRICS_FILE,
     REPORT_FILES,
     foreign_files,
     note_published,
@@ -130,25 +129,25 @@ def test_an_older_folder_is_named_and_gets_checksums_when_it_is_published_again(
     place = Workplace(output)
     publish_trained(Run(config, place, teacher), trained(config, teacher, place, 1.0), "agd test")
     assert problems(output / ADAPTERS / NAME) == []
-    assert (output / ADAPTERS / NAME / METRICS).is_file()
+    assert (output / ADAPTERS / NAME / METRICS_FILE).is_file()
 
 
 def test_a_file_that_was_added_later_is_named(output):
     adapter = output / ADAPTERS / NAME
     listed = json.loads((adapter / CHECKSUMS).read_text())["files"]
     assert set(listed) == set(ADAPTER_FILES)
-    (adapter / METRICS).unlink()
+    (adapter / METRICS_FILE).unlink()
     shutil.copytree(adapter, output / "trained")
     seal_adapter(output / "trained")
-    (output / "trained" / METRICS).write_text("{}")
-    assert f"{output / 'trained' / METRICS}: is not in {CHECKSUMS}" in problems(output / "trained")
+    (output / "trained" / METRICS_FILE).write_text("{}")
+    assert f"{output / 'trained' / METRICS_FILE}: is not in {CHECKSUMS}" in problems(output / "trained")
 
 
 def test_publishing_again_keeps_what_other_runs_published_and_forgets_what_is_gone(output):
     (output / "sweep.html").unlink()
     note_published(output, ["report.html"])
     listed = json.loads((output / CHECKSUMS).read_text())["files"]
-    assert set(listed) == {"report.html", METRICS, "sweep.json", f"{ADAPTERS}/{NAME}/{CHECKSUMS}"}
+    assert set(listed) == {"report.html", METRICS_FILE, "sweep.json", f"{ADAPTERS}/{NAME}/{CHECKSUMS}"}
     assert problems(output) == []
 
 
@@ -186,7 +185,7 @@ def test_somebody_elses_file_is_not_replaced(tmp_path, theirs):
 
 def test_verify_reads_no_stranger_and_follows_no_link(output, tmp_path):
     (tmp_path / "else").mkdir()
-    (tmp_path / "else" / METRICS).write_text('{"mine": 1}')
+    (tmp_path / "else" / METRICS_FILE).write_text('{"mine": 1}')
     with pytest.raises(InputError, match="no report and no adapter"):
         verify(tmp_path / "else")
     shutil.move(output / ADAPTERS, tmp_path / "outside")

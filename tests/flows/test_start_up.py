@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from storage.artefacts import FOLDER, ArtefactStore
+from storage.artefacts import ARTEFACTS, ArtefactStore
 
 HEAVY = ("torch", "diffusers", "transformers", "prefect", "zarr", "pyarrow", "numpy", "matplotlib", "yaml")
 WATCHER = """
@@ -20,7 +20,7 @@ for words in json.loads(sys.argv[1]):
 
 
 def test_quick_commands_import_no_heavy_library(tmp_path):
-    artefact = ArtefactStore(tmp_path / FOLDER).artefact("costs", {"a": 1})
+    artefact = ArtefactStore(tmp_path / ARTEFACTS).artefact("costs", {"a": 1})
     artefact.path.mkdir(parents=True)
     (artefact.path / "costs.json").write_text("{}")
     artefact.finish({"a": 1})

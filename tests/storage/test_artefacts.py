@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from storage.artefacts import FOLDER, MANIFEST, Artefact, ArtefactStore, find_artefacts
+from storage.artefacts import ARTEFACTS, MANIFEST, Artefact, ArtefactStore, find_artefacts
 
 IDENTITY = {"version": 1, "config": {"steps": 20, "scales": [1.0, 3.0]}, "upstream": "ab" * 32}
 FILES = {"weights.bin": b"\x00weights" * 40, "nested/info.json": b"{}", "times.json": b'{"seconds": 1.5}'}
@@ -19,7 +19,7 @@ def fill(artefact, files=FILES):
 
 @pytest.fixture
 def store(tmp_path):
-    return ArtefactStore(tmp_path / "output" / FOLDER)
+    return ArtefactStore(tmp_path / "output" / ARTEFACTS)
 
 
 @pytest.fixture

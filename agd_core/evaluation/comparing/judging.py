@@ -16,9 +16,6 @@ Verdict = Literal["better", "same", "worse", "mixed", "not comparable", "unknown
 _ROUNDING = 1e-9
 """Relative difference that is rounding: no verdict rests on it, however small the standard errors are."""
 
-Protocol = Mapping[str, Any]
-"""See `agd_core.evaluation.protocol.Protocol.as_dict`."""
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -58,7 +55,7 @@ class Judged:
 def judge(
     metric: str,
     scores: tuple[Score | None, Score | None],
-    protocols: tuple[Protocol, Protocol],
+    protocols: tuple[Mapping[str, Any], Mapping[str, Any]],
     allowed: Collection[str] = (),
 ) -> Judged:
     """Judge one metric.
@@ -66,7 +63,7 @@ def judge(
     Args:
         metric: its name.
         scores: the baseline's and the other's.
-        protocols: how they were made.
+        protocols: how they were made, see `agd_core.evaluation.protocol.Protocol.as_dict`.
         allowed: fields of the protocol that may differ.
     """
     every = shaping(differences(*protocols), metric)

@@ -7,9 +7,9 @@ from itertools import product
 from agd_core.basics.errors import InputError
 from agd_core.evaluation.rows import Row
 
-Point = tuple[float, str, int]
+RowPoint = tuple[float, str, int]
 """Guidance scale asked for, scheduler, steps."""
-Methods = Mapping[str, Mapping[Point, Row]]
+Methods = Mapping[str, Mapping[RowPoint, Row]]
 """Rows by method and point."""
 
 _POINT_FIELDS = ("guidance_scale", "scheduler", "steps")
@@ -30,7 +30,7 @@ class Source:
         Raises:
             InputError: there is no such row.
         """
-        found: dict[str, dict[Point, Row]] = {}
+        found: dict[str, dict[RowPoint, Row]] = {}
         for row in self.rows:
             if row.name in wanted or row.method in wanted or (not wanted and row.adapter_parameters):
                 found.setdefault(row.name, {}).setdefault(point_of(row), row)
@@ -41,7 +41,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class RowPairs:
     """What belongs together in two sources."""
 
     rows: Sequence[tuple[Row, Row]]
@@ -49,7 +49,7 @@ class Pairs:
     """In words, what one of them has and the other one lacks."""
 
 
-def pair_rows(a: Source, b: Source, wanted: Collection[str], allowed: Collection[str]) -> Pairs:
+def pair_rows(a: Source, b: Source, wanted: Collection[str], allowed: Collection[str]) -> RowPairs:
     """Pair the rows of two sources.
 
     Methods: where one source has a single one, it is paired with all of the other's; otherwise those of the same name
@@ -77,15 +77,15 @@ def pair_rows(a: Source, b: Source, wanted: Collection[str], allowed: Collection
         rows += [(points[here], other_points[there]) for here, there in pairs]
         if points.keys() & other_points.keys():
             lacking += _lacking(a, b, _further(points, other_points, other_name), _further(other_points, points, name))
-    return Pairs(rows, list(dict.fromkeys(lacking)))
+    return RowPairs(rows, list(dict.fromkeys(lacking)))
 
 
-def point_of(row: Row) -> Point:
+def point_of(row: Row) -> RowPoint:
     """Where a row was measured."""
     return row.teacher_scale, row.scheduler, row.steps
 
 
-def point_in_words(point: Point) -> str:
+def point_in_words(point: RowPoint) -> str:
     """E.g. "scale 2, ddim, 20 steps"."""
     scale, scheduler, steps = point
     return f"scale {scale:g}, {scheduler}, {steps} steps"
@@ -98,14 +98,14 @@ def _pair_names(mine: Methods, theirs: Methods) -> list[tuple[str, str]]:
 
 
 def _pair_points(
-    mine: Collection[Point], theirs: Collection[Point], allowed: Collection[str]
-) -> list[tuple[Point, Point]]:
+    mine: Collection[RowPoint], theirs: Collection[RowPoint], allowed: Collection[str]
+) -> list[tuple[RowPoint, RowPoint]]:
     if shared := [(point, point) for point in mine if point in theirs]:
         return shared
     return [min(product(mine, theirs), key=lambda pair: _unlike(pair[0], pair[1], allowed))]
 
 
-def _unlike(mine: Point, theirs: Point, allowed: Collection[str]) -> int:
+def _unlike(mine: RowPoint, theirs: RowPoint, allowed: Collection[str]) -> int:
     """In how many fields that may not differ two points do."""
     return sum(a != b and name not in allowed for name, a, b in zip(_POINT_FIELDS, mine, theirs, strict=True))
 
@@ -115,6 +115,6 @@ def _lacking(a: Source, b: Source, only_mine: Collection[str], only_theirs: Coll
     return [f"{poor.label} has no {what}, {rich.label} has" for poor, rich, found in sides for what in sorted(found)]
 
 
-def _further(points: Iterable[Point], known: Collection[Point], name: str) -> list[str]:
+def _further(points: Iterable[RowPoint], known: Collection[RowPoint], name: str) -> list[str]:
     """In words: the method at the points that are not known."""
     return [f"{name} at {point_in_words(point)}" for point in points if point not in known]

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from agd_core.evaluation.extractors.preprocessing import apply_in_batches
+from agd_core.evaluation.metrics.base import Images
 from agd_core.evaluation.metrics.reference import Reference
-
-Images = UInt8[Tensor, "images height width channels"]
 
 
 @dataclass(frozen=True)

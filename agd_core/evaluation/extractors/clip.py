@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from agd_core.basics.errors import InputError
-from agd_core.evaluation.extractors.base import Agreement, Extracted, FeatureExtractor, Images
+from agd_core.evaluation.extractors.base import Agreement, Extracted, FeatureExtractor
 from agd_core.evaluation.extractors.files import (
     CONFIG,
     WEIGHTS,
@@ -21,7 +21,8 @@ from agd_core.evaluation.extractors.files import (
     reason,
 )
 from agd_core.evaluation.extractors.preprocessing import BICUBIC, Planes, apply_in_batches, normalised, planes, resized
-from agd_core.models.sources import read_json
+from agd_core.evaluation.metrics.base import Images
+from agd_core.models.sources import read_settings
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _PREPROCESSOR = "preprocessor_config.json"
@@ -108,7 +109,7 @@ def _centre(images: Planes, size: int) -> Planes:
 def _colours(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation per colour."""
     path = folder / _PREPROCESSOR
-    settings = read_json(path, "transformers") if path.is_file() else {}
+    settings = read_settings(path, "transformers") if path.is_file() else {}
     mean, std = settings.get("image_mean", _MEAN), settings.get("image_std", _STD)
     for values in (mean, std):
         if not (

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from agd_core.evaluation.extractors.base import FeatureExtractor, Images
+from agd_core.evaluation.extractors.base import FeatureExtractor
 from agd_core.evaluation.extractors.files import (
     CONFIG,
     WEIGHTS,
@@ -22,6 +22,7 @@ from agd_core.evaluation.extractors.preprocessing import (
     planes,
     resized,
 )
+from agd_core.evaluation.metrics.base import Images
 
 _SIZE = 224
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.weights import read_state
-from agd_core.evaluation.extractors.base import FeatureExtractor, Images
+from agd_core.evaluation.extractors.base import FeatureExtractor
 from agd_core.evaluation.extractors.files import missing_package, reason
 from agd_core.evaluation.extractors.preprocessing import BICUBIC, normalised, planes, resized
+from agd_core.evaluation.metrics.base import Images
 
 _SIZE = 224
 _MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3

@@ -11,12 +11,13 @@ from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
 from agd_core.basics.weights import read_state
 from agd_core.builtin.fashion_mnist import CLASS_NAMES, to_signed
-from agd_core.evaluation.extractors.base import Agreement, Extracted, FeatureExtractor, Images
+from agd_core.evaluation.extractors.base import Agreement, Extracted, FeatureExtractor
 from agd_core.evaluation.extractors.files import reason
+from agd_core.evaluation.metrics.base import Images
 from agd_core.evaluation.metrics.reference import Reference
 from agd_core.models.sources import BUILTIN_FOLDER
 
-FOLDER = BUILTIN_FOLDER / "fashion-classifier"
+CLASSIFIER_FOLDER = BUILTIN_FOLDER / "fashion-classifier"
 WEIGHTS, REFERENCE = "classifier.safetensors", "train_reference.safetensors"
 _SHAPE = (32, 32, 1)
 
@@ -60,7 +61,7 @@ class FashionFeatures(FeatureExtractor):
     class_names = CLASS_NAMES
 
     def __init__(self, weights: Path | None, device: torch.device) -> None:
-        self.folder = weights or FOLDER
+        self.folder = weights or CLASSIFIER_FOLDER
         tensors, self.sha256 = read_state(self.folder / WEIGHTS)
         self.model = FashionClassifier().to(device).eval()
         try:

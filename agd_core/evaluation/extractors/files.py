@@ -11,7 +11,7 @@ from agd_core.basics.digest import digest, file_digest
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
 from agd_core.models.folder import require_safe_folder
-from agd_core.models.sources import load_component, read_json
+from agd_core.models.sources import load_component, read_settings
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
@@ -32,7 +32,7 @@ def model_folder(weights: Path | None, extractor: str, model_type: str) -> Path:
         )
     if weights.is_dir():
         require_safe_folder(weights)
-    if (found := read_json(weights / CONFIG, "transformers").get("model_type")) != model_type:
+    if (found := read_settings(weights / CONFIG, "transformers").get("model_type")) != model_type:
         raise InputError(f"extractor {extractor}: {weights} holds a model of type {found!r}, not {model_type!r}")
     return weights
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.weights import read_state
-from agd_core.evaluation.extractors.base import FeatureExtractor, Images
+from agd_core.evaluation.extractors.base import FeatureExtractor
 from agd_core.evaluation.extractors.files import missing_package, reason
 from agd_core.evaluation.extractors.preprocessing import planes
+from agd_core.evaluation.metrics.base import Images
 
 STANDARD_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """What torch hub calls the file that torch-fidelity publishes with its version 0.2.0."""

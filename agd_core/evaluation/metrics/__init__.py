@@ -10,7 +10,7 @@ from agd_core.evaluation.metrics.lpips import LPIPS
 from agd_core.evaluation.metrics.paired import PAIRED
 from agd_core.evaluation.metrics.precision_recall import PRECISION_RECALL
 from agd_core.evaluation.metrics.reference import Reference
-from agd_core.evaluation.metrics.regression import Measurement, Verdict, judge_nights
+from agd_core.evaluation.metrics.regression import Measurement, NightVerdict, judge_nights
 from agd_core.evaluation.metrics.saturation import SATURATION
 from agd_core.evaluation.metrics.standard_errors import accuracy_standard_error
 from agd_core.evaluation.metrics.statistics import FeatureStatistics, RunningStatistics
@@ -42,12 +42,12 @@ __all__ = [
     "Measurement",
     "Metric",
     "MetricSettings",
+    "NightVerdict",
     "Quantity",
     "Reference",
     "RunningStatistics",
     "Score",
     "Seen",
-    "Verdict",
     "accuracy_standard_error",
     "frechet_distance",
     "judge_nights",

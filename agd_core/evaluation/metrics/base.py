@@ -18,6 +18,8 @@ Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 Text = Annotated[str, Field(max_length=4096)]
 Better = Literal["lower", "higher"]
 """The good direction of a number."""
+Images = UInt8[Tensor, "images height width channels"]
+PerImage = Float[Tensor, " images"]
 Need = Literal["guided", "features", "real", "judge"]
 """What is looked at beside the samples: the guided teacher's, an extractor's features or logits, real images' features,
 what the judge says."""
@@ -119,7 +121,7 @@ def _is_number(value: float) -> bool:
 class Seen:
     """A sample set as the metrics see it; all tensors on the CPU."""
 
-    images: UInt8[Tensor, "images height width channels"]
+    images: Images
     latents: Float[Tensor, "images latent_channels latent_height latent_width"]
     labels: Int[Tensor, " images"]
     """The class that each image was sampled for; zeros for a model without classes."""
@@ -127,7 +129,7 @@ class Seen:
     """None where no extractor was asked for."""
     logits: Float[Tensor, "images classes"] | None = None
     """Of the extractor's head, if it has one."""
-    agreement: Float[Tensor, " images"] | None = None
+    agreement: PerImage | None = None
     """Per image: does it show what was asked for, see `agreement_metric`."""
     agreement_metric: str = ""
     """ "accuracy" or "clip_score"."""

@@ -28,7 +28,7 @@ FD_INFINITY = Quantity(
     "The Fréchet distance extrapolated to endlessly many images.",
     needs=frozenset({"features", "real"}),
 )
-FEWEST_IMAGES = 4
+_FEWEST_IMAGES = 4
 """So that a half has two images."""
 FEWEST_PER_FEATURE_EXTRAPOLATED = 4
 """With fewer, a half has fewer than two images per feature, and the bias is no smooth function of 1 / n there: with
@@ -60,7 +60,7 @@ def frechet_scores(measured: Measured, settings: FrechetSettings) -> Mapping[str
         NumericError: a feature is NaN or infinite.
     """
     samples, reference = measured.samples, measured.reference
-    if samples.features is None or reference is None or len(samples.features) < FEWEST_IMAGES:
+    if samples.features is None or reference is None or len(samples.features) < _FEWEST_IMAGES:
         return {}
     images, real = len(samples.features), reference.statistics
     found = extrapolated_distance(samples.features, samples.labels, real, settings.distance_subsets, settings.seed)

@@ -17,10 +17,8 @@ from agd_core.evaluation.metrics.base import Measured, Metric, MetricSettings, Q
 from agd_core.evaluation.metrics.optional import optional_package
 from agd_core.evaluation.metrics.scores import few_images, normal_score
 from agd_core.evaluation.metrics.standard_errors import balanced_standard_error
-from agd_core.evaluation.metrics.statistics import check_finite
+from agd_core.evaluation.metrics.statistics import Features, Real, check_finite
 
-Features = Float[Tensor, "samples width"]
-Real = Float[Tensor, "real width"]
 Labels = Int[Tensor, " samples"]
 KERNEL_DISTANCE = Quantity(
     "kid",

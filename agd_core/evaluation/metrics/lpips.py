@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -18,12 +18,11 @@ from agd_core.basics.digest import file_digest
 from agd_core.basics.errors import InputError
 from agd_core.basics.home import expand
 from agd_core.basics.weights import read_state
-from agd_core.evaluation.metrics.base import Measured, Metric, MetricSettings, Quantity, Score
+from agd_core.evaluation.metrics.base import Images, Measured, Metric, MetricSettings, PerImage, Quantity, Score
 from agd_core.evaluation.metrics.optional import optional_package
 from agd_core.evaluation.metrics.paired import is_same_set
 from agd_core.evaluation.metrics.scores import mean_score
 
-Images = UInt8[Tensor, "images height width channels"]
 PERCEPTUAL = Quantity(
     "lpips",
     "lower",
@@ -75,7 +74,7 @@ def lpips_scores(measured: Measured, settings: LpipsSettings) -> Mapping[str, Sc
 
 
 @torch.inference_mode()
-def perceptual_distance(images: Images, guided: Images, weights: Path) -> Float[Tensor, " images"]:
+def perceptual_distance(images: Images, guided: Images, weights: Path) -> PerImage:
     """LPIPS of every image to the other one; one-channel images are repeated to three.
 
     Args:

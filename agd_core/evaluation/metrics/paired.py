@@ -3,15 +3,13 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from agd_core.evaluation.metrics.base import Measured, Metric, MetricSettings, Quantity, Score, Seen
+from agd_core.evaluation.metrics.base import Images, Measured, Metric, MetricSettings, PerImage, Quantity, Score, Seen
 from agd_core.evaluation.metrics.optional import optional_package
 from agd_core.evaluation.metrics.scores import mean_score, normal_score
 
-Images = UInt8[Tensor, "images height width channels"]
-PerImage = Float[Tensor, " images"]
 PAIRED_MSE = Quantity(
     "paired_mse",
     "lower",

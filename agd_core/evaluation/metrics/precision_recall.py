@@ -14,10 +14,8 @@ from torch import Tensor
 from agd_core.evaluation.metrics.base import Measured, Metric, MetricSettings, Quantity, Score
 from agd_core.evaluation.metrics.optional import optional_package
 from agd_core.evaluation.metrics.scores import few_images, share_score
-from agd_core.evaluation.metrics.statistics import check_finite
+from agd_core.evaluation.metrics.statistics import Features, Real, check_finite
 
-Features = Float[Tensor, "images width"]
-Real = Float[Tensor, "real width"]
 PRECISION = Quantity(
     "precision",
     "higher",

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Better = Literal["lower", "higher"]
-"""The good direction of a metric."""
+from agd_core.evaluation.metrics.base import Better
+
 Outcome = Literal["baseline", "within", "improved", "regressed"]
 """`baseline`: there was no earlier night to compare with. Only `regressed` is an alarm."""
 
@@ -65,7 +65,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class NightVerdict:
     """What the rule says about one measurement."""
 
     measured: Measurement
@@ -97,7 +97,7 @@ class Verdict:
         return {"outcome": self.outcome, **finite, "baseline_nights": list(band.nights) if band else []}
 
 
-def judge_nights(measurements: Sequence[Measurement], better: Better) -> list[Verdict]:
+def judge_nights(measurements: Sequence[Measurement], better: Better) -> list[NightVerdict]:
     """Judge every night by the nights before it.
 
     Args:
@@ -113,17 +113,17 @@ def judge_nights(measurements: Sequence[Measurement], better: Better) -> list[Ve
     return verdicts
 
 
-def judge_night(baseline: Sequence[Measurement], tonight: Measurement, better: Better) -> Verdict:
+def judge_night(baseline: Sequence[Measurement], tonight: Measurement, better: Better) -> NightVerdict:
     """Compare tonight with the baseline nights; a value that is no number is an alarm, also in the first night."""
     if not baseline:
-        return Verdict(tonight, "baseline" if tonight.sound else "regressed", None, None)
+        return NightVerdict(tonight, "baseline" if tonight.sound else "regressed", None, None)
     band = _band(baseline, tonight.standard_error if tonight.sound else 0.0)
     if not tonight.sound:
-        return Verdict(tonight, "regressed", None, band)
+        return NightVerdict(tonight, "regressed", None, band)
     worse = tonight.value - band.centre if better == "lower" else band.centre - tonight.value
     z = worse / band.standard_error
     outcome: Outcome = "regressed" if z > THRESHOLD else "improved" if z < -THRESHOLD else "within"
-    return Verdict(tonight, outcome, z, band)
+    return NightVerdict(tonight, outcome, z, band)
 
 
 def _band(baseline: Sequence[Measurement], standard_error: float) -> Band:

@@ -9,15 +9,13 @@ import math
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.evaluation.metrics.base import Measured, Metric, MetricSettings, Quantity, Score
+from agd_core.evaluation.metrics.base import Images, Measured, Metric, MetricSettings, PerImage, Quantity, Score
 from agd_core.evaluation.metrics.paired import is_same_set
 from agd_core.evaluation.metrics.standard_errors import NORMAL_95
 
-Images = UInt8[Tensor, "images height width channels"]
-PerImage = Float[Tensor, " images"]
 CHROMA = Quantity(
     "chroma_shift",
     "lower",

@@ -10,6 +10,8 @@ from torch import Tensor
 from agd_core.basics.errors import InputError, NumericError
 
 Features = Float[Tensor, "samples width"]
+Real = Float[Tensor, "real width"]
+"""Features of real images."""
 EPSILON = torch.finfo(torch.float64).eps
 ROWS_AT_A_TIME = 1000
 """Of features in float64, so that no second copy of a whole set is made."""

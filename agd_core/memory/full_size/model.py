@@ -16,7 +16,7 @@ from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.safe_files import printable
 from agd_core.models.backbones import Backbone, backbone_class
 from agd_core.models.folder import MODEL_INDEX, MOST_SIDE, no_larger, require_safe_folder
-from agd_core.models.sources import network_class, pipeline_class, read_json
+from agd_core.models.sources import network_class, pipeline_class, read_settings
 
 _HERE = Path(__file__).resolve().parent
 _CLASS = "_class_name"
@@ -51,14 +51,14 @@ class FullSizeModel:
             InputError: a configuration is missing or unreadable.
         """
         require_safe_folder(folder)
-        kind, index = network_class(folder, name), read_json(folder / MODEL_INDEX)
+        kind, index = network_class(folder, name), read_settings(folder / MODEL_INDEX)
         encoders = [
-            {**read_json(folder / key / "config.json"), _CLASS: index[key][1]}
+            {**read_settings(folder / key / "config.json"), _CLASS: index[key][1]}
             for key in ("text_encoder", "text_encoder_2", "text_encoder_3")
             if (folder / key).is_dir() and isinstance(index.get(key), list)
         ]
-        network = {**read_json(folder / kind.component / "config.json"), _CLASS: kind.class_name}
-        vae = read_json(folder / "vae" / "config.json")
+        network = {**read_settings(folder / kind.component / "config.json"), _CLASS: kind.class_name}
+        vae = read_settings(folder / "vae" / "config.json")
         try:
             found = cls(name, pipeline_class(folder), network, vae, encoders, kind.prompt_tokens(encoders))
             possible = 0 < int(network["sample_size"]) <= MOST_SIDE and found.latent_factor > 0
@@ -135,7 +135,7 @@ def full_size_model(name: str) -> FullSizeModel:
     """
     if name not in full_size_names():
         raise InputError(f"unknown full-size model {name!r}; known: {', '.join(full_size_names())}")
-    raw = read_json(_HERE / f"{name}.json")
+    raw = read_settings(_HERE / f"{name}.json")
     parts = {f"{part}_config": raw.pop(part) for part in ("network", "vae")}
     return FullSizeModel(name, text_encoder_configs=raw.pop("text_encoders"), **parts, **raw)
 

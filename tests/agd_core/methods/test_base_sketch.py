@@ -9,7 +9,7 @@ import torch
 from agd_core.basics.checkpoint import save_tensors
 from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import generator
-from agd_core.methods.base_sketch import VALUES, BaseSketch, compare, load_sketch, save_sketch, sketch_of
+from agd_core.methods.base_sketch import VALUES, BaseSketch, find_differences, load_sketch, save_sketch, sketch_of
 
 PRECISIONS = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -23,7 +23,7 @@ def network():
 
 
 def differences(net, sketch):
-    found = compare(net, sketch)
+    found = find_differences(net, sketch)
     return found.missing + found.unlisted + found.other_shape + found.other_values
 
 
@@ -50,7 +50,7 @@ def test_moved_weights_are_named(dtype):
     sketch, net = sketch_of(network()), network()
     with torch.no_grad():
         net[1].weight.mul_(1.02)
-    assert compare(net.to(dtype), sketch).other_values == ("1.weight",)
+    assert find_differences(net.to(dtype), sketch).other_values == ("1.weight",)
 
 
 def test_a_little_everywhere_is_another_network():
@@ -58,14 +58,14 @@ def test_a_little_everywhere_is_another_network():
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.view(-1)[:: parameter.numel() // 4].add_(1.0)
-    assert len(compare(net, sketch).other_values) == len(sketch.shapes)
+    assert len(find_differences(net, sketch).other_values) == len(sketch.shapes)
 
 
 def test_missing_and_other_shapes_are_named():
     sketch, net = sketch_of(network()), network()
     net[0] = torch.nn.Conv2d(9, 8, 3)
     net[2] = torch.nn.Identity()
-    found = compare(net, sketch)
+    found = find_differences(net, sketch)
     assert found.missing == ("2.weight", "2.bias")
     assert found.other_shape == ("0.weight",)
 
@@ -87,9 +87,9 @@ def test_it_is_small_and_comes_back_from_its_file(tmp_path):
 def test_every_parameter_of_the_network_itself_must_be_listed():
     sketch, net = sketch_of(network()), network()
     some = BaseSketch({"0.weight": sketch.shapes["0.weight"]}, {"0.weight": sketch.values["0.weight"]})
-    assert compare(net, some).unlisted == ("0.bias", "1.weight", "1.bias", "2.weight", "2.bias")
+    assert find_differences(net, some).unlisted == ("0.bias", "1.weight", "1.bias", "2.weight", "2.bias")
     net.add_module("more", torch.nn.Linear(2, 2))
-    assert compare(net, sketch).unlisted == ("more.weight", "more.bias")
+    assert find_differences(net, sketch).unlisted == ("more.weight", "more.bias")
 
 
 ENTRY = ["a", [2]]

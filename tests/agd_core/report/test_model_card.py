@@ -16,7 +16,7 @@ from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.methods import ModulatedMlpConfig, OffsetConfig
 from agd_core.methods.adapter_files import AdapterCard, read_card, save_adapter
 from agd_core.models.config import BaseModelConfig
-from agd_core.report.model_card import FILE, ModelCard, render_card
+from agd_core.report.model_card import README, ModelCard, render_card
 from flows.cli.app import app
 from tests.agd_core.report.made_up import FEW, full_row, row, score
 
@@ -83,8 +83,8 @@ def test_it_says_which_guidance_rule_was_learnt():
 
 def test_the_usage_lines_run_in_the_adapters_folder_without_network(saved):
     config, files = read_card(saved)
-    (saved / FILE).write_text(render_card(card(method=config, files=files, steps=3)), encoding="utf-8")
-    (code,) = blocks((saved / FILE).read_text(encoding="utf-8"), "python")
+    (saved / README).write_text(render_card(card(method=config, files=files, steps=3)), encoding="utf-8")
+    (code,) = blocks((saved / README).read_text(encoding="utf-8"), "python")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", NO_NETWORK],

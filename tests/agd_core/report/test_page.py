@@ -6,8 +6,7 @@ import pytest
 
 from agd_core.basics.errors import InputError
 from agd_core.evaluation.rows import HEADINGS
-from agd_core.report.costs import HEADINGS as COST_HEADINGS
-from agd_core.report.costs import Costs
+from agd_core.report.costs import COST_HEADINGS, Costs
 from agd_core.report.page import Page, Picture, render_page
 from tests.agd_core.report import made_up
 from tests.agd_core.report.made_up import FEW, costs, png, row, score

@@ -1,7 +1,7 @@
 import pytest
 
 from agd_core.evaluation.metrics import quantities
-from agd_core.report.columns import Cell, cell, explained, measured, tables, warned
+from agd_core.report.columns import TableCell, cell, explained, measured, tables, warned
 from tests.agd_core.report.made_up import METHODS, full_row, row, score
 
 
@@ -41,7 +41,7 @@ def test_a_metric_that_nobody_described_is_shown_last():
 def test_every_metric_shows_value_interval_and_meaning(column):
     found = cell(row("CFG", scores={column.name: score(0.5, width=0.25)}), column)
     middle, low, high = (column.format.format(number) for number in (0.5, 0.25, 0.75))
-    assert found == Cell(middle, f"{low} to {high}")
+    assert found == TableCell(middle, f"{low} to {high}")
     assert column.meaning.endswith(".")
 
 
@@ -67,4 +67,4 @@ def test_the_cap_of_psnr_is_said():
 
 def test_no_number_is_shown_as_such_and_keeps_its_warnings():
     found = {**score(1.0, warnings=["few"]), "value": None}
-    assert cell(row("agd", scores={"fd": found}), quantities()["fd"]) == Cell("no number", "", ("few",))
+    assert cell(row("agd", scores={"fd": found}), quantities()["fd"]) == TableCell("no number", "", ("few",))

@@ -12,7 +12,7 @@ from storage.sources.images import ImageSource
 from storage.sources.kinds import KINDS, Kind
 from storage.sources.pixels import PixelImage
 from storage.sources.places import named_files
-from storage.sources.texts import Text
+from storage.sources.texts import StoredText
 from tests.storage.sources import hostile_files as hostile
 from tests.storage.sources import image_files, prompt_files
 
@@ -133,7 +133,7 @@ class RawImages(ImageSource):
 
 def test_a_kind_from_outside_is_one_line_in_the_table(tmp_path, monkeypatch):
     def texts(place):
-        return (Text(str(path), f"raw {path.stem}") for path in named_files(place, ".raw"))
+        return (StoredText(str(path), f"raw {path.stem}") for path in named_files(place, ".raw"))
 
     monkeypatch.setitem(KINDS, ".raw", Kind(("*.raw",), images=RawImages, texts=texts))
     for number in range(2):

@@ -5,7 +5,7 @@ import torch
 
 from agd_core.basics.digest import file_digest
 from agd_core.evaluation.extractors import open_extractor
-from agd_core.evaluation.extractors.fashion_classifier import FOLDER, WEIGHTS
+from agd_core.evaluation.extractors.fashion_classifier import CLASSIFIER_FOLDER, WEIGHTS
 
 
 def test_none_opens_nothing(cpu):
@@ -13,13 +13,13 @@ def test_none_opens_nothing(cpu):
 
 
 def test_expected_weights_are_opened(cpu):
-    expected = file_digest(FOLDER / WEIGHTS)
+    expected = file_digest(CLASSIFIER_FOLDER / WEIGHTS)
     assert open_extractor("fashion-classifier", None, expected[:8], cpu).identity() == expected
 
 
 def test_other_weights_are_refused_with_both_sums(cpu, one_line):
     message = one_line(open_extractor, "fashion-classifier", None, "00000000", cpu)
-    assert file_digest(FOLDER / WEIGHTS) in message
+    assert file_digest(CLASSIFIER_FOLDER / WEIGHTS) in message
     assert "begins with 00000000" in message
 
 
