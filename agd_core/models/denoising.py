@@ -13,7 +13,7 @@ from torch import Tensor
 from agd_core.basics.seeding import generator, stacked_noise
 from agd_core.models.ask import Ask
 from agd_core.models.denoiser import Denoiser, Latents, Prediction
-from agd_core.models.schedulers import initial_noise_scale, network_input, scheduler_output
+from agd_core.models.schedulers import initial_noise_scale, network_input, scheduler_output, step_arguments
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,12 @@ def denoise(
     device = ask.guidance_scale.device
     generators = [generator(seed, "noise") for seed in seeds]
     latents: Tensor = stacked_noise(generators, latent_shape).to(device) * initial_noise_scale(scheduler)
+    drawn_from = step_arguments(scheduler, generators)
     for index, timestep in enumerate(scheduler.timesteps):
         inputs = observer.rounded(network_input(scheduler, latents, timestep))
         per_row = timestep.to(device, torch.float32).expand(len(seeds))
         prediction = denoiser.predict(inputs, per_row, ask)
         observer.see(Step(index, float(timestep), inputs, prediction))
         taken = scheduler_output(scheduler, prediction, latent_shape[0])
-        latents = scheduler.step(taken, timestep, latents, generator=generators).prev_sample
+        latents = scheduler.step(taken, timestep, latents, **drawn_from).prev_sample
     return latents

@@ -1,11 +1,12 @@
 """Samplers are diffusers' schedulers; a further one is one line in `_SCHEDULERS`.
 
-Schedulers differ in what they offer and expect. The three functions at the end ask the scheduler itself, so that the
-denoising loop knows no names.
+Schedulers differ in what they offer and expect. What the denoising loop asks of one it asks the scheduler itself, and
+knows no names.
 """
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -139,6 +140,11 @@ def network_input(scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
     scale = getattr(scheduler, "scale_model_input", None)
     scaled: Tensor = latents if scale is None else scale(latents, timestep)
     return scaled
+
+
+def step_arguments(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+    """What `scheduler.step` takes beside the prediction: one generator per row where it may draw noise."""
+    return {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
 
 
 def scheduler_output(scheduler: Any, prediction: Tensor, channels: int) -> Tensor:
