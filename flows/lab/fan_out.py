@@ -190,3 +190,5 @@ def _ray(fan_out: FanOut) -> Any:
 
 
 _RUNNERS: dict[str, Callable[[FanOut], Any]] = {"threads": _threads, "dask": _dask, "ray": _ray}
+"""By their name in the form. All but threads take work to other processes, whose runs are their own: two workers in one
+process would share its model."""
