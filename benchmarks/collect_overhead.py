@@ -22,9 +22,9 @@ from flows.presets import load_config
 from flows.run import Run
 from flows.stages.collect import collection_plan
 from flows.workplace import Workplace
-from storage.markers import marker_key
 from storage.objects import LocalObjects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.markers import marker_key
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 SETTINGS = ("collect.trajectories=256", "collect.steps=50", "collect.kept_steps=null", "collect.shard_trajectories=64")
 

@@ -32,10 +32,10 @@ from flows.stages.trajectories import new_store
 from flows.workplace import Workplace
 from storage.artefacts import ARTEFACTS, ArtefactStore
 from storage.errors import Damaged
-from storage.markers import marker_key
 from storage.objects import LocalObjects
-from storage.verification import store_problems
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.markers import marker_key
+from storage.trajectories.verification import store_problems
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 SETTINGS = (
     "collect.steps=8",

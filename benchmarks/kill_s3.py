@@ -27,10 +27,10 @@ from flows.run import Run
 from flows.stages.collect import collect_missing, collection_plan
 from flows.workplace import Workplace
 from storage.errors import Damaged
-from storage.markers import marker_key
 from storage.objects import LocalObjects, ObjectStore, open_objects
-from storage.verification import store_problems
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.markers import marker_key
+from storage.trajectories.verification import store_problems
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 SERVERS = {"moto": moto_server, "radosgw": radosgw_server, "rclone": rclone_server}
 

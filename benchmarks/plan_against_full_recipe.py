@@ -29,7 +29,7 @@ from flows.stages.distill import train_all
 from flows.stages.trajectories import open_trajectories
 from flows.terminal import Terminal
 from flows.workplace import Workplace
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 COMMON = ("methods=[{kind: agd-modulated-mlp}]", "train.batch_size=64", "train.learning_rate=0.002")
 FULL = ("collect.scheduler=ddpm", "collect.steps=1000", "collect.kept_steps=null", "collect.trajectories=320")

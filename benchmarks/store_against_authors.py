@@ -23,7 +23,7 @@ import torch
 from agd_core.data.records import CollectionPlan, PlannedTrajectory
 from benchmarks import authors_layout as authors
 from storage.objects import LocalObjects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 BATCH, ROUNDS = 64, 15
 MEGABYTE = 1e6

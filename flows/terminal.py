@@ -17,7 +17,7 @@ from rich.progress import (
 
 from agd_core.basics import progress as core
 from agd_core.basics.safe_files import printable
-from flows.stop_signals import StopSignals
+from flows.machine.stop_signals import StopSignals
 
 _PLAIN_SECONDS = 15.0
 

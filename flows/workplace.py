@@ -14,8 +14,8 @@ from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.home import expand
 from agd_core.basics.progress import Progress, ShouldStop, Stopped, never, silent
 from agd_core.basics.safe_files import confined, printable
-from flows.device_lease import hold_device
-from flows.file_lock import opened_lock, try_lock, wait_until
+from flows.machine.device_lease import hold_device
+from flows.machine.file_lock import opened_lock, try_lock, wait_until
 from storage.artefacts import ARTEFACTS, Artefact, ArtefactStore
 from storage.walking import strangers_below
 
@@ -73,7 +73,7 @@ class Workplace:
         that needs no device, such as statistics or a report, stays outside.
 
         Raises:
-            InputError: the lease cannot be used, see `flows.device_lease`.
+            InputError: the lease cannot be used, see `flows.machine.device_lease`.
             Stopped: asked to, while waiting.
         """
         with hold_device(self.device, what, self.announce, self.should_stop):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flows.device_lease import hold_device
+from flows.machine.device_lease import hold_device
 
 CPU = torch.device("cpu")
 SERVED = multiprocessing.get_context("forkserver")
@@ -56,7 +56,7 @@ def overlaps(
     """The entries that show two holders at a time; none if all is well.
 
     Args:
-        entries: `flows.device_lease.acquisitions`, oldest first.
+        entries: `flows.machine.device_lease.acquisitions`, oldest first.
         deaths: by process id, the monotonic clock just before the process was killed.
     """
     wrong, holder = [], None

@@ -290,7 +290,7 @@ def test_deployments_hold_no_code():
 @pytest.mark.parametrize(
     ("check", "source"),
     [
-        (lambda tree: wrong_arrows("agd_core", tree), "from storage.zarr_store import StoreSpec"),
+        (lambda tree: wrong_arrows("agd_core", tree), "from storage.trajectories.zarr_store import StoreSpec"),
         (lambda tree: wrong_arrows("agd_core", tree), "import flows.config"),
         (lambda tree: wrong_arrows("storage", tree), "from agd_core.methods import Trained"),
         (lambda tree: wrong_arrows("storage", tree), "from agd_core import methods"),

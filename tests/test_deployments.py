@@ -11,8 +11,8 @@ from prefect.flows import Flow
 from prefect.settings import Settings
 from prefect.settings.legacy import _get_valid_setting_names
 
-from flows.device_lease import lease_file
 from flows.lab.pool import POOL, QUEUE_PRIORITIES
+from flows.machine.device_lease import lease_file
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKER, KUBERNETES = ROOT / "deployments" / "docker", ROOT / "deployments" / "kubernetes"

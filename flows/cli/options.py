@@ -71,7 +71,7 @@ def one_line(output: Path | None = None) -> Iterator[None]:
         named = error.filename is not None or output is None
         _end(str(error) if named else f"{error}, working in {output}", 1)
     except (RuntimeError, MemoryError) as error:
-        from flows.out_of_memory import memory_line
+        from flows.machine.out_of_memory import memory_line
 
         if not (line := memory_line(error)):
             raise

@@ -33,7 +33,7 @@ from flows.stages.sample import sample
 from flows.workplace import Workplace, pick_device
 from storage.artefacts import Artefact
 from storage.objects import open_objects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 _RETRIES = 2
 _POLL_SECONDS = 0.2

@@ -1,7 +1,7 @@
 """The concurrency slot that shows in the UI who holds the device.
 
-The truth is the kernel's lock on the device (`flows.device_lease`), which needs no server and is free the moment its
-holder dies. The slot follows it from a thread of its own: taking one costs seconds, and no work waits for it.
+The truth is the kernel's lock on the device (`flows.machine.device_lease`), which needs no server and is free the
+moment its holder dies. The slot follows it from a thread of its own: taking one costs seconds, no work waits for it.
 """
 
 import threading

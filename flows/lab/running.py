@@ -25,7 +25,7 @@ from flows.lab.gpu_slot import GpuSlot
 from flows.lab.parameters import FanOut, Settings
 from flows.lab.progress import ArtifactProgress
 from flows.lab.workplace import LabWorkplace
-from flows.out_of_memory import memory_line
+from flows.machine.out_of_memory import memory_line
 from flows.workplace import output_folder, pick_device
 
 _NAME_LENGTH = 120

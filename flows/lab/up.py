@@ -25,7 +25,7 @@ from flows.lab.pool import POOL, prepare_pool, worker_of
 from flows.lab.reconcile import free_pool
 from flows.lab.server import ServerDied, await_server, server_of
 from flows.lab.watch import RunWatch
-from flows.stop_signals import StopSignals
+from flows.machine.stop_signals import StopSignals
 
 _WATCH_SECONDS = 0.5
 _LOOK_SECONDS = 2.0

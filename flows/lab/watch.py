@@ -13,7 +13,7 @@ from flows.lab.flow_processes import flow_processes, kill_processes_of, runs_wit
 from flows.lab.lab import Lab
 from flows.lab.reconcile import end_runs, own_runs
 from flows.lab.resume import FOR_A_PERSON, crashed_runs, message_of, resume
-from flows.out_of_memory import ADVICE, OUT_OF_MEMORY, KernelKills
+from flows.machine.out_of_memory import ADVICE, OUT_OF_MEMORY, KernelKills
 
 _SETTLE_SECONDS = 3.0
 """A crash is reported twice, mostly within a second; both reports are best heard before the run begins again."""

@@ -19,10 +19,10 @@ from flows.stages.sharing import bring_over, known_conditions
 from flows.stages.trajectories import STORE_SUMMARY, new_store, remember_location, trajectory_problems
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
-from storage.claims import claimed, clear_claims
 from storage.names import LOCATION
 from storage.objects import LocalObjects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.claims import claimed, clear_claims
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 STAGE, VERSION = "trajectories", 4
 

@@ -10,14 +10,14 @@ from agd_core.data.records import CollectionPlan
 from flows.stages.collect import STAGE
 from flows.stages.trajectories import open_trajectories
 from flows.workplace import Workplace
-from storage import archive, webdataset_store
 from storage.artefacts import Artefact, find_artefacts
-from storage.exports import ExportIndex, OnProgress, read_carried_plan, read_index
-from storage.layout import StoreLayout
+from storage.exports import archive, webdataset
+from storage.exports.base import ExportIndex, OnProgress, read_carried_plan, read_index
+from storage.exports.webdataset import TarSet
 from storage.names import NOTE, PLAN
 from storage.objects import ObjectStore, open_objects
-from storage.webdataset_store import TarSet
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.layout import StoreLayout
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 
 def export_webdataset(source: str, target: str, tar_bytes: int, seed: int, place: Workplace) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def export_webdataset(source: str, target: str, tar_bytes: int, seed: int, place
     tars = TarSet.of(store.plan, tar_bytes, seed)
     _require_space(objects, {tars.name(tar): tars.size(tar) for tar in range(tars.count)}, place)
     listener = _listener(place, "export webdataset")
-    index = webdataset_store.export_webdataset(store, objects, tar_bytes, seed, listener)
+    index = webdataset.export_webdataset(store, objects, tar_bytes, seed, listener)
     return _result(store, objects, index)
 
 
@@ -69,9 +69,9 @@ def import_webdataset(source: str, target: str, place: Workplace) -> dict[str, A
         Stopped: when asked to.
     """
     place_from, place_to = _open(source), _open_target(target, ours=PLAN, foreign=NOTE)
-    index = _importable(place_from, place_to, webdataset_store.FORMAT, place)
+    index = _importable(place_from, place_to, webdataset.FORMAT, place)
     listener = _listener(place, "import webdataset")
-    return _result(webdataset_store.import_webdataset(place_from, place_to, listener), place_to, index)
+    return _result(webdataset.import_webdataset(place_from, place_to, listener), place_to, index)
 
 
 def import_archive(source: str, target: str, place: Workplace) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from flows.stages.sharing import units_elsewhere
 from flows.stages.trajectories import new_store
 from flows.workplace import describe_device
 from storage.artefacts import ARTEFACTS, ArtefactStore
-from storage.layout import StoreLayout
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.layout import StoreLayout
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 _TIMED_STEPS = 3
 _GIGABYTE = 1e9

@@ -16,8 +16,8 @@ from flows.stages.trajectories import new_store, objects_of
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.objects import ObjectStore
-from storage.sharing import shared_units, take_over
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.sharing import shared_units, take_over
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 
 def units_elsewhere(

@@ -15,8 +15,8 @@ from agd_core.basics.safe_files import confined, printable
 from storage.artefacts import SELF_CHECKED, Artefact
 from storage.names import LOCATION
 from storage.objects import LocalObjects, ObjectStore, open_objects
-from storage.verification import repair_store, store_problems
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.verification import repair_store, store_problems
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 STORE_SUMMARY = "store.json"
 

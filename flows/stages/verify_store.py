@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from agd_core.basics.digest import digest
-from storage.exports import export_problems, read_index
+from storage.exports.base import export_problems, read_index
 from storage.names import PLAN
 from storage.objects import LocalObjects
-from storage.verification import repair_store, store_problems
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.verification import repair_store, store_problems
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 
 def verify_store(folder: Path, repair: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import torch
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.progress import Stopped
-from flows.device_lease import acquisitions
+from flows.machine.device_lease import acquisitions
 from flows.run import Run
 from flows.stages import cost as stage
 from flows.stages.comparison import NO_GUIDANCE, Method

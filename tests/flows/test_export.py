@@ -15,7 +15,7 @@ from flows.run import Run
 from flows.stages.collect import collect
 from flows.stages.export import export_archive, export_webdataset, import_archive, import_webdataset, open_source
 from flows.workplace import Workplace
-from storage.exports import INDEX
+from storage.exports.base import INDEX
 
 SETTINGS = ("collect.trajectories=16", "collect.steps=50", "collect.kept_steps=50", "collect.shard_trajectories=16")
 RAW_BYTES = 16 * 50 * 1024

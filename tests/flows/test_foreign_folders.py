@@ -16,7 +16,7 @@ from flows.workplace import Workplace
 from storage.artefacts import ARTEFACTS, MANIFEST, Artefact
 from storage.names import LOCATION, PLAN
 from storage.objects import LocalObjects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import make_plan, write_missing
 
 ZEROS = "0" * 64

@@ -14,7 +14,7 @@ from flows.stages.trajectories import open_trajectories
 from flows.stages.verify import verify
 from flows.workplace import Workplace
 from storage.artefacts import ARTEFACTS
-from storage.verification import store_problems
+from storage.trajectories.verification import store_problems
 
 SETTINGS = ("collect.steps=4", "collect.kept_steps=2", "collect.shard_trajectories=2", "collect.batch_size=2")
 UNIT_EVALUATIONS = 2 * 4 * 2

@@ -16,7 +16,7 @@ from flows.run import Run
 from flows.stages.collect import collect, collect_missing, collection_plan
 from flows.workplace import Workplace
 from storage.objects import MemoryObjects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "join_collect.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -16,7 +16,7 @@ from agd_core.models.config import BaseModelConfig
 from agd_core.pretraining.autoencoder import AutoencoderRecipe
 from agd_core.pretraining.classifier import ClassifierRecipe
 from agd_core.pretraining.transformer import TransformerRecipe
-from flows.device_lease import acquisitions
+from flows.machine.device_lease import acquisitions
 from flows.reference import read_reference
 from flows.stages.pretrain import PretrainConfig, pretrain
 from flows.workplace import Workplace

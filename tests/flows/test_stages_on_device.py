@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from agd_core.basics.progress import Stopped
 from flows.cli.app import app
-from flows.device_lease import acquisitions, hold_device
+from flows.machine.device_lease import acquisitions, hold_device
 from flows.presets import load_config
 from flows.run import Run
 from flows.stages import evaluate as evaluation

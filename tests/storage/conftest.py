@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from storage.objects import LocalObjects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import make_plan, write_missing
 
 

@@ -4,7 +4,7 @@ import json
 
 import pyarrow as pa
 
-from storage.exports import INDEX
+from storage.exports.base import INDEX
 from storage.sealed_parquet import seal, unseal
 
 HUGE = 2**60

@@ -26,8 +26,8 @@ from pathlib import Path
 
 from storage.errors import OtherContent
 from storage.objects import LocalObjects
-from storage.sharing import shared_units, take_over
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.sharing import shared_units, take_over
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import make_plan, write, write_missing
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.link", "os.mkdir"}

@@ -6,7 +6,14 @@ from contextlib import contextmanager
 import numpy as np
 
 from agd_core.data.records import CARRIERS, CollectionPlan, PlannedTrajectory, StepBatch, UnitWriter, step_batch
-from storage.pairs import check_pair, checksums, content_digest, pair_magnitudes, require_pairs, shard_content
+from storage.trajectories.pairs import (
+    check_pair,
+    checksums,
+    content_digest,
+    pair_magnitudes,
+    require_pairs,
+    shard_content,
+)
 
 
 class MemoryTrajectoryStore:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from storage.markers import marker_key, read_marker
 from storage.objects import LocalObjects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.markers import marker_key, read_marker
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import (
     assert_same_bits,
     latents_of,

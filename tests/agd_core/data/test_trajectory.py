@@ -14,7 +14,7 @@ from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.models.ask import Ask
 from agd_core.models.schedulers import build_scheduler
 from storage.objects import MemoryObjects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import shard_key
 from tests.storage.memory_store import MemoryTrajectoryStore
 

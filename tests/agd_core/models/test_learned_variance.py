@@ -26,7 +26,7 @@ from agd_core.models.denoising import Observer, denoise
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import build_scheduler, takes_learned_variance
 from storage.objects import MemoryObjects
-from storage.zarr_store import ZarrTrajectoryStore
+from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
 SHAPE = (4, 5, 5)
 SEEDS = [3, 11]

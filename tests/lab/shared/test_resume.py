@@ -10,7 +10,7 @@ from prefect.states import AwaitingRetry, Completed, Crashed, Pending, Running
 from flows.lab.flow_processes import FlowProcess
 from flows.lab.resume import AUTO_RESUMED, FOR_A_PERSON, MAX_AUTO_RESUMES, auto_resumes
 from flows.lab.watch import Lasting, RunWatch
-from flows.out_of_memory import OUT_OF_MEMORY
+from flows.machine.out_of_memory import OUT_OF_MEMORY
 
 SAMPLE, UNTAGGED = "sample/sample", "nightly-evaluation/nightly-evaluation"
 RUNNER = "Process exited with status code: -9. Killed."
@@ -132,7 +132,7 @@ def test_memory_that_ran_out_is_said_and_stops_too(run):
 
 
 def test_a_process_that_the_kernel_killed_for_memory_is_told_from_others(run, monkeypatch):
-    monkeypatch.setattr("flows.out_of_memory.KernelKills.lately", lambda self, seconds: True)
+    monkeypatch.setattr("flows.machine.out_of_memory.KernelKills.lately", lambda self, seconds: True)
     run.begin()
     run.say(Crashed(message=RUNNER))
     assert f"{AUTO_RESUMED}: {OUT_OF_MEMORY}, the kernel killed it" in run.look().message

@@ -14,8 +14,8 @@ from playwright.sync_api import expect
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State, StateType
 
-from flows.device_lease import acquisitions
 from flows.lab.flow_processes import flow_processes
+from flows.machine.device_lease import acquisitions
 from flows.stages.verify import verify
 from tests.lab.browser import browse
 from tests.lab.lab_process import wait_for

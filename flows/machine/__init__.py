@@ -1,0 +1,1 @@
+"""What every run on a machine shares: its devices, locks and memory, and signals to stop."""

@@ -1,0 +1,1 @@
+"""Other forms of a whole trajectory store, and the way back."""
