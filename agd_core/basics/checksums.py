@@ -68,7 +68,7 @@ def as_text(sums: Sums) -> bytes:
 def is_ours(path: Path) -> bool:
     """Whether a file is a list of this form, damaged or not."""
     try:
-        return _FORM.encode() in read_bytes(path, _MOST_BYTES)
+        return _FORM.encode() in read_bytes(confined(path.parent, path.name), _MOST_BYTES)
     except InputError:
         return False
 
@@ -81,11 +81,11 @@ def read_sums(folder: Path, lists: Sequence[str] = (CHECKSUMS,)) -> Sums | None:
         lists: what the list may be called; the first one that is there counts.
 
     Raises:
-        InputError: the list is damaged.
+        InputError: the list is damaged, or a link that leads out of the folder.
     """
     for name in lists:
-        if os.path.lexists(path := folder / name):
-            return _read(path)
+        if os.path.lexists(folder / name):
+            return _read(confined(folder, name))
     return None
 
 
@@ -116,8 +116,12 @@ def require_intact(folder: Path, names: Iterable[str], most: int) -> None:
         most: bytes that such a file may have; a larger one is not read.
 
     Raises:
-        InputError: the list is damaged, or one of these files is missing in it or is another one.
+        InputError: the list is damaged, one of these files is missing in it or is another one, or a link leads out of
+            the folder.
     """
+    names = tuple(names)
+    for name in names:
+        confined(folder, name)
     if (sums := read_sums(folder, LISTS)) is None:
         return
     for name in names:

@@ -26,6 +26,7 @@ KEPT: dict[str, tuple[int, ...]] = {
     "import archive": (10,),
     "base of SD3": (23, 48, 98),
     "base of SD": (47,),
+    "load adapter": (380,),
 }
 """Seeds that found something, by reader."""
 

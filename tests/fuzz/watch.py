@@ -24,7 +24,7 @@ def watch(forbidden: Path, writable: Sequence[Path], report: Callable[[str], Non
             report(f"{event} {arguments[0]!r} {arguments[1:2]!r}")
         elif event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
             flags = arguments[2] if isinstance(arguments[2], int) else 0
-            _judge(event, arguments[0], bool(flags & _WRITING))
+            _judge("open a name" if flags & os.O_NOFOLLOW else event, arguments[0], bool(flags & _WRITING))
         elif event in _CHANGES:
             for name in arguments[: 2 if event in ("os.rename", "os.link") else 1]:
                 if isinstance(name, str | bytes | os.PathLike):

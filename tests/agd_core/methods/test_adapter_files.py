@@ -229,6 +229,16 @@ def test_what_is_no_file_is_refused_and_not_waited_for(teacher, saved, name, kin
         agd_core.load_student(teacher, saved[2])
 
 
+@pytest.mark.parametrize("name", ["adapter.json", "adapter.safetensors", "checksums.json"])
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(teacher, saved, tmp_path_factory, name):
+    path, outside = saved[2] / name, tmp_path_factory.mktemp("outside") / name
+    outside.write_bytes(path.read_bytes() if path.exists() else as_text(sums_of(saved[2], ("adapter.json",))))
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside)
+    with pytest.raises(agd_core.InputError, match=f"{name} is a link that leads out of"):
+        agd_core.load_student(teacher, saved[2])
+
+
 def test_published_checksums_are_checked_by_whoever_reads(teacher, saved):
     folder = saved[2]
     names = ("adapter.safetensors", "adapter.json", "base_sketch.safetensors")
