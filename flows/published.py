@@ -42,12 +42,15 @@ def foreign_files(output: Path, reports: Iterable[str] = REPORT_FILES, adapters:
         output: the output folder; need not exist.
         reports: names of the reports and numbers that the run publishes.
         adapters: names of the adapters that the run publishes.
+
+    Raises:
+        InputError: as `adapter_folder`.
     """
     listed = _read_listed(output)
     found = [path for name in reports if name not in listed and _is_foreign(path := output / name, _marks(path))]
     if os.path.lexists(output / CHECKSUMS) and not is_ours(output / CHECKSUMS):
         found.append(output / CHECKSUMS)
-    return found + [path for name in adapters for path in _strangers(output / ADAPTERS / name)]
+    return found + [path for name in adapters for path in _strangers(adapter_folder(output, name))]
 
 
 def refuse_foreign_files(output: Path, reports: Iterable[str] = REPORT_FILES, adapters: Iterable[str] = ()) -> None:

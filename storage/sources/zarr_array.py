@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +39,9 @@ class ZarrImages(ImageSource):
         self._root = expand(place)
         self._name = printable(self._root)
         _refuse_pickle(self._root)
+        self._files = _regular_files(self._root)  # before Zarr opens what it finds
         self._array = _open(self._root)
         _require_stored(self._name, self._array, self._files)
-
-    @cached_property
-    def _files(self) -> list[Path]:
-        found = sorted(Path(entry.path) for entry in entries_below(self._root, hidden=True))
-        for path in found:
-            require_regular(path)
-        return found
 
     def __len__(self) -> int:
         return int(self._array.shape[0])
@@ -70,6 +63,18 @@ class ZarrImages(ImageSource):
         except Exception as error:  # codecs raise what they like over broken bytes
             reason = printable(first_line(error))
             raise InputError(f"{self._name}: rows from {first} on cannot be read: {reason}") from error
+
+
+def _regular_files(root: Path) -> list[Path]:
+    """Everything below the array's folder.
+
+    Raises:
+        InputError: a folder cannot be read, or something is no regular file.
+    """
+    found = sorted(Path(entry.path) for entry in entries_below(root, hidden=True))
+    for path in found:
+        require_regular(path)
+    return found
 
 
 def _refuse_pickle(root: Path) -> None:

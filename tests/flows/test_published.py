@@ -192,3 +192,5 @@ def test_verify_reads_no_stranger_and_follows_no_link(output, tmp_path):
     (output / ADAPTERS).symlink_to(tmp_path / "outside")
     (line,) = problems(output)
     assert "is a link that leads out of" in line
+    with pytest.raises(InputError, match="is a link that leads out of"):
+        refuse_foreign_files(output, adapters=[NAME])

@@ -27,6 +27,8 @@ KEPT: dict[str, tuple[int, ...]] = {
     "base of SD3": (23, 48, 98),
     "base of SD": (47,),
     "load adapter": (380,),
+    "distill": (827,),
+    "images in Zarr 2": (966,),
 }
 """Seeds that found something, by reader."""
 

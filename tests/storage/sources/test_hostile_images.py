@@ -60,6 +60,9 @@ NO_FILES = {
     "endless Parquet": lambda p: hostile.endless(p / "a.parquet"),
     "pipe as Zarr metadata": lambda p: zarr_with(p / "a.zarr", "zarr.json", hostile.pipe),
     "endless Zarr metadata": lambda p: zarr_with(p / "a.zarr", "zarr.json", hostile.endless),
+    "pipe as older attributes": lambda p: hostile.pipe(Path(hostile.zarr_bomb(p / "a.zarr", "zlib", 2)) / ".zattrs")[
+        :-8
+    ],
     "pipe as chunk": lambda p: zarr_with(p / "a.zarr", "c/0/0/0/0", hostile.pipe),
     "endless chunk": lambda p: zarr_with(p / "a.zarr", "c/0/0/0/0", hostile.endless),
 }
