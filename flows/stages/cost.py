@@ -37,13 +37,14 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         InputError: the device cannot hold a single image.
         Stopped: when asked to; run again to measure all of it.
     """
-    place, scale = run.place, run.config.sample.guidance_scale
+    place, scale, timesteps = run.place, run.config.sample.guidance_scale, _timesteps(run)
     identity = {
         "version": VERSION,
         "base_model": run.model.network_digest(),
         "methods": [[method.name, method.kind, method.adapter and method.adapter.digest] for method in methods],
         "guidance": run.config.guidance.identity(),
         "guidance_scale": scale,
+        "timesteps": list(timesteps),
         "device": describe_device(place.device),
         "versions": {name: version(name) for name in ("torch", "diffusers")},
     }
@@ -53,7 +54,7 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         progress = place.progress("measure cost")
         with place.on_device("measure cost"):
             opened = {method.name: opener(run, method.guided, method.adapter) for method in methods}
-            bench = Bench(opened, run.sampled, scale, _timesteps(run), place.should_stop)
+            bench = Bench(opened, run.sampled, scale, timesteps, place.should_stop)
             costs = bench.measure(seconds, on_progress=progress)
         rows = [_described(method) | costs[method.name].as_dict() for method in methods]
         write_json({"methods": rows, **_surroundings(run.model, place)}, artefact.path / COSTS)

@@ -90,6 +90,7 @@ def evaluate(run: Run, cell: Cell, samples: LookedAt, guided: LookedAt, label: s
         "guided": guided.samples.digest,
         "evaluate": config.identity(),
         "instruments": instruments.identity(),
+        "teacher": run.config.teacher_identity,  # two rules may give the same images; the protocol names one of them
     }
 
     def work(artefact: Artefact) -> None:

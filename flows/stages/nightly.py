@@ -152,7 +152,7 @@ def _judged(name: str, night: str, output: Path) -> Night:
 def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[MetricRecord]:
     """The scores of a night, which is an artefact itself: a second run waits for the first and then reads it."""
     run, seed = entry.run(place), derive_seed(entry.sample.seed, "night", night)
-    protocol = protocol_of(entry, run.instruments.identity())
+    protocol = protocol_of(entry, run.instruments.identity(), run.sampled.identity())
     identity = {"version": VERSION, "name": entry.name, "night": night, "seed": seed, "protocol": protocol}
 
     def work(artefact: Artefact) -> None:
@@ -170,14 +170,16 @@ def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[
     return _records(artefact)
 
 
-def protocol_of(entry: Entry, instruments: dict[str, Any]) -> dict[str, Any]:
+def protocol_of(entry: Entry, instruments: dict[str, Any], prompts: str | None = None) -> dict[str, Any]:
     """Everything that shapes a score beside the adapter and the night, as plain data.
 
     Args:
         entry: from `flows.registry`.
         instruments: what it is measured with, see `flows.instruments.Instruments.identity`.
+        prompts: sha256 of what is sampled of; None for classes.
     """
-    return {
+    asked = {} if prompts is None else {"prompts": prompts}
+    return asked | {
         "version": SAMPLE_VERSION,
         "pipeline": entry.pipeline_digest,
         "guidance": entry.guidance.teacher_identity(entry.negative_prompt),

@@ -5,6 +5,8 @@ import torch
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.progress import Stopped
+from agd_core.guidance import ClassifierFreeGuidance, IntervalGuidance
+from agd_core.models.schedulers import build_scheduler, noise_level
 from flows.machine.device_lease import acquisitions
 from flows.run import Run
 from flows.stages import cost as stage
@@ -30,10 +32,10 @@ def methods(teacher, output):
 
 @pytest.fixture(scope="module")
 def measure(small_config, teacher, methods, output):
-    def run(chosen=methods, scale=2.0, lines=None, folder=output, **others):
+    def run(chosen=methods, scale=2.0, lines=None, folder=output, changes=None, **others):
         place = Workplace(folder, announce=(lines if lines is not None else []).append, **others)
         sampled = small_config.sample.model_copy(update={"guidance_scales": (scale,)})
-        config = small_config.model_copy(update={"sample": sampled})
+        config = small_config.model_copy(update={"sample": sampled, **(changes or {})})
         return cost(Run(config, place, teacher), chosen, seconds=0.0)
 
     return run
@@ -78,6 +80,19 @@ def test_scale_device_and_names_are_in_the_key(measure, methods, monkeypatch):
     keys = {measure().key, measure(scale=3.0).key, measure(renamed).key}
     monkeypatch.setattr(stage, "describe_device", lambda device: "another machine")
     assert len({*keys, measure().key}) == 4
+
+
+def test_so_are_the_steps_of_a_rule_that_costs_more_at_some(measure, methods, small_config, teacher):
+    rule = IntervalGuidance[ClassifierFreeGuidance](high=2.0, rule=ClassifierFreeGuidance())
+    found, expected = {}, []
+    for steps in (2, 8):
+        sample = small_config.sample.model_copy(update={"steps": steps, "guidance_scales": (2.0,)})
+        timesteps = build_scheduler(sample.scheduler, teacher.scheduler_config, steps).timesteps.float()
+        expected.append(1 + (noise_level(teacher.scheduler_config, timesteps) <= rule.high).float().mean().item())
+        found[steps] = measure(methods[:2], changes={"guidance": rule, "sample": sample})
+    assert found[2].key != found[8].key
+    assert [read_cost(each)["methods"][1]["network_evaluations_per_step"] for each in found.values()] == expected
+    assert expected[0] != expected[1]
 
 
 def test_measured_times_are_no_content(measure, tmp_path):

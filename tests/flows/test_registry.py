@@ -84,6 +84,7 @@ def test_what_shapes_a_score_shapes_the_protocol(adapter, tmp_path):
     assert len(set(protocols.values())) == len(protocols) == 1 + len(changes)
     plain = find(tmp_path / "out", "plain")
     assert protocol_of(plain, {"extractor": None}) != protocol_of(plain, {"extractor": "e" * 64})
+    assert protocol_of(plain, {}, "a" * 64) != protocol_of(plain, {}, "b" * 64) != protocol_of(plain, {})
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "../mine", "a.b", "ä", "a\n", "x" * 65])

@@ -2,6 +2,7 @@
 
 from flows.presets import load_config
 from flows.run import Run
+from flows.stages.comparison import compare, headline_points
 from flows.stages.distill import distill
 from flows.workplace import Workplace
 from tests.conftest import SMALL
@@ -21,3 +22,10 @@ def test_guidance_in_an_interval_is_distilled_under_its_own_name(teacher, tmp_pa
     assert f"guidance by {NAME} takes" in page
     card = (tmp_path / "adapters" / "agd-offset" / "README.md").read_text(encoding="utf-8")
     assert "interval" in card
+
+
+def test_two_rules_that_give_the_same_images_stand_each_in_its_own_protocol(teacher, tmp_path):
+    for high in (20.0, 20.001):
+        config = load_config("fashion-dit", [*SMALL, INTERVAL, f"guidance.high={high}"])
+        (_, guided, *_) = compare(Run(config, Workplace(tmp_path), teacher), [], headline_points(config)[:1])
+        assert guided.row.protocol["guidance"]["high"] == high
