@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import derive_seed
 from agd_core.methods.agd.attach import AttachedLayers
-from agd_core.methods.agd.layers import AdapterLayer, Codes, HiddenStates
+from agd_core.methods.agd.layers import AdapterLayer, Codes
 from agd_core.methods.attached import GuidedCall
 from agd_core.methods.base import MethodConfig, Trained
 from agd_core.models.backbones import AdapterSite, Backbone
+from agd_core.models.denoiser import rowwise
 
 
 class LoraConfig(MethodConfig):
@@ -64,10 +65,10 @@ class LowRank(AdapterLayer):
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
 
-    def forward(self, hidden_states: HiddenStates, codes: Codes) -> Tensor:
-        """Offset `[batch, tokens, outputs]`; the codes are the weight, `[batch, 1, 1]`."""
-        offset: Tensor = self.lora_B(self.lora_A(hidden_states)) * codes
-        return offset
+    def forward(self, hidden_states: Tensor, codes: Codes) -> Tensor:
+        """Offset `[batch, ..., outputs]` to inputs `[batch, ..., inputs]`; the codes are the weight `[batch, 1, 1]`."""
+        offset: Tensor = self.lora_B(self.lora_A(hidden_states))
+        return offset * rowwise(codes.flatten(), offset)
 
 
 class Lora(Trained):

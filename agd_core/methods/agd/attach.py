@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from agd_core.methods.agd.layers import Codes, HiddenStates
 from agd_core.methods.attached import Attached, GuidedCall
 from agd_core.models.backbones import AdapterSite
-from agd_core.models.denoiser import PerRow
+from agd_core.models.denoiser import PerRow, rowwise
 
 
 class AttachedLayers(Attached):
@@ -88,10 +88,10 @@ class _Site:
         offset = self._offset(tokens, call.ask.guidance_scale, call.off_at_one)
         return _added(output, _as_map(offset, hidden_states) if self.is_map else offset)
 
-    def _offset(self, tokens: HiddenStates, guidance_scale: PerRow, off_at_one: bool) -> Tensor:
+    def _offset(self, tokens: Tensor, guidance_scale: PerRow, off_at_one: bool) -> Tensor:
         with _precision_of(tokens):
             offset: Tensor = self.layer(tokens.float(), self.code)
-        excess = (guidance_scale - 1)[:, None, None]
+        excess = rowwise(guidance_scale - 1, offset)
         if self.attached.scale_output:
             offset = offset * excess
         return torch.where(excess > 0, offset, 0.0) if off_at_one else offset

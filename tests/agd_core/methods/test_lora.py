@@ -6,6 +6,7 @@ import torch
 import agd_core
 from agd_core.methods import LoraConfig
 from agd_core.models.ask import Ask
+from agd_core.models.config import BaseModelConfig
 from tests.agd_core.methods.examples import MODELS, call_of, model_of, randomised
 from tests.agd_core.pipelines.stock import counted_rows, images, open_miniature, write_adapter
 
@@ -30,6 +31,20 @@ def test_the_weight_is_the_dial(network):
         dialled = student.predict(latents, timestep, at(ask, 1 + (OWN - 1) / 2))
         assert torch.allclose(dialled, halved.predict(latents, timestep, at(ask, OWN)), atol=1e-5)
         assert not torch.allclose(dialled, student.predict(latents, timestep, at(ask, OWN)), atol=1e-3)
+
+
+@pytest.mark.parametrize(("source", "target"), [("tiny-sd", "time_emb_proj"), ("tiny-dit", "linear_1")])
+@torch.no_grad()
+def test_a_layer_of_one_vector_per_image_may_have_one_too(source, target):
+    model = BaseModelConfig(source=f"builtin:{source}").build(torch.device("cpu"))
+    latents, timestep, ask = call_of(model)
+    lora = randomised(LoraConfig(rank=2, guidance_scale=OWN, targets=(target,)).build(model.backbone))
+    with lora.installed(model) as student:
+        found = student.predict(latents, timestep, ask)
+        each = [slice(row, row + 1) for row in range(len(latents))]
+        rows = [student.predict(latents[row], timestep[row], ask[row]) for row in each]
+    assert torch.allclose(found, torch.cat(rows), atol=1e-5)
+    assert not torch.allclose(found[1:], model.predict(latents, timestep, ask)[1:], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["tiny-sd", "tiny-sd3"])
