@@ -85,7 +85,7 @@ def _is_foreign(path: Path, marks: Sequence[bytes]) -> bool:
     if not os.path.lexists(path):
         return False
     try:
-        data = read_bytes(path, MOST_JSON_BYTES)
+        data = read_bytes(confined(path.parent, path.name), MOST_JSON_BYTES)
     except InputError:
         return True
     return not all(mark in data for mark in marks)
@@ -94,7 +94,7 @@ def _is_foreign(path: Path, marks: Sequence[bytes]) -> bool:
 def publish_file(data: bytes, path: Path) -> None:
     """Replace a published file, unless it holds these bytes already: a finished folder may be read-only."""
     with suppress(InputError):
-        if read_bytes(path, len(data)) == data:
+        if read_bytes(confined(path.parent, path.name), len(data)) == data:
             return
     write_bytes(data, path)
 

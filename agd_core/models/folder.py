@@ -39,6 +39,8 @@ _ANOTHER_MODEL = "adapter_config.json"
 _NEVER_OPENED = "special_tokens_map_file"
 """Many published tokenizers name a file of their author's machine here; nobody opens it."""
 _SIDES = ("sample_size", "pos_embed_max_size")
+_LEVELS = 2
+"""Folders inside one another that are looked at; libraries open nothing deeper."""
 _MORE = 2
 _FEW_TENSORS, _FEW_VALUES = 1000, 1_000_000
 """So many more tensors and values than there are weights for a network may have: tied ones, and those of tables."""
@@ -53,20 +55,24 @@ def require_safe_folder(folder: Path) -> None:
     if (folder / MODEL_INDEX).exists():
         _require_known_libraries(folder / MODEL_INDEX)
     for name in _files(folder):
-        path = folder / name
-        require_regular(path)
+        require_regular(folder / name)
+        path = confined(folder, name)
         if path.suffix != _WEIGHTS and path.suffix in (".json", ".txt", ".model"):
             _require_settings(folder, name)
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Names of the files that a library may open: those of the folder and one level below."""
+    """Names of the files that a library may open: those of the folder, of its parts and of the folders in these."""
+    waiting = [""]
     try:
-        for entry in sorted(_shown(folder), key=lambda entry: entry.name):
-            if entry.is_dir():
-                yield from (f"{entry.name}/{inner.name}" for inner in _shown(Path(entry.path)) if not inner.is_dir())
-            else:
-                yield entry.name
+        while waiting:
+            part = waiting.pop()
+            for entry in sorted(_shown(folder / part), key=lambda entry: entry.name):
+                name = f"{part}{entry.name}"
+                if not entry.is_dir():
+                    yield name
+                elif name.count("/") < _LEVELS:
+                    waiting.append(f"{name}/")
     except OSError as error:
         raise InputError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def deploy_all(lab: Lab, file: Path | None = None) -> None:
         file: a prefect.yaml; None takes the one that is shipped.
 
     Raises:
-        LabError: Prefect refused one; the message ends with its words.
+        LabError: Prefect refused one, or took too long; the message ends with its words.
     """
     with lab.client() as client:
         paused = [deployment.id for deployment in client.read_deployments() if deployment.paused]
@@ -50,7 +52,7 @@ def deploy_all(lab: Lab, file: Path | None = None) -> None:
 
 def _deploy(lab: Lab, file: Path) -> None:
     log = lab.folder / "deploy.log"
-    with log.open("wb") as output:
+    with log.open("wb") as output, _in_time(log):
         done = subprocess.run(  # noqa: S603 our own command
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
             stdin=subprocess.DEVNULL,
@@ -64,3 +66,13 @@ def _deploy(lab: Lab, file: Path) -> None:
         )
     if done.returncode != 0:
         raise LabError(f"the deployments were not registered; {log} ends with\n{last_lines(log)}")
+
+
+@contextmanager
+def _in_time(log: Path) -> Iterator[None]:
+    try:
+        yield
+    except subprocess.TimeoutExpired as error:
+        raise LabError(
+            f"the deployments were not registered within {_DEPLOY_SECONDS} s; {log} ends with\n{last_lines(log)}"
+        ) from error

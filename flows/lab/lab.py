@@ -9,6 +9,7 @@ from urllib.parse import quote
 from prefect.client.orchestration import SyncPrefectClient
 
 from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
 from flows.lab.network import LOOPBACK_NAMES
 from flows.lab.private import PASSWORD_FILE, close_to_others, make_password, read_password
 from flows.lab.timezone import VARIABLE as TIMEZONE
@@ -143,8 +144,11 @@ class Lab:
         """Make the folder of its own files, and close it to other users.
 
         Raises:
-            InputError: it cannot be made, closed or written to.
+            InputError: it cannot be made, closed or written to, or a work folder's name would be taken for two.
         """
+        for folder in (self.work_folder, *self.folders):
+            if os.pathsep in str(folder):
+                raise InputError(f"{printable(folder)}: a lab's folder can have no {os.pathsep!r} in its name")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.folder / "lock").touch()

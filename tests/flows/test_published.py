@@ -17,6 +17,7 @@ from flows.published import (
     foreign_files,
     note_published,
     publish_file,
+    published_folders,
     published_problems,
     refuse_foreign_files,
     seal_adapter,
@@ -181,6 +182,20 @@ def test_somebody_elses_file_is_not_replaced(tmp_path, theirs):
     with pytest.raises(InputError, match=f"{path} was written by no run"):
         refuse_foreign_files(tmp_path, adapters=[NAME])
     assert foreign_files(tmp_path, (), ()) == ([path] if theirs == CHECKSUMS else [])
+
+
+def test_a_report_that_is_a_link_out_of_the_folder_is_not_read(output, tmp_path, monkeypatch):
+    theirs, opened = tmp_path / "theirs.json", []
+    (output / METRICS_FILE).rename(theirs)
+    (output / METRICS_FILE).symlink_to(theirs)
+    (output / CHECKSUMS).unlink()
+    monkeypatch.setattr("flows.published.read_bytes", lambda path, most: opened.append(path.resolve()) or b"")
+    assert output / METRICS_FILE in foreign_files(output)
+    published_folders(output)
+    monkeypatch.setattr("flows.published.write_bytes", lambda data, path: None)
+    publish_file(b"{}", output / METRICS_FILE)
+    assert opened
+    assert theirs.resolve() not in opened
 
 
 def test_verify_reads_no_stranger_and_follows_no_link(output, tmp_path):

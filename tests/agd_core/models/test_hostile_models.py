@@ -64,6 +64,20 @@ def sharded(name):
     return text("unet/diffusion_pytorch_model.safetensors.index.json", json.dumps({"weight_map": {"a": name}}))
 
 
+def linked(file):
+    """It lies outside of the folder, with the same content."""
+
+    def change(folder):
+        outside = folder.parent / "outside"
+        outside.mkdir()
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).touch()
+        shutil.move(folder / file, outside)
+        (folder / file).symlink_to(outside / file.split("/")[-1])
+
+    return change
+
+
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 HOSTILE = {
     "pipe as index": (pipe(INDEX), "model_index.json is no regular file but a named pipe"),
@@ -73,6 +87,9 @@ HOSTILE = {
     "pipe as vocabulary": (pipe("tokenizer/merges.txt"), "merges.txt is no regular file but a named pipe"),
     "endless tokenizer": (endless("tokenizer/tokenizer.json"), "tokenizer.json is no regular file but a device"),
     "pipe that nobody named": (pipe("vae/more.json"), "more.json is no regular file but a named pipe"),
+    "settings by a link": (linked(VAE), "vae/config.json is a link that leads out of"),
+    "weights by a link": (linked(WEIGHTS), "model.safetensors is a link that leads out of"),
+    "a template by a link": (linked("tokenizer/templates/a.jinja"), "a.jinja is a link that leads out of"),
     "deep settings": (text(UNET, "[" * 100_000), "unet/config.json is nested deeper than 64 levels"),
     "torn settings": (text(VAE, "{"), "vae/config.json is no JSON"),
     "a list as settings": (text(VAE, "[]"), "vae/config.json holds no JSON object"),

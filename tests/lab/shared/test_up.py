@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from agd_core.basics.errors import InputError
 from agd_core.basics.progress import never
 from flows.cli.app import app
+from flows.lab import deploying
 from flows.lab.deploying import deploy_all, shipped
 from flows.lab.lab import Lab, LabError
 from flows.lab.pool import POOL, QUEUE_PRIORITIES
@@ -218,6 +219,19 @@ def test_a_folder_with_packages_that_hide_ours_is_refused(tmp_path):
     (tmp_path / "flows" / "__init__.py").touch()
     with pytest.raises(Exception, match="instead of ours"):
         Lab(tmp_path, "127.0.0.1", 4200, tmp_path)
+
+
+def test_a_folder_whose_name_would_be_taken_for_two_is_refused(tmp_path):
+    with pytest.raises(InputError, match="a lab's folder can have no ':' in its name"):
+        Lab(tmp_path, "127.0.0.1", 4200, tmp_path / "a:b").make_folder()
+
+
+def test_deployments_that_are_not_registered_in_time_are_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(deploying, "_DEPLOY_SECONDS", 0.01)
+    lab = Lab(tmp_path, "127.0.0.1", 4200, tmp_path)
+    lab.make_folder()
+    with pytest.raises(LabError, match=r"the deployments were not registered within 0\.01 s"):
+        deploying._deploy(lab, shipped("prefect.yaml"))
 
 
 def test_the_users_own_profile_does_not_leak_in(tmp_path, monkeypatch):
