@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State, StateType
 from flows.lab.flow_processes import flow_processes
 from flows.machine.device_lease import acquisitions
 from flows.stages.verify import verify
+from tests.chromium import chromium_path
 from tests.lab.browser import browse
 from tests.lab.lab_process import wait_for
 from tests.leases import overlaps
@@ -37,6 +38,12 @@ def log_lines(lab, run):
         return [log.message for log in client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))]
 
 
+@pytest.fixture
+def chromium():
+    """Skips where there is none, before anything runs that the browser ends."""
+    return chromium_path()
+
+
 def cancel_in_the_browser(lab, run):
     """Until the run is Cancelled; it was not killed: it came to a safe point and said so."""
     with browse(lab) as browser:
@@ -46,7 +53,7 @@ def cancel_in_the_browser(lab, run):
     wait_for(lambda: any(line.startswith("stopped ") for line in log_lines(lab, run)))
 
 
-def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on_from_it(lab, tmp_path):
+def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on_from_it(lab, chromium, tmp_path):
     given = {"preset": "fashion-dit-quick", "output": str(tmp_path), "train": {"steps": 100_000}}
     run = lab.trigger(TRAIN, settings=given)
     wait_for(lambda: any("training agd" in line for line in log_lines(lab, run)))
@@ -59,7 +66,7 @@ def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on_from
     lab.wait_for_state(following.id, "Cancelled")
 
 
-def test_a_cancelled_collection_keeps_its_units_and_a_retry_in_the_browser_does_the_others(lab, tmp_path):
+def test_a_cancelled_collection_keeps_its_units_and_a_retry_in_the_browser_does_the_others(lab, chromium, tmp_path):
     given = {"preset": "fashion-dit-quick", "output": str(tmp_path), "overrides": LONG}
     run = lab.trigger(COLLECT, settings=given)
     wait_for(lambda: len(units(tmp_path)) >= 3)
@@ -78,7 +85,7 @@ def test_a_cancelled_collection_keeps_its_units_and_a_retry_in_the_browser_does_
 
 
 @pytest.mark.soak
-def test_a_collection_of_three_thousand_units_is_cancelled_within_its_grace(lab, tmp_path):
+def test_a_collection_of_three_thousand_units_is_cancelled_within_its_grace(lab, chromium, tmp_path):
     given = {"preset": "fashion-dit-quick", "output": str(tmp_path), "overrides": MANY, "fan_out": {"workers": 2}}
     run = lab.trigger(COLLECT, settings=given)
     wait_for(lambda: len(units(tmp_path)) >= 3)
