@@ -126,13 +126,11 @@ def _parsed(document: str, where: str) -> dict[str, Any]:
 class _Member(tarfile.TarInfo):
     """A member whose header is looked at before what it asks for is read."""
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
-        """As in `tarfile.TarInfo`."""
-        member = super().frombuf(buf, encoding, errors)
-        if member.size < 0 or (member.type in _HEADERS and member.size > MOST_HEADER_BYTES):
-            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
-        return member
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        """As in `tarfile.TarInfo`, whose newest versions read headers without asking `frombuf`."""
+        if self.size < 0 or (self.type in _HEADERS and self.size > MOST_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return cast(tarfile.TarInfo, cast(Any, super())._proc_member(tar))
 
 
 def _each(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -148,7 +148,7 @@ TARS = {
     ),
     "endless attributes": (hostile.tar_bytes(hostile.header_of(8 << 30, tarfile.XHDTYPE)), "a header of 8,589,934,592"),
     "absurd size": (hostile.tar_bytes(hostile.header_of(1 << 62, tarfile.REGTYPE)), "is no whole tar"),
-    "size that leads back": (hostile.leading_back(), "its members lead back to byte|is no whole tar"),
+    "size that leads back": (hostile.leading_back(), "its members lead back to byte|is no whole tar|holds no images"),
 }
 
 
