@@ -26,6 +26,7 @@ from tests.storage.contract import (
     write,
     write_missing,
 )
+from tests.storage.exports.killed_export import Killed, killed_at
 
 SIZES = {"trajectories": 7, "steps": 4, "shard": 2, "unit": 4}
 
@@ -142,18 +143,6 @@ def test_a_torn_index_or_plan_is_told(store, key):
     objects.objects[key] = flipped(objects.objects[key])
     with pytest.raises(Damaged):
         import_archive(objects, MemoryObjects())
-
-
-class Killed(Exception):
-    pass
-
-
-def killed_at(samples):
-    def on_progress(done, total):
-        if done >= samples:
-            raise Killed
-
-    return on_progress
 
 
 @pytest.mark.parametrize("samples", [0, 8, 24, 28])

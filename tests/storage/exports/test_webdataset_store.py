@@ -22,6 +22,7 @@ from storage.names import NOTE, PLAN
 from storage.objects import LocalObjects, MemoryObjects
 from storage.trajectories.zarr_store import ZarrTrajectoryStore
 from tests.storage.contract import BITS, assert_same_bits, latents_of, make_plan, write, write_missing
+from tests.storage.exports.killed_export import Killed, killed_at
 
 SIZES = {"trajectories": 7, "steps": 4, "shard": 2, "unit": 4}
 TAR_SAMPLES = 10
@@ -222,18 +223,6 @@ def test_a_torn_index_or_plan_is_told_and_repaired(store, key):
         WebDatasetReader(objects)
     export(store, objects)
     assert objects.objects == whole
-
-
-class Killed(Exception):
-    pass
-
-
-def killed_at(samples):
-    def on_progress(done, total):
-        if done >= samples:
-            raise Killed
-
-    return on_progress
 
 
 @pytest.mark.parametrize("samples", [0, 3, 10, 17, 28])
