@@ -32,7 +32,7 @@ class Instruments:
             InputError: see `check_evaluation`.
             Stopped: while looking at real images.
         """
-        extractor, judge = _networks(config, base_model, place.device)
+        extractor, judge = open_networks(config, base_model, place.device)
         return cls(extractor, judge, reference(config, extractor, place) if extractor else None)
 
     def identity(self) -> dict[str, Any]:
@@ -51,13 +51,18 @@ def check_evaluation(config: EvaluateConfig, base_model: BaseModel) -> None:
         InputError: an extractor cannot be loaded or knows other classes than the base model, or real images are not
             where they should be.
     """
-    extractor, _ = _networks(config, base_model, torch.device("cpu"))
+    extractor, _ = open_networks(config, base_model, torch.device("cpu"))
     check_sources(config, extractor)
 
 
-def _networks(
+def open_networks(
     config: EvaluateConfig, base_model: BaseModel, device: torch.device
 ) -> tuple[FeatureExtractor | None, FeatureExtractor | None]:
+    """(extractor, judge) on a device; the judge is the extractor itself, unless another one was asked for.
+
+    Raises:
+        InputError: one cannot be loaded, or knows other classes than the base model.
+    """
     extractor = open_extractor(config.extractor, config.extractor_weights, config.extractor_sha256, device)
     judge = extractor
     if config.judge is not None and (config.judge != config.extractor or config.judge_weights is not None):

@@ -128,6 +128,11 @@ def check_sources(config: EvaluateConfig, extractor: FeatureExtractor | None) ->
         _try(source, config, extractor)
 
 
+def count_real_images(config: EvaluateConfig) -> int:
+    """How many images a run would look at; none where their statistics are shipped or finished."""
+    return 0 if _finished(config) else sum(map(len, _open(config)))
+
+
 def _try(source: ImageSource, config: EvaluateConfig, extractor: FeatureExtractor | None) -> None:
     first = next(_batches([source], 2, config))
     if len(first) < 2:

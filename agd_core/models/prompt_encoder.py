@@ -18,7 +18,8 @@ from agd_core.models.sources import pipeline_class, read_settings, weights_varia
 
 _NOT_NEEDED = {"unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder"}
 _COLLECTING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-_ROWS = 32
+PROMPTS_TOGETHER = 32
+"""How many go through the text encoders at once."""
 
 
 class PromptEncoder:
@@ -37,7 +38,8 @@ class PromptEncoder:
     def encode(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
         """The encoded prompts by name in parts of some rows, on the device."""
         with self._on_device():
-            parts = [self._answers(prompts[i : i + _ROWS], False) for i in range(0, len(prompts), _ROWS)]
+            starts = range(0, len(prompts), PROMPTS_TOGETHER)
+            parts = [self._answers(prompts[i : i + PROMPTS_TOGETHER], False) for i in starts]
         return [{name: part[name] for name in part if not name.startswith(NULL)} for part in parts]
 
     def encode_null(self, negative_prompt: str | None) -> dict[str, Tensor]:

@@ -1,24 +1,21 @@
 """What a collection would cost, before any of it is done: `agd collect --dry-run`."""
 
-import statistics
-import time
 from typing import Any
 
-import torch
-
 from agd_core.data.records import CollectionPlan
-from agd_core.data.trajectory import planned_ask
-from agd_core.guidance import GuidedDenoiser
 from flows.run import Run
 from flows.stages.collect import STAGE, artefact_identity, collection_plan, refuse_the_impossible
+from flows.stages.repetitions import collection_steps
 from flows.stages.sharing import units_elsewhere
+from flows.stages.stopwatch import Stopwatch
 from flows.stages.trajectories import new_store
 from flows.workplace import describe_device
 from storage.artefacts import ARTEFACTS, ArtefactStore
 from storage.trajectories.layout import StoreLayout
 from storage.trajectories.zarr_store import ZarrTrajectoryStore
 
-_TIMED_STEPS = 3
+_SECONDS = 2.0
+"""About how long a step is measured."""
 _GIGABYTE = 1e9
 _HOUR = 3600.0
 
@@ -35,8 +32,9 @@ def plan_costs(run: Run) -> dict[str, Any]:
     if config.store.url is None:
         refuse_the_impossible(run)
     plan = collection_plan(run)
-    batch = min(collect.batch_size, plan.unit_trajectories)
-    seconds, evaluations = _measured_step(run.teacher, plan, batch)
+    step, evaluations = collection_steps(run)
+    each = step.seconds_per_unit(run, Stopwatch(run.place.device), _SECONDS)  # network evaluation
+    whole_batches = len(plan.trajectories) / step.rows
     missing, elsewhere = _missing_units(run, plan)
     left = sum(len(plan.unit(unit)) for unit in missing)
     return {
@@ -46,14 +44,14 @@ def plan_costs(run: Run) -> dict[str, Any]:
         "pairs": plan.pairs,
         "pairs_read_by_training": config.train.pairs_read,
         "reads_per_pair": config.train.pairs_read / plan.pairs,
-        "network_evaluations": round(len(plan.trajectories) * collect.steps * evaluations / batch),
+        "network_evaluations": evaluations,
         "gigabytes": _stored_bytes(plan) / _GIGABYTE,
         "units": plan.units,
         "units_missing": len(missing),
         "units_elsewhere": len(elsewhere),
-        "seconds_per_step": seconds,
-        "batch_size": batch,
-        "hours": left / batch * collect.steps * seconds / _HOUR,
+        "seconds_per_step": evaluations * each / whole_batches / collect.steps,
+        "batch_size": step.rows,
+        "hours": left / len(plan.trajectories) * evaluations * each / _HOUR,
         "device": describe_device(run.place.device),
     }
 
@@ -75,26 +73,6 @@ def plan_lines(costs: dict[str, Any]) -> list[str]:
             f"warning: {1 - reads:.0%} of the pairs would never be read; lower collect.trajectories or leave it out"
         )
     return lines
-
-
-def _measured_step(teacher: GuidedDenoiser, plan: CollectionPlan, batch: int) -> tuple[float, float]:
-    """(seconds, network evaluations) of a sampler's step for a batch, on average over the trajectory.
-
-    The step that needs the most evaluations is timed, the median after one to warm up; a step that needs fewer is
-    counted as so much faster.
-    """
-    device = teacher.base_model.device
-    ask = planned_ask(plan, [index % len(plan.trajectories) for index in range(batch)], device)
-    latents = torch.randn((batch, *plan.latent_shape), generator=torch.Generator().manual_seed(0)).to(device)
-    steps = [torch.full((batch,), timestep, device=device) for timestep in plan.timesteps]
-    counts = [teacher.evaluations(step, ask) for step in steps]
-    most, mean = max(counts), statistics.fmean(counts)
-    timestep, seconds = steps[counts.index(most)], []
-    for _ in range(1 + _TIMED_STEPS):
-        started = time.perf_counter()
-        teacher.predict(latents, timestep, ask).sum().item()  # item() waits for a GPU
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:]) * mean / most, mean
 
 
 def _missing_units(run: Run, plan: CollectionPlan) -> tuple[list[int], set[int]]:

@@ -44,6 +44,11 @@ def normalised(images: Planes, mean: Sequence[float], std: Sequence[float]) -> F
     return (images.float() - shift[:, None, None]) / scale[:, None, None]
 
 
+def batch_images(device: torch.device) -> int:
+    """How many rows go through a network at once."""
+    return _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+
+
 def apply_in_batches(
     network: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor, device: torch.device
 ) -> tuple[Tensor, ...]:
@@ -57,7 +62,7 @@ def apply_in_batches(
         rows: `[n, ...]`, at least one.
         device: where the network is; sets the size of the batches.
     """
-    size = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+    size = batch_images(device)
     outputs = [_apply(network, batch, size) for batch in torch.split(rows, size)]
     return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
