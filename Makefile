@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv demo up test soak fresh-check check bench clean
+.PHONY: help venv demo up test soak fresh-check check bench gpu-wheels clean
 
 help:
 	@echo "make demo   set up everything and distil the built-in teacher (about 5 minutes on 2 cores)"
@@ -16,6 +16,7 @@ help:
 	@echo "make check  lint and types"
 	@echo "make fresh-check  the demo and the tests on a bare Debian made for it; root, Linux, before a release"
 	@echo "make bench  measure speed (benchmarks/)"
+	@echo "make gpu-wheels  what an offline GPU machine lacks, into .wheels/ (docs/gpu.md)"
 	@echo "make venv   only set up .venv"
 
 venv: $(STAMP)
@@ -50,6 +51,9 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cfg_against_adapter.py
 	$(BIN)/python benchmarks/store_against_authors.py --folder outputs/bench
+
+gpu-wheels: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu.wheels
 
 clean:
 	rm -rf outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis

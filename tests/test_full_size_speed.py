@@ -5,7 +5,8 @@ import pytest
 from agd_core.memory import Sized
 from agd_core.memory.full_size import FullSizeModel
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
-from benchmarks.full_size_speed import StepFlops, divided, quartiles, step_flops
+from benchmarks.full_size_speed import StepFlops, step_flops
+from benchmarks.gpu.timing import divided, quartiles
 
 WIDTH, HIDDEN, BLOCKS, TOKENS, CODES = 16, 8, 2, 16, 3
 

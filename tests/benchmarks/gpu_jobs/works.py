@@ -1,0 +1,2 @@
+def run(place):
+    place.fact(moons=1)
