@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from agd_core.basics.config import Config
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
-from agd_core.models.denoiser import Latents, PerRow, Prediction
+from agd_core.models.denoiser import Denoiser, Latents, PerRow, Prediction
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import noise_level
 
@@ -106,12 +106,13 @@ class Guidance(Config, ABC):
         """
 
 
-class GuidedDenoiser:
+class GuidedDenoiser(Denoiser):
     """A base model under guidance; the rows of every pass are counted, whichever network evaluates it."""
+
+    network_evaluations: int = 0
 
     def __init__(self, base_model: BaseModel, guidance: Guidance) -> None:
         self.base_model, self.guidance = base_model, guidance
-        self.network_evaluations = 0
         self._passes = guidance.passes(base_model)
 
     @torch.no_grad()

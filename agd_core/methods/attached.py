@@ -3,14 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from agd_core.models.ask import Ask
 from agd_core.models.backbones import Backbone
-from agd_core.models.denoiser import Latents, PerRow, Prediction
+from agd_core.models.denoiser import Answer, Denoiser, Latents, PerRow, Prediction
 from agd_core.models.model import BaseModel
 
 
@@ -19,7 +22,8 @@ class GuidedCall:
     """A network call that a method acts on, while it runs."""
 
     backbone: Backbone
-    timestep: PerRow
+    timestep: Tensor
+    """`[batch]`; for a sampler's steps all of theirs, see `Attached.steps`."""
     ask: Ask
     off_at_one: bool = False
     """Add nothing in rows whose guidance scale is at most 1."""
@@ -60,6 +64,15 @@ class Attached(ABC):
         """
         return None
 
+    def steps(self, call: GuidedCall) -> Iterator[GuidedCall]:
+        """The calls of a sampler's steps, of which each is over before the next is taken.
+
+        Args:
+            call: all of them in one; its timestep `[steps]` are theirs, which all rows share.
+        """
+        for timestep in call.timestep:
+            yield replace(call, timestep=timestep.expand(len(call.ask)))
+
     @contextmanager
     def during(self, call: GuidedCall | None) -> Iterator[None]:
         """Act on every network call inside the block, which is encoded at once."""
@@ -87,7 +100,7 @@ class Attached(ABC):
         return checkpoint(run, *args, use_reentrant=False)
 
 
-class Student:
+class Student(Denoiser):
     """A `Denoiser`: the base model with what acts on its network, one network evaluation per prediction."""
 
     def __init__(self, base_model: BaseModel, attached: Attached) -> None:
@@ -101,5 +114,13 @@ class Student:
 
     def predict(self, latents: Latents, timestep: PerRow, ask: Ask) -> Prediction:
         """The prediction at this guidance scale, in one network evaluation per row."""
-        with self._attached.during(GuidedCall(self.base_model.backbone, timestep, ask)):
-            return self.base_model.predict(latents, timestep, ask)
+        return self._answer(latents, GuidedCall(self.base_model.backbone, timestep, ask))
+
+    def steps(self, timesteps: Float[Tensor, " steps"], ask: Ask) -> Iterator[Answer]:
+        """The same; what does not depend on the latents is computed before the first step."""
+        for call in self._attached.steps(GuidedCall(self.base_model.backbone, timesteps, ask)):
+            yield partial(self._answer, call=call)
+
+    def _answer(self, latents: Latents, call: GuidedCall) -> Prediction:
+        with self._attached.during(call):
+            return self.base_model.predict(latents, call.timestep, call.ask)

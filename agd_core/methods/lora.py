@@ -5,6 +5,8 @@ so what loads LoRAs loads it; diffusers' pipelines then guide in one pass with `
 """
 
 import math
+from collections.abc import Iterator
+from itertools import repeat
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import derive_seed
 from agd_core.methods.agd.attach import AttachedLayers
-from agd_core.methods.agd.layers import AdapterLayer, Codes
+from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, add_product, cast
 from agd_core.methods.attached import GuidedCall
 from agd_core.methods.base import MethodConfig, Trained
 from agd_core.models.backbones import AdapterSite, Backbone
@@ -65,10 +67,22 @@ class LowRank(AdapterLayer):
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
 
-    def forward(self, hidden_states: Tensor, codes: Codes) -> Tensor:
-        """Offset `[batch, ..., outputs]` to inputs `[batch, ..., inputs]`; the codes are the weight `[batch, 1, 1]`."""
-        offset: Tensor = self.lora_B(self.lora_A(hidden_states))
-        return offset * rowwise(codes.flatten(), offset)
+    def prepare(self, codes: Codes, weight: Tensor) -> Prepared:
+        """A, B and the weight `[batch]`, which is in B where all rows have the same."""
+        mine = codes.scale.flatten() * weight
+        if len(mine) == 1:
+            return self.lora_A.weight, self.lora_B.weight.t() * mine
+        return self.lora_A.weight, self.lora_B.weight.t(), mine
+
+    def steps(self, codes: Codes, weight: Tensor, dtype: torch.dtype) -> Iterator[Prepared]:
+        """All steps are alike."""
+        return repeat(cast(self.prepare(codes, weight), dtype))
+
+    @staticmethod
+    def add(output: Tensor, hidden_states: Tensor, prepared: Prepared) -> Tensor:
+        """The products to `[batch, ..., outputs]` from `[batch, ..., inputs]`."""
+        inner = nn.functional.linear(hidden_states, prepared[0])
+        return add_product(output, inner if len(prepared) == 2 else inner * rowwise(prepared[2], inner), prepared[1])
 
 
 class Lora(Trained):
@@ -93,13 +107,13 @@ class Lora(Trained):
 
     def attach(self, network: nn.Module) -> AttachedLayers:
         """Add every matrix's answer to that of its linear layer."""
-        layers = [self.get_submodule(path) for path in self._paths]
+        layers: list[Any] = [self.get_submodule(path) for path in self._paths]
         return AttachedLayers(network, self.sites, layers, self.encode, scale_output=False)
 
     def encode(self, call: GuidedCall) -> list[Codes]:
         """The weight of every row, for every layer."""
         weight = (call.ask.guidance_scale - 1) / (self.guidance_scale - 1)
-        return [weight[:, None, None]] * len(self.sites)
+        return [Codes(weight[:, None, None])] * len(self.sites)
 
     def _plant(self, path: str, layer: LowRank) -> None:
         """Put a layer where its weights have peft's names."""

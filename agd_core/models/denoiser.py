@@ -1,5 +1,7 @@
 """The one interface that a bare model, a guided teacher and a student share."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Shaped
@@ -12,6 +14,8 @@ Latents = Float[Tensor, "batch channels *space"]
 Prediction = Float[Tensor, "batch predicted_channels *space"]
 """As many channels as the latents, or twice as many where a learned variance is kept."""
 PerRow = Float[Tensor, " batch"]
+Answer = Callable[[Latents], Prediction]
+"""One step of a sampler: the prediction for its latents."""
 
 
 def rowwise(per_row: Shaped[Tensor, " batch"], like: Latents) -> Tensor:
@@ -41,3 +45,13 @@ class Denoiser(Protocol):
             ask: one per row; a bare model answers for the condition and ignores the rest.
         """
         ...
+
+    def steps(self, timesteps: Float[Tensor, " steps"], ask: Ask) -> Iterator[Answer]:
+        """`predict` for a sampler's steps, one function for each; call it before the next is taken.
+
+        Args:
+            timesteps: of all steps in their order, on the ask's device; every row has the same.
+            ask: of all steps.
+        """
+        for timestep in timesteps:
+            yield partial(self.predict, timestep=timestep.expand(len(ask)), ask=ask)

@@ -75,10 +75,10 @@ def denoise(
     generators = [generator(seed, "noise") for seed in seeds]
     latents: Tensor = stacked_noise(generators, latent_shape).to(device) * initial_noise_scale(scheduler)
     drawn_from = step_arguments(scheduler, generators)
-    for index, timestep in enumerate(scheduler.timesteps):
+    answers = denoiser.steps(scheduler.timesteps.to(device, torch.float32), ask)
+    for index, (timestep, answer) in enumerate(zip(scheduler.timesteps, answers, strict=True)):
         inputs = observer.rounded(network_input(scheduler, latents, timestep))
-        per_row = timestep.to(device, torch.float32).expand(len(seeds))
-        prediction = denoiser.predict(inputs, per_row, ask)
+        prediction = answer(inputs)
         observer.see(Step(index, float(timestep), inputs, prediction))
         taken = scheduler_output(scheduler, prediction, latent_shape[0])
         latents = scheduler.step(taken, timestep, latents, **drawn_from).prev_sample

@@ -15,7 +15,7 @@ from agd_core.models.ask import Ask
 from agd_core.models.backbones import Backbone
 from agd_core.models.condition import Condition
 from agd_core.models.decoder import Decoder
-from agd_core.models.denoiser import Latents, PerRow, Prediction
+from agd_core.models.denoiser import Denoiser, Latents, PerRow, Prediction
 from agd_core.models.folder import MODEL_INDEX
 from agd_core.models.prompt_encoder import PromptEncoder
 from agd_core.models.prompt_length import CutPrompts, cut_prompts
@@ -23,7 +23,7 @@ from agd_core.models.schedulers import IMAGE_TOKENS, is_flow_matching
 from agd_core.models.sources import load_component, read_settings, stored_fingerprint, weights_variant
 
 
-class BaseModel:
+class BaseModel(Denoiser):
     """A frozen network with its decoder, scheduler and conditioning; itself the unguided `Denoiser`.
 
     It is asked either for classes (`class_names` and `class_condition`) or for prompts (`prompt_condition`). Text

@@ -11,7 +11,7 @@ from pydantic import Field, create_model
 import agd_core
 from agd_core.methods import AnyMethodConfig, MethodConfig, Trained, adapter_files
 from agd_core.models.ask import Ask
-from agd_core.models.denoiser import Latents, PerRow, Prediction, rowwise
+from agd_core.models.denoiser import Denoiser, Latents, PerRow, Prediction, rowwise
 from agd_core.models.model import BaseModel
 from flows.config import PipelineConfig
 from flows.presets import load_config
@@ -44,7 +44,7 @@ class Gain(Trained):
 
 
 @dataclass
-class Amplified:
+class Amplified(Denoiser):
     """The student."""
 
     base_model: BaseModel

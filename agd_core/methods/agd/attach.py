@@ -3,17 +3,20 @@
 They are bound methods of objects: a deep copy of the network has a copy of the adapter on it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agd_core.methods.agd.layers import Codes, HiddenStates
+from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, cast
 from agd_core.methods.attached import Attached, GuidedCall
+from agd_core.models.ask import Ask
 from agd_core.models.backbones import AdapterSite
-from agd_core.models.denoiser import PerRow, rowwise
+
+_MOST_PREPARED = 1 << 28
+"""Bytes of float32 offsets; no more steps are prepared together than make so many."""
 
 
 class AttachedLayers(Attached):
@@ -34,11 +37,11 @@ class AttachedLayers(Attached):
         self,
         network: nn.Module,
         sites: Sequence[AdapterSite],
-        layers: Iterable[nn.Module],
+        layers: Iterable[Any],
         encode: Callable[[GuidedCall], list[Codes]],
         scale_output: bool,
     ) -> None:
-        self.scale_output = scale_output
+        self._scale_output = scale_output
         self._encode = encode
         self._sites = [_Site(self, *each) for each in zip(sites, layers, strict=True)]
         self._handles = [
@@ -46,78 +49,88 @@ class AttachedLayers(Attached):
             for place, site in zip(sites, self._sites, strict=True)
         ]
 
-    def encode(self, call: GuidedCall) -> list[Codes]:
-        """Codes for every site."""
-        return self._encode(call)
+    def encode(self, call: GuidedCall) -> list[Prepared]:
+        """What every site needs of a call."""
+        weight, codes = self._weight(call), self._encode(call)
+        prepared = (site.layer.prepare(each, weight) for site, each in zip(self._sites, codes, strict=True))
+        return [cast(each, call.backbone.dtype) for each in prepared]
+
+    @torch.no_grad()
+    def steps(self, call: GuidedCall) -> Iterator[GuidedCall]:
+        """The calls of a sampler's steps; as many as fit are prepared together."""
+        few = replace(call, ask=call.ask[:1]) if _all_alike(call.ask) else call
+        for timesteps in torch.split(call.timestep, self._window(few)):
+            prepared = self._prepared(replace(few, timestep=timesteps[:, None]))
+            for timestep, each in zip(timesteps, prepared, strict=False):
+                yield replace(call, timestep=timestep.expand(len(call.ask)), codes=each)
 
     def begin(self, call: GuidedCall | None) -> None:
-        """Hand every site its codes, where there are some already."""
+        """Hand every site what it needs, where that is known already."""
         self.call = call
-        codes = [None] * len(self._sites) if call is None or call.codes is None else call.codes
-        for site, code in zip(self._sites, codes, strict=True):
-            site.take(code)
+        codes = None if call is None else call.codes
+        for index, site in enumerate(self._sites):
+            site.prepared = () if codes is None else codes[index]
 
     def detach(self) -> None:
         """Remove every hook."""
         for handle in self._handles:
             handle.remove()
 
+    def _prepared(self, call: GuidedCall) -> Iterator[Sequence[Prepared]]:
+        """What every site needs, for each of a sampler's steps."""
+        weight, dtype = self._weight(call), call.backbone.dtype
+        pairs = zip(self._sites, self._encode(call), strict=True)
+        return zip(*[site.layer.steps(codes, weight, dtype) for site, codes in pairs], strict=False)
+
+    def _weight(self, call: GuidedCall) -> Tensor:
+        """`[batch]`, by which what is added is multiplied."""
+        excess = call.ask.guidance_scale - 1
+        weight = excess if self._scale_output else torch.ones_like(excess)
+        return torch.where(excess > 0, weight, 0.0) if call.off_at_one else weight
+
+    def _window(self, call: GuidedCall) -> int:
+        """Steps to prepare together."""
+        one = 4 * len(call.ask) * sum(site.width for site in self._sites)
+        return max(1, _MOST_PREPARED // one)
+
 
 class _Site:
     """One module's place in what is attached."""
 
-    def __init__(self, attached: AttachedLayers, place: AdapterSite, layer: nn.Module) -> None:
+    def __init__(self, attached: AttachedLayers, place: AdapterSite, layer: AdapterLayer) -> None:
         self.attached = attached
-        self.is_map = place.layout == "map"
         self.layer = layer
-        self.code: Codes | None = None
-
-    def take(self, code: Codes | None) -> None:
-        """The encoded call for this site; None where there is none yet."""
-        self.code = code
+        self.width = place.width
+        self.is_map = place.layout == "map"
+        self.prepared: Prepared = ()
+        """What the layer needs of the call that runs now; nothing where that is not known yet."""
 
     def add_offset(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """Forward hook: the module's output and the adapter's offset."""
+        """Forward hook: the module's output with what is added, the image's stream of a joint attention's two."""
         if (call := self.attached.call) is None:
             return None
-        if self.code is None:
+        if not self.prepared:
             call.have_codes(self.attached.encode)
             self.attached.begin(call)
         hidden_states = args[0] if args else kwargs["hidden_states"]
-        tokens = _as_tokens(hidden_states) if self.is_map else hidden_states
-        offset = self._offset(tokens, call.ask.guidance_scale, call.off_at_one)
-        return _added(output, _as_map(offset, hidden_states) if self.is_map else offset)
+        if isinstance(output, tuple):
+            return self._added(output[0], hidden_states), *output[1:]
+        return self._added(output, hidden_states)
 
-    def _offset(self, tokens: Tensor, guidance_scale: PerRow, off_at_one: bool) -> Tensor:
-        with _precision_of(tokens):
-            offset: Tensor = self.layer(tokens.float(), self.code)
-        excess = rowwise(guidance_scale - 1, offset)
-        if self.attached.scale_output:
-            offset = offset * excess
-        return torch.where(excess > 0, offset, 0.0) if off_at_one else offset
+    def _added(self, output: Tensor, hidden_states: Tensor) -> Tensor:
+        prepared = cast(self.prepared, output.dtype)
+        if not self.is_map:
+            return self.layer.add(output, hidden_states.to(output.dtype), prepared)
+        moved = self.layer.add(_as_tokens(output), _as_tokens(hidden_states).to(output.dtype), prepared)
+        return moved.transpose(1, 2).reshape(output.shape)
 
 
-def _as_tokens(feature_map: Tensor) -> HiddenStates:
+def _as_tokens(feature_map: Tensor) -> Tensor:
     """A feature map `[batch, width, *sides]` as `[batch, tokens, width]`."""
     return feature_map.flatten(2).transpose(1, 2)
 
 
-def _as_map(offset: Tensor, feature_map: Tensor) -> Tensor:
-    """An offset `[batch, tokens or 1, width]` so that it can be added to a feature map."""
-    sides = feature_map.shape[2:]
-    shape = sides if offset.shape[1] == sides.numel() else (1,) * len(sides)
-    return offset.transpose(1, 2).reshape(*feature_map.shape[:2], *shape)
-
-
-def _precision_of(hidden_states: Tensor) -> AbstractContextManager[Any]:
-    """The adapter's float32 layers compute as the network does where that is in half precision."""
-    if hidden_states.dtype in (torch.bfloat16, torch.float16):
-        return torch.autocast(hidden_states.device.type, hidden_states.dtype)
-    return nullcontext()
-
-
-def _added(output: Tensor | tuple[Tensor, ...], offset: Tensor) -> Tensor | tuple[Tensor, ...]:
-    """Add to the module's output, the first of a joint attention's (image, text) pair."""
-    if isinstance(output, tuple):
-        return output[0] + offset.to(output[0].dtype), *output[1:]
-    return output + offset.to(output.dtype)
+def _all_alike(ask: Ask) -> bool:
+    """Whether every row asks for the same."""
+    tensors = (ask.guidance_scale, *ask.condition.tensors().values())
+    return all(bool((each == each[:1]).all()) for each in tensors)

@@ -88,7 +88,8 @@ class Adapter(Trained):
 
     def encode(self, call: GuidedCall) -> list[Codes]:
         """The encoded call for every layer; with a shared encoder it is computed once."""
-        time_features = call.backbone.embed_timestep(call.timestep)
+        time_features = call.backbone.embed_timestep(call.timestep.flatten())
+        time_features = time_features.view(*call.timestep.shape, -1)
         condition_features = call.backbone.embed_condition(call.ask.condition)
         codes = [encoder(call.ask.guidance_scale, time_features, condition_features) for encoder in self.encoders]
         return codes * (len(self.layers) // len(codes))

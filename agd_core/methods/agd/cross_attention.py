@@ -4,6 +4,9 @@ Source: arXiv 2503.07274; layer layout as in the authors' code (github.com/crist
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import repeat
 from typing import Literal
 
 import torch
@@ -12,9 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from agd_core.methods.agd.base import AdapterConfig
-from agd_core.methods.agd.layers import AdapterLayer, Codes, HiddenStates
+from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, cast
 
 _MAX_PERIOD = 10_000.0
+_TIME = 1
+"""Place of the timestep among the tokens."""
 
 
 class CrossAttentionConfig(AdapterConfig):
@@ -44,15 +49,44 @@ class CrossAttentionLayer(AdapterLayer):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, hidden_states: HiddenStates, codes: Codes) -> Tensor:
-        """Offset `[batch, tokens, width]`."""
-        placed = codes + _positions(codes.shape[1], codes.shape[2], codes.device)  # [B, S, H]
-        query, key, value = self.query(hidden_states), self.key(placed), self.value(placed)
-        attended = nn.functional.scaled_dot_product_attention(
-            query[:, None], key[:, None], value[:, None]
-        )  # [B, 1, T, H]
-        offset: Tensor = self.out(attended[:, 0])
-        return offset
+    def prepare(self, codes: Codes, weight: Tensor) -> Prepared:
+        """Keys `[batch, I, code_tokens]` and values `[batch, code_tokens, I]`, see `_met`."""
+        tokens = codes.tokens()
+        keys, values = self._met(tokens + _positions(tokens.shape[1], tokens.shape[2], tokens.device))
+        return keys.transpose(1, 2), values * weight[:, None, None]
+
+    def steps(self, codes: Codes, weight: Tensor, dtype: torch.dtype) -> Iterator[Prepared]:
+        """The same two tensors for all steps, into which each writes the timestep's key and value."""
+        if codes.time is None:
+            return repeat(cast(self.prepare(codes, weight), dtype))
+        times = codes.time[:, 0] + _positions(2, codes.time.shape[-1], codes.time.device)[_TIME]  # [steps, 1, H]
+        first = codes.time[0].expand(len(codes.scale), -1, -1)
+        whole = cast(self.prepare(replace(codes, time=first), weight), dtype)
+        return _rewritten(whole, cast(self._met(times), dtype), weight.to(dtype))
+
+    def _met(self, placed: Tensor) -> tuple[Tensor, Tensor]:
+        """What the hidden states meet themselves, (keys, values) `[..., tokens, I]`.
+
+        `(h Q) (t K)' = h (t K Q')'`, and the weights of attention sum to 1, so that the output's projection, with its
+        bias, can go before the sum over tokens: few tokens are projected instead of all hidden states.
+        """
+        keys = self.key(placed) @ self.query.weight * self.key.out_features**-0.5
+        return keys, self.out(self.value(placed))
+
+    @staticmethod
+    def add(output: Tensor, hidden_states: Tensor, prepared: Prepared) -> Tensor:
+        """Single-head attention of the hidden states to the tokens."""
+        keys, values = (each.expand(len(output), -1, -1) for each in prepared)
+        attention = torch.bmm(hidden_states, keys).softmax(dim=-1)  # [B, T, S]
+        return torch.baddbmm(output, attention, values)
+
+
+def _rewritten(whole: Prepared, times: Prepared, weight: Tensor) -> Iterator[Prepared]:
+    """The whole with the key and the value of every step's time, `[steps, 1, I]` each."""
+    for key, value in zip(*times, strict=True):
+        whole[0][..., _TIME] = key
+        whole[1][:, _TIME] = value * weight[:, None]
+        yield whole
 
 
 def _positions(length: int, width: int, device: torch.device) -> Float[Tensor, "length width"]:

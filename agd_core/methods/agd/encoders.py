@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from agd_core.methods.agd.layers import Codes
 from agd_core.models.denoiser import PerRow
 
 
@@ -85,22 +86,16 @@ class ConditionEncoder(nn.Module):
         self.time = nn.Linear(time_width, width) if time_width else None
         self.condition = nn.Linear(condition_width, width) if condition_width else None
 
-    def forward(
-        self,
-        guidance_scale: PerRow,
-        time_features: Float[Tensor, "batch time_width"],
-        condition_features: Float[Tensor, "batch condition_tokens condition_width"],
-    ) -> Float[Tensor, "batch code_tokens hidden"]:
-        """1 + 1 + condition_tokens codes per row, fewer where a part is left out."""
-        tokens = [self.scale(guidance_scale)[:, None]]  # [B, 1, H]
-        if self.time is not None:
-            tokens.append(self.time(time_features)[:, None])  # [B, 1, H]
-        if self.condition is not None:
-            tokens.append(self.condition(condition_features))  # [B, L, H]
-        return torch.cat(tokens, dim=1)
+    def forward(self, guidance_scale: PerRow, time_features: Tensor, condition_features: Tensor) -> Codes:
+        """The encoded call.
 
-
-def pooled(codes: Float[Tensor, "batch code_tokens hidden"], leading: int) -> Float[Tensor, "batch hidden"]:
-    """Sum of the `leading` single tokens (scale, timestep) and the mean of the condition's tokens."""
-    total = codes[:, :leading].sum(dim=1)
-    return total + codes[:, leading:].mean(dim=1) if codes.shape[1] > leading else total
+        Args:
+            guidance_scale: one per row.
+            time_features: `[batch, time_width]`, or `[steps, 1, time_width]` for a sampler's steps.
+            condition_features: `[batch, condition_tokens, condition_width]`.
+        """
+        return Codes(
+            self.scale(guidance_scale)[:, None],
+            None if self.time is None else self.time(time_features)[..., None, :],
+            None if self.condition is None else self.condition(condition_features),
+        )

@@ -3,14 +3,17 @@
 Source: arXiv 2503.07274; layer layout as in the authors' code (github.com/cristianpjensen/agd, models/additive.py).
 """
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from agd_core.methods.agd.base import AdapterConfig
-from agd_core.methods.agd.encoders import pooled, relu_mlp
-from agd_core.methods.agd.layers import AdapterLayer, Codes, HiddenStates
+from agd_core.methods.agd.encoders import relu_mlp
+from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, cast
 
 
 class OffsetConfig(AdapterConfig):
@@ -25,20 +28,29 @@ class OffsetConfig(AdapterConfig):
 
     def build_layer(self, width: int) -> "OffsetLayer":
         """An MLP whose last linear layer starts at zero."""
-        return OffsetLayer(width, self.hidden_width, leading=1 + self.use_timestep)
+        return OffsetLayer(width, self.hidden_width)
 
 
 class OffsetLayer(AdapterLayer):
     """Summed codes through Linear, ReLU, LayerNorm, Linear (H -> H -> I)."""
 
-    def __init__(self, width: int, hidden: int, leading: int) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.leading = leading
         self.net = relu_mlp(hidden, hidden, width, nn.LayerNorm(hidden))
         for parameter in self.net[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, hidden_states: HiddenStates, codes: Codes) -> Tensor:
-        """Offset `[batch, 1, width]`, the same for all tokens."""
-        offset: Tensor = self.net(pooled(codes, self.leading))[:, None]
-        return offset
+    def prepare(self, codes: Codes, weight: Tensor) -> Prepared:
+        """The whole offset `[batch, 1, width]`, the same for all tokens."""
+        offset: Tensor = self.net(codes.pooled())
+        return ((offset * weight[:, None])[..., None, :],)
+
+    def steps(self, codes: Codes, weight: Tensor, dtype: torch.dtype) -> Iterator[Prepared]:
+        """Every step's offset."""
+        (offsets,) = cast(self.prepare(codes, weight), dtype)
+        return zip(offsets, strict=True) if codes.time is not None else repeat((offsets,))
+
+    @staticmethod
+    def add(output: Tensor, hidden_states: Tensor, prepared: Prepared) -> Tensor:
+        """The sum."""
+        return output + prepared[0]

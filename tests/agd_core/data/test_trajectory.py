@@ -12,6 +12,7 @@ from agd_core.data.subjects import Subjects
 from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collection
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.models.ask import Ask
+from agd_core.models.denoiser import Denoiser
 from agd_core.models.schedulers import build_scheduler
 from storage.objects import MemoryObjects
 from storage.trajectories.zarr_store import ZarrTrajectoryStore
@@ -161,7 +162,7 @@ def test_a_unit_can_be_stopped_between_two_steps(teacher):
     assert store.missing_units() == [0]
 
 
-class Constant:
+class Constant(Denoiser):
     network_evaluations = 0
 
     def __init__(self, value):

@@ -15,6 +15,7 @@ from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser, IntervalGu
 from agd_core.memory.peak_memory import peak_memory
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
 from agd_core.models.condition import Condition
+from agd_core.models.denoiser import Denoiser
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import noise_level
 
@@ -59,7 +60,7 @@ class Timed(BaseModel):
     decode = None
 
 
-class Slower:
+class Slower(Denoiser):
     """As the base model, but for 10 % of a second more."""
 
     def __init__(self, base_model):

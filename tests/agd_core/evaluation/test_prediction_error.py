@@ -12,6 +12,7 @@ from agd_core.evaluation.prediction_error import UNGUIDED, measure_prediction_er
 from agd_core.evaluation.sampling import SampleConfig
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.models.condition import Condition
+from agd_core.models.denoiser import Denoiser
 from agd_core.models.denoising import denoise
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import build_scheduler
@@ -43,12 +44,13 @@ class Constant(BaseModel):
     decode = None
 
 
-class Guided:
+class Guided(Denoiser):
     """A student that is off from the exact guided prediction by a part of the latents."""
+
+    network_evaluations = 0
 
     def __init__(self, off=0.0):
         self.off = off
-        self.network_evaluations = 0
 
     def predict(self, latents, timestep, ask):
         cond, uncond = CONSTANTS[ask.condition["class_labels"]], CONSTANTS[2]

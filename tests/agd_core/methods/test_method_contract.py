@@ -66,6 +66,34 @@ def test_the_base_stays_as_it_is_bit_for_bit(config, model, call):
 
 @each_kind
 @each_network
+@pytest.mark.parametrize("rows", [slice(3), slice(1, 2)], ids=["rows differ", "one row"])
+@pytest.mark.parametrize("most_prepared", [1, 1 << 28], ids=["step by step", "together"])
+@torch.no_grad()
+def test_a_samplers_steps_answer_as_single_calls_do(config, model, call, rows, most_prepared, monkeypatch):
+    """What is computed before the first step, for all of them or for each, changes no answer."""
+    monkeypatch.setattr("agd_core.methods.agd.attach._MOST_PREPARED", most_prepared)
+    latents, timesteps, ask = call[0][rows], torch.tensor([900.0, 400.0, 20.0]), call[2][rows]
+    with randomised(config.build(model.backbone)).installed(model) as student:
+        for timestep, answer in zip(timesteps, student.steps(timesteps, ask), strict=True):
+            single = student.predict(latents, timestep.expand(len(ask)), ask)
+            assert torch.allclose(answer(latents), single, atol=1e-5)
+        assert not torch.allclose(single, model.predict(latents, timestep.expand(len(ask)), ask), atol=1e-3)
+
+
+@each_kind
+@each_network
+@torch.no_grad()
+def test_a_sampler_whose_rows_are_alike_gets_what_each_row_gets(config, model, call):
+    one, ask = call[2][1:2], call[2][torch.tensor([1, 1, 1])]
+    with randomised(config.build(model.backbone)).installed(model) as student:
+        together = next(student.steps(torch.tensor([500.0]), ask))(call[0])
+        for row in range(3):
+            single = student.predict(call[0][row : row + 1], torch.tensor([500.0]), one)
+            assert torch.allclose(together[row : row + 1], single, atol=1e-5)
+
+
+@each_kind
+@each_network
 @torch.no_grad()
 def test_several_students_share_a_base(config, model, call):
     first, second = randomised(config.build(model.backbone)), randomised(config.build(model.backbone, seed=1))

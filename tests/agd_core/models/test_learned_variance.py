@@ -22,6 +22,7 @@ from agd_core.methods.trainer import TrainConfig, Training
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
 from agd_core.models.config import BaseModelConfig
+from agd_core.models.denoiser import Denoiser
 from agd_core.models.denoising import Observer, denoise
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import build_scheduler, takes_learned_variance
@@ -33,7 +34,7 @@ SEEDS = [3, 11]
 LEARNED = json.loads(DDPMScheduler(variance_type="learned_range", clip_sample=False).to_json_string())
 
 
-class Predictor:
+class Predictor(Denoiser):
     """A smooth function of all that a network is given, row by row: four channels of epsilon, four of variance."""
 
     network_evaluations = 0

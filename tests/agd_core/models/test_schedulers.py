@@ -11,6 +11,7 @@ from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import generator
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
+from agd_core.models.denoiser import Denoiser
 from agd_core.models.denoising import denoise
 from agd_core.models.schedulers import (
     IMAGE_TOKENS,
@@ -80,7 +81,7 @@ def test_sampling_an_exact_epsilon_ends_at_the_clean_latents(name):
     assert torch.allclose(latents, clean, atol=0.02)
 
 
-class Velocity:
+class Velocity(Denoiser):
     """A smooth function of all that a network is given, row by row."""
 
     network_evaluations = 0

@@ -5,7 +5,9 @@ import torch
 
 from agd_core.methods import CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
 from agd_core.methods.agd.base import Adapter
+from agd_core.methods.agd.cross_attention import _positions
 from agd_core.methods.agd.encoders import FourierFeatures
+from agd_core.methods.agd.layers import Codes
 from agd_core.methods.attached import GuidedCall
 from agd_core.models.ask import Ask
 from agd_core.models.backbones import AdapterSite
@@ -76,8 +78,41 @@ def test_cross_attention_takes_prompts_of_any_length(tokens):
     adapter = Adapter(CrossAttentionConfig(hidden_width=8), [AdapterSite("x", 12)], (6, 10))
     torch.nn.init.ones_(adapter.layers[0].out.weight)
     codes = adapter.encoders[0](torch.tensor([2.0]), torch.randn(1, 6), torch.randn(1, tokens, 10))
-    assert codes.shape == (1, 2 + tokens, 8)
-    assert torch.isfinite(adapter.layers[0](torch.randn(1, 4, 12), codes)).all()
+    assert codes.tokens().shape == (1, 2 + tokens, 8)
+    layer = adapter.layers[0]
+    hidden_states = torch.randn(1, 4, 12)
+    assert torch.isfinite(layer.add(hidden_states, hidden_states, layer.prepare(codes, torch.ones(1)))).all()
+
+
+def randomised_layer(config):
+    """A layer of width 12, what enters its module, three rows of codes, and weights of the rows."""
+    adapter = randomised(Adapter(config, [AdapterSite("x", 12)], (6, 10)))
+    codes = adapter.encoders[0](torch.tensor([2.0, 3.0, 5.0]), torch.randn(3, 6), torch.randn(3, 4, 10))
+    return adapter.layers[0], torch.randn(3, 7, 12), codes, torch.tensor([0.5, 1.0, 2.0])
+
+
+@torch.no_grad()
+def test_cross_attention_is_the_papers_though_its_projections_are_folded():
+    """softmax(q k' / sqrt(H)) v with one head, then the projection: arXiv 2503.07274."""
+    layer, hidden, codes, weight = randomised_layer(CrossAttentionConfig(hidden_width=8))
+    tokens = codes.tokens() + _positions(6, 8, hidden.device)
+    query, key, value = layer.query(hidden), layer.key(tokens), layer.value(tokens)
+    attention = (query @ key.transpose(1, 2) / 8**0.5).softmax(dim=-1)
+    expected = hidden + weight[:, None, None] * layer.out(attention @ value)
+    assert torch.allclose(layer.add(hidden, hidden, layer.prepare(codes, weight)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 1])
+@torch.no_grad()
+def test_the_modulated_mlp_is_a_bottleneck_with_scale_and_shift_though_its_bias_is_a_channel(rows):
+    layer, hidden, codes, weight = randomised_layer(ModulatedMlpConfig(hidden_width=8, bottleneck_width=5))
+    hidden, weight = hidden[:rows], weight[:rows]
+    codes = Codes(*(part[:rows] for part in (codes.scale, codes.time, codes.condition)))
+    pooled = codes.scale[:, 0] + codes.time[:, 0] + codes.condition.mean(dim=1)
+    scale, shift = layer.modulation(torch.nn.functional.silu(pooled))[:, None].chunk(2, dim=-1)
+    inner = torch.nn.functional.silu(layer.down(hidden) * (1 + scale) + shift)
+    expected = hidden + weight[:, None, None] * layer.up(inner)
+    assert torch.allclose(layer.add(hidden, hidden, layer.prepare(codes, weight)), expected, atol=1e-5)
 
 
 def guided_call(teacher):

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from agd_core.methods.base import MethodConfig, Trained
-from agd_core.models.denoiser import rowwise
+from agd_core.models.denoiser import Denoiser, rowwise
 
 
 class ThrowawayConfig(MethodConfig):
@@ -27,7 +27,7 @@ class Gain(Trained):
         yield Amplified(model, self.to(model.device).gain)
 
 
-class Amplified:
+class Amplified(Denoiser):
     def __init__(self, base_model, gain):
         self.base_model, self.gain = base_model, gain
 
