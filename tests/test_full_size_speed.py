@@ -36,7 +36,7 @@ SCALE_CODE = 2 * multiply(1, HIDDEN, 4 * HIDDEN)
 ENCODER = SCALE_CODE + 2 * multiply(1, WIDTH, HIDDEN)
 TIMESTEP = multiply(1, 256, WIDTH) + multiply(1, WIDTH, WIDTH)
 CROSS_ATTENTION = (
-    2 * multiply(TOKENS, WIDTH, HIDDEN) + 2 * multiply(CODES, HIDDEN, HIDDEN) + 2 * multiply(TOKENS, HIDDEN, CODES)
+    2 * multiply(CODES, HIDDEN, HIDDEN) + 2 * multiply(CODES, HIDDEN, WIDTH) + 2 * multiply(TOKENS, WIDTH, CODES)
 )
 OFFSET = multiply(1, HIDDEN, HIDDEN) + multiply(1, HIDDEN, WIDTH)
 
