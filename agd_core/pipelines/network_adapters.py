@@ -16,6 +16,7 @@ from agd_core.models.ask import Ask
 from agd_core.models.backbones import NetworkCall, backbone_of
 from agd_core.models.doors.doors import Limits
 from agd_core.models.doors.running_call import FOR_CFG
+from agd_core.pipelines.upcoming_steps import UpcomingSteps
 
 _TURNS = threading.Condition()
 """For all networks, and not in `NetworkAdapters`: a lock cannot be copied."""
@@ -37,6 +38,7 @@ class NetworkAdapters:
         self.enabled = False
         """Whether pipelines are guided by the active adapter, if there is one."""
         self._guiding = False
+        self._upcoming = UpcomingSteps()
         self._thread: int | None = None
         """The thread whose call runs."""
         self._handles: list[RemovableHandle] = []
@@ -110,6 +112,7 @@ class NetworkAdapters:
         elif was:
             self._door.close(network)
         self._active, self.enabled = active, enabled
+        self._upcoming.forget()
 
     def remove(self, network: nn.Module, name: str) -> None:
         """Take an adapter off; with the last one the network is as it was.
@@ -141,7 +144,10 @@ class NetworkAdapters:
             _follow(trained, latents.device)
             call = backbone.read_call(passage.args, passage.kwargs)
             ask = Ask(call.condition, call.condition, passage.guidance_scale)
-            attached.begin(GuidedCall(backbone, call.timestep, ask, passage.off_at_one))
+            guided = GuidedCall(backbone, call.timestep, ask, passage.off_at_one)
+            if not _is_offloaded(network):
+                self._upcoming.encode(attached, guided, backbone.named(passage.args, passage.kwargs)["timestep"])
+            attached.begin(guided)
             self._guiding = True
         return passage.args, passage.kwargs
 
@@ -200,6 +206,11 @@ def _is_inside(thread: int | None, network: nn.Module) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _is_offloaded(network: nn.Module) -> bool:
+    """Whether its weights may be at hand inside its own forward only."""
+    return hasattr(network, "_hf_hook") or hasattr(network, "_diffusers_hook")
 
 
 def _follow(trained: Trained, device: torch.device) -> None:

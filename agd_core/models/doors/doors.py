@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -172,7 +173,13 @@ def _check_image_rows(call: RunningCall, kwargs: Mapping[str, Any], rows: int) -
 
 
 def _full(latents: Tensor, rows: int, guidance_scale: float) -> Tensor:
-    return torch.full((rows,), guidance_scale, device=latents.device)
+    return _scales(rows, guidance_scale, latents.device)
+
+
+@lru_cache(maxsize=4)
+def _scales(rows: int, guidance_scale: float, device: torch.device) -> Tensor:
+    """The same tensor for all steps of a pipeline's call, by which they are recognised."""
+    return torch.full((rows,), guidance_scale, device=device)
 
 
 def _has_rows(value: Any, rows: int) -> bool:

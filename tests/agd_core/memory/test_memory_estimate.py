@@ -95,7 +95,7 @@ def test_weights_gradients_and_moments_are_counted_by_name():
 
 
 def test_remedies_help():
-    sized, config = tiny("tiny-dit"), CrossAttentionConfig(hidden_width=64)
+    sized, config = tiny("tiny-dit"), CrossAttentionConfig(hidden_width=16)
     plain = training_memory(sized, config, 32).peak_bytes
     checkpointed = training_memory(sized, config, 32, activation_checkpointing=True).peak_bytes
     half = training_memory(tiny("tiny-dit", dtype=torch.bfloat16), config, 32).peak_bytes

@@ -11,6 +11,7 @@ from agd_core.data.subjects import Subjects
 from agd_core.methods import AnyMethodConfig, CrossAttentionConfig, LoraConfig, ModulatedMlpConfig, OffsetConfig
 from agd_core.models.backbones import BACKBONES
 from agd_core.models.config import BaseModelConfig
+from agd_core.models.denoiser import Denoiser
 from agd_core.models.sources import network_class
 
 CPU = torch.device("cpu")
@@ -43,6 +44,15 @@ def call_of(model):
     latents = torch.randn(3, *model.latent_shape, generator=generator("contract", "latents"))
     ask = subjects.ask(range(3), 1.0)
     return latents, torch.tensor([900.0, 500.0, 20.0]), type(ask)(ask.condition, ask.null, torch.tensor(SCALES))
+
+
+class Alone(Denoiser):
+    """A denoiser that is one function."""
+
+    network_evaluations = 0
+
+    def __init__(self, predict):
+        self.predict = predict
 
 
 def randomised(trained):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from agd_core.models.backbones import BACKBONES
 from tests.agd_core.methods.examples import KINDS
 from tests.soak import short
 

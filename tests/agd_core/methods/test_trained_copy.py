@@ -2,7 +2,6 @@
 
 from contextlib import contextmanager
 from copy import deepcopy
-from types import SimpleNamespace
 from typing import Literal
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.methods import MethodConfig, Trained
 from agd_core.methods.trainer import TrainConfig, Training
-from tests.agd_core.methods.examples import call_of, model_of
+from tests.agd_core.methods.examples import Alone, call_of, model_of
 from tests.agd_core.methods.test_train_memory import collected
 
 
@@ -35,7 +34,7 @@ class Copy(Trained):
 
     @contextmanager
     def installed(self, model, checkpointing=False):
-        yield SimpleNamespace(predict=self.predict, network_evaluations=0)
+        yield Alone(self.predict)
 
     def predict(self, latents, timestep, ask):
         return self.backbone.call(latents, timestep, ask.condition)[:, : self.channels]

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import build_scheduler, takes_learned_variance
 from storage.objects import MemoryObjects
 from storage.trajectories.zarr_store import ZarrTrajectoryStore
+from tests.agd_core.methods.examples import Alone
 
 SHAPE = (4, 5, 5)
 SEEDS = [3, 11]
@@ -221,7 +221,7 @@ class Gain(Trained):
 
     @contextmanager
     def installed(self, model, checkpointing=False):
-        yield SimpleNamespace(predict=lambda *call: self.weight * model.predict(*call), network_evaluations=0)
+        yield Alone(lambda *call: self.weight * model.predict(*call))
 
 
 @pytest.mark.parametrize("channels", [4, 8])
