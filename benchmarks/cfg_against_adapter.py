@@ -25,7 +25,7 @@ from agd_core.models.denoising import denoise
 from agd_core.models.schedulers import build_scheduler
 from flows.workplace import pick_device
 
-STEPS = 10
+STEPS = 20
 BARE, CFG = "bare", "CFG"
 METHODS: dict[str, MethodConfig] = {
     "modulated-mlp": ModulatedMlpConfig(),

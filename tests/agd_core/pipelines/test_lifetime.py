@@ -189,7 +189,7 @@ def break_off(error):
 
 @pytest.mark.parametrize("case", ["sd", "dit"])
 def test_threads_that_share_a_network_take_turns(case, pipe):
-    """Every thread gets the images of its own guidance scale, also of none."""
+    """Every thread gets the images of its own guidance scale, also of none; steps between another's are prepared alone."""
     scales, made = (1.0, 2.0, 9.0), {}
     pipes = {scale: sharing_the_network(pipe) for scale in scales}
     alone = {scale: images(pipes[scale], scale) for scale in scales}
@@ -202,7 +202,7 @@ def test_threads_that_share_a_network_take_turns(case, pipe):
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(torch.equal(image, alone[scale]) for scale in scales for image in made[scale])
+    assert all(close(image, alone[scale]) for scale in scales for image in made[scale])
 
 
 def sharing_the_network(pipe):
