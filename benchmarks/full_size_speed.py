@@ -4,9 +4,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.full_size_speed --time --model dit-xl-2-256 [--latent 32] [--batch 1 4]
         [--adapters offset-256] [--rounds 5] [--device auto] [--dtype float32]
 
-A step is one call of the network, with the encoding of the adapter's inputs or the combination of CFG's two halves; the
-sampler's arithmetic is left out. FLOPs are those of matrix products, convolutions and attention; a multiply-add is two.
-The timed sides take turns in one process; ratios are taken within a round.
+A step is one call of the network with what hangs on it, or with the combination of CFG's two halves; the sampler's
+arithmetic, and what it computes once before its first step, are left out. FLOPs are those of matrix products,
+convolutions and attention; a multiply-add is two. The timed sides take turns in one process; ratios are taken within a
+round.
 """
 
 import argparse

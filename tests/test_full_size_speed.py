@@ -4,11 +4,11 @@ import pytest
 
 from agd_core.memory import Sized
 from agd_core.memory.full_size import FullSizeModel
-from agd_core.methods import CrossAttentionConfig, OffsetConfig
+from agd_core.methods import CrossAttentionConfig, ModulatedMlpConfig, OffsetConfig
 from benchmarks.full_size_speed import StepFlops, step_flops
 from benchmarks.gpu.timing import divided, quartiles
 
-WIDTH, HIDDEN, BLOCKS, TOKENS, CODES = 16, 8, 2, 16, 3
+WIDTH, HIDDEN, BOTTLENECK, BLOCKS, TOKENS, CODES = 16, 8, 5, 2, 16, 3
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +32,20 @@ def multiply(rows, inputs, outputs):
     return 2 * rows * inputs * outputs
 
 
-SCALE_CODE = 2 * multiply(1, HIDDEN, 4 * HIDDEN)
-ENCODER = SCALE_CODE + 2 * multiply(1, WIDTH, HIDDEN)
-TIMESTEP = multiply(1, 256, WIDTH) + multiply(1, WIDTH, WIDTH)
-CROSS_ATTENTION = (
-    2 * multiply(CODES, HIDDEN, HIDDEN) + 2 * multiply(CODES, HIDDEN, WIDTH) + 2 * multiply(TOKENS, WIDTH, CODES)
-)
-OFFSET = multiply(1, HIDDEN, HIDDEN) + multiply(1, HIDDEN, WIDTH)
+CROSS_ATTENTION = 2 * multiply(TOKENS, WIDTH, CODES)
+MODULATED_MLP = 2 * multiply(TOKENS, WIDTH, BOTTLENECK + 1)
 
 
 @pytest.mark.parametrize(
     ("config", "added"),
     [
-        (CrossAttentionConfig(hidden_width=HIDDEN), TIMESTEP + BLOCKS * (ENCODER + CROSS_ATTENTION)),
-        (CrossAttentionConfig(hidden_width=HIDDEN, encoder="shared"), TIMESTEP + ENCODER + BLOCKS * CROSS_ATTENTION),
-        (OffsetConfig(hidden_width=HIDDEN), TIMESTEP + BLOCKS * (ENCODER + OFFSET)),
+        (CrossAttentionConfig(hidden_width=HIDDEN), BLOCKS * CROSS_ATTENTION),
+        (CrossAttentionConfig(hidden_width=HIDDEN, encoder="shared"), BLOCKS * CROSS_ATTENTION),
+        (ModulatedMlpConfig(hidden_width=HIDDEN, bottleneck_width=BOTTLENECK), BLOCKS * MODULATED_MLP),
+        (OffsetConfig(hidden_width=HIDDEN), 0),
     ],
 )
-def test_an_adapter_adds_what_a_count_by_hand_says(sized, config, added):
+def test_an_adapter_adds_to_a_step_what_a_count_by_hand_says(sized, config, added):
     flops = step_flops(sized, {"it": config})["it"]
     assert flops.cfg == 2 * flops.bare
     assert flops.agd == flops.bare + added

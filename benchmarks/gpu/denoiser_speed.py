@@ -1,7 +1,8 @@
 """Job: how long a network's step takes bare, under CFG and with each method, from batch 1 up to saturation.
 
-A step is one prediction with all that it needs; the sampler's arithmetic is left out. Sides take turns; ratios are
-taken within a round. A column ends where memory does, or where twice the batch gives no more images per second.
+A step is one prediction; the sampler's arithmetic, and what it computes once before its first step, are left out. Sides
+take turns; ratios are taken within a round. A column ends where memory does, or where twice the batch gives no more
+images per second.
 """
 
 import statistics

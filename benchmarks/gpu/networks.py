@@ -90,9 +90,11 @@ def trained_of(config: MethodConfig, model: BaseModel) -> Trained:
     return made
 
 
+@torch.no_grad()
 def step_of(denoiser: Denoiser, inputs: Inputs) -> Step:
-    """One prediction, everything that it needs included."""
-    return partial(denoiser.predict, inputs.latents, inputs.timestep, inputs.ask)
+    """One of a sampler's steps; what a sampler computes before its first step is left out."""
+    answer = next(denoiser.steps(inputs.timestep[:1], inputs.ask))
+    return partial(answer, inputs.latents)
 
 
 def guided(model: BaseModel) -> GuidedDenoiser:

@@ -133,4 +133,4 @@ def _as_tokens(feature_map: Tensor) -> Tensor:
 def _all_alike(ask: Ask) -> bool:
     """Whether every row asks for the same."""
     tensors = (ask.guidance_scale, *ask.condition.tensors().values())
-    return all(bool((each == each[:1]).all()) for each in tensors)
+    return len(ask) == 1 or all(bool((each == each[:1]).all()) for each in tensors)

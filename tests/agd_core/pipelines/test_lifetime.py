@@ -189,7 +189,7 @@ def break_off(error):
 
 @pytest.mark.parametrize("case", ["sd", "dit"])
 def test_threads_that_share_a_network_take_turns(case, pipe):
-    """Every thread gets the images of its own guidance scale, also of none; steps between another's are prepared alone."""
+    """Every thread gets the images of its own scale, also of none; between another's, steps are prepared alone."""
     scales, made = (1.0, 2.0, 9.0), {}
     pipes = {scale: sharing_the_network(pipe) for scale in scales}
     alone = {scale: images(pipes[scale], scale) for scale in scales}
