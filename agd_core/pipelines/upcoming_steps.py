@@ -43,7 +43,7 @@ class UpcomingSteps:
         if table is None or torch.is_grad_enabled():
             self.forget()
         elif self._is_next(attached, call, table):
-            call.codes = self._prepared(attached, call, table, index)
+            call.have_codes(lambda call: self._prepared(attached, call, table, index))
         call.have_codes(attached.encode)
 
     def _is_next(self, attached: Attached, call: GuidedCall, table: Tensor) -> bool:

@@ -69,7 +69,7 @@ class AttachedLayers(Attached):
         self.call = call
         codes = None if call is None else call.codes
         for index, site in enumerate(self._sites):
-            site.prepared = () if codes is None else codes[index]
+            site.take(() if codes is None else codes[index])
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -104,6 +104,10 @@ class _Site:
         self.is_map = place.layout == "map"
         self.prepared: Prepared = ()
         """What the layer needs of the call that runs now; nothing where that is not known yet."""
+
+    def take(self, prepared: Prepared) -> None:
+        """What is needed of the next call."""
+        self.prepared = prepared
 
     def add_offset(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Forward hook: the module's output with what is added, the image's stream of a joint attention's two."""
