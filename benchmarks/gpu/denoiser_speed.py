@@ -15,7 +15,7 @@ import torch
 
 from agd_core.methods import LoraConfig, ModulatedMlpConfig
 from benchmarks.gpu.compiling import MODES, compiled, graph_breaks, graphs
-from benchmarks.gpu.networks import Inputs, RandomModel, flops_of, sides, sized_of, trained_of
+from benchmarks.gpu.networks import Inputs, RandomModel, flops_of, free, sides, sized_of, trained_of
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.presets import first_method, preset_names
 from benchmarks.gpu.timing import Side, divided, quartiles, time_sides
@@ -36,9 +36,9 @@ def run(place: Place) -> None:
     place.fact(precision=str(dtype).removeprefix("torch."))
     models, (eager, *others) = preset_names(place, "dit-xl-2-256", "sdxl", "sd21", "sd3"), MODES
     for name, mode in (*product(models, (eager,)), *product(models[:1] if place.toy else models, others)):
-        _Column(place, name, mode, device, dtype).measure()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        with place.part(model=name, mode=mode):
+            _Column(place, name, mode, device, dtype).measure()
+        free(device)
 
 
 class _Column:

@@ -1,5 +1,6 @@
 """Published networks at full size with random weights, and the steps that are measured on them."""
 
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -48,6 +49,13 @@ def materialised(module: Any, device: torch.device) -> Any:
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             _ = tensor.normal_(std=STD, generator=draw) if tensor.ndim > 1 else tensor.fill_(name.endswith("weight"))
     return module
+
+
+def free(device: torch.device) -> None:
+    """Give back the memory of what nobody holds any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def sized_of(config: PipelineConfig, device: torch.device, dtype: torch.dtype | None = None) -> Sized:

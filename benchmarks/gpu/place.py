@@ -1,12 +1,18 @@
 """Where a job works and where its numbers go: rows of tables and single facts, in a JSON file that is always whole."""
 
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agd_core.basics.atomic import write_json
+from agd_core.basics.errors import first_line
+
+FAILED_PARTS = "failed parts"
+"""The table of them."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,19 @@ class Place:
         known["rows"].append(dict(row))
         print(f"{self.job}: {table}:", ", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
         self.write()
+
+    @contextmanager
+    def part(self, **names: Any) -> Iterator[None]:
+        """A part of the job: what goes wrong inside is written down, and the job goes on; it has failed at its end.
+
+        Args:
+            names: of the part, for its line.
+        """
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            self.row(FAILED_PARTS, names | {"error": f"{type(error).__name__}: {first_line(error)}"})
 
     def fact(self, **facts: Any) -> None:
         """Note what belongs to the whole job."""

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from agd_core.basics.parent_death import die_with_parent
 from benchmarks.gpu.jobs import Job, limits
-from benchmarks.gpu.place import Place
+from benchmarks.gpu.place import FAILED_PARTS, Place
 
 OK, FAILED, TIMED_OUT, SKIPPED = "ok", "failed", "timed out", "skipped"
 PRELOADED = (
@@ -70,6 +71,11 @@ def in_child(module: str, place: Place) -> None:
         lines = traceback.format_exc().splitlines()
         place.write(traceback=lines[-_LAST_LINES:])
         raise
+    finally:
+        place.write(cpu_seconds=round(time.process_time(), 1))
+    if failed := place.found["tables"].get(FAILED_PARTS):
+        place.write(traceback=[f"{len(failed['rows'])} of its parts failed"])
+        sys.exit(1)
 
 
 def _skipped(job: Job, limit: float) -> tuple[str, str] | None:

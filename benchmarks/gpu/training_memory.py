@@ -5,7 +5,7 @@ A real training under a cap, its peak, then the largest batch that the cap lets 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 
@@ -18,7 +18,8 @@ from benchmarks.gpu.trainings import Peak, capped, peak_of, tensor_cores, traini
 from flows.config import PipelineConfig
 from flows.presets import load_config
 
-PEAKS, BATCHES = "peak of training", "largest batch"
+PEAKS, PREDICTED = "1 peak of training", "2 peak of training, as predicted"
+BATCHES, PREDICTED_BATCHES = "3 largest batch", "4 largest batch, as predicted"
 CAP_GIB = 23.5
 """Of a card of 24 GB, what a process gets."""
 _WHOLE, _CHECKPOINTED = "train.activation_checkpointing=false", "train.activation_checkpointing=true"
@@ -30,20 +31,20 @@ _CASES = (
     ("dit-xl-2-256", _WHOLE),
 )
 """SDXL at batch 1, DiT-XL/2 at batch 64 and SD2.1 at batch 8, as the presets and the paper have them."""
-_TOY_CASES = ("tiny-dit", _CHECKPOINTED), ("tiny-sd", _WHOLE)
+_TOY_CASES = ("tiny-dit", _CHECKPOINTED), ("tiny-dit", _WHOLE)
 _STEPS, _TRY_STEPS, _TOY_STEPS = 20, 3, 2
 _TOY_BATCH = 3
 """At toy size the cap is what this batch is predicted to take."""
 
 
 def run(place: Place) -> None:
-    """All peaks first, for a search takes several trainings."""
+    """What needs the device first; a prediction takes as long as a training, and any computer makes the same one."""
     cases = [_Case(place, *case) for case in (_TOY_CASES if place.toy else _CASES)]
     with tensor_cores(), capped(CAP_GIB, torch.device(place.device_name)):
-        for case in cases:
-            case.write_peak()
-        for case in cases[:1] if place.toy else cases:
-            case.write_largest()
+        for work in (_Case.write_peak, _Case.write_prediction, _Case.write_largest, _Case.write_predicted_largest):
+            for case in cases:
+                with place.part(model=case.name, work=work.__name__.removeprefix("write_")):
+                    work(case)
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,39 @@ class _Case:
 
     def write_peak(self) -> None:
         """The peak of the preset's own batch."""
-        batch = self.config.train.batch_size
-        predicted = self.predicted(batch)
-        row = {"model": self.name, "checkpointing": self.config.train.activation_checkpointing, "batch": batch}
-        peak = self.measured(batch, _TOY_STEPS if self.place.toy else _STEPS)
-        self.place.row(PEAKS, row | {"predicted, GiB": predicted / GIB} | _compared(predicted, peak))
+        peak = self.peak
+        gib = ("out of memory", None) if peak is None else (peak.allocated / GIB, peak.reserved / GIB)
+        self._row(PEAKS, {"batch": self.batch, "allocated, GiB": gib[0], "reserved, GiB": gib[1]})
+
+    def write_prediction(self) -> None:
+        """The same, predicted; the error is of what was allocated."""
+        predicted, peak = self.predicted(self.batch), self.peak
+        error = None if peak is None else 100 * (predicted / peak.allocated - 1)
+        self._row(PREDICTED, {"batch": self.batch, "predicted, GiB": predicted / GIB, "error, %": error})
 
     def write_largest(self) -> None:
-        """The largest batch that is predicted to fit, and the one that does."""
-        known = self.config.train.batch_size
-        predicted = largest_batch(self.predicted, self.cap, known=known)
-        row = {"model": self.name, "checkpointing": self.config.train.activation_checkpointing}
-        found = largest_batch(self._tried, self.cap, most=2 * predicted + 2, known=predicted)
-        self.place.row(BATCHES, row | {"cap, GiB": self.cap / GIB, "predicted": predicted, "found": found})
+        """The largest batch that the cap lets through."""
+        found = largest_batch(cache(self._tried), self.cap, known=self.batch)
+        self._row(BATCHES, {"cap, GiB": self.cap / GIB, "found": found})
+
+    def write_predicted_largest(self) -> None:
+        """The same, predicted."""
+        predicted = largest_batch(cache(self.predicted), self.cap, known=self.batch)
+        self._row(PREDICTED_BATCHES, {"cap, GiB": self.cap / GIB, "predicted": predicted})
+
+    @property
+    def batch(self) -> int:
+        """The preset's own."""
+        return self.config.train.batch_size
+
+    @cached_property
+    def peak(self) -> Peak | None:
+        """Of the preset's own batch; None where it met the cap."""
+        return self.measured(self.batch, _TOY_STEPS if self.place.toy else _STEPS)
+
+    def _row(self, table: str, numbers: dict[str, object]) -> None:
+        named = {"model": self.name, "checkpointing": self.config.train.activation_checkpointing}
+        self.place.row(table, named | numbers)
 
     def predicted(self, batch: int) -> int:
         """Bytes, as `agd doctor` says it."""
@@ -106,10 +127,3 @@ class _Case:
         """Bytes that a batch takes; just over the cap where it met it."""
         peak = self.measured(batch, _TOY_STEPS if self.place.toy else _TRY_STEPS)
         return self.cap + 1 if peak is None else peak.allocated
-
-
-def _compared(predicted: int, peak: Peak | None) -> dict[str, object]:
-    if peak is None:
-        return {"measured, GiB": "out of memory"}
-    error = 100 * (predicted / peak.allocated - 1)
-    return {"measured, GiB": peak.allocated / GIB, "reserved, GiB": peak.reserved / GIB, "error, %": error}

@@ -18,7 +18,7 @@ from agd_core.methods import MethodConfig, Pairs
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
 from benchmarks.authors_classes import AuthorsStudent, authors_optimizer, installed
-from benchmarks.gpu.networks import RandomModel, sized_of
+from benchmarks.gpu.networks import RandomModel, free, sized_of
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.presets import first_method, preset_names
 from benchmarks.gpu.stored_pairs import RandomPairs
@@ -44,7 +44,9 @@ def run(place: Place) -> None:
         for name in preset_names(place, "dit-xl-2-256", "sd21", "sdxl"):
             config = load_config(name, ["train.activation_checkpointing=false"])
             for precision, dtype in _OURS.items():
-                place.row(TABLE, _row(name, config, precision, _Turns(place, config, dtype).seconds()))
+                with place.part(model=name, precision=precision):
+                    place.row(TABLE, _row(name, config, precision, _Turns(place, config, dtype).seconds()))
+                free(torch.device(place.device_name))
 
 
 def _row(name: str, config: PipelineConfig, precision: str, seconds: Seconds) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """Real trainings, the trainer's own, on networks of random weights."""
 
-import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from agd_core.memory import GIB, Sized
 from agd_core.memory.peak_memory import LivingTensors
 from agd_core.methods import MethodConfig
 from agd_core.methods.trainer import TrainConfig, Training
-from benchmarks.gpu.networks import RandomModel
+from benchmarks.gpu.networks import RandomModel, free
 
 _NEVER_SECONDS = 1e6
 AfterStep = Callable[[int], None]
@@ -81,10 +80,9 @@ def peak_of(make: Callable[[], Training], device: torch.device) -> Peak:
     Raises:
         OutOfMemoryError: the device does not have it.
     """
-    gc.collect()
+    free(device)
     if device.type != "cuda":
         return _peak_of_tensors(make())
-    torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     trained(make())

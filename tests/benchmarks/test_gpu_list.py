@@ -54,10 +54,11 @@ def test_every_job_but_the_first_leaves_rows_of_numbers(toy):
 
 def test_memory_is_what_the_doctor_predicts(toy):
     tables = read(toy[1], "training_memory")["tables"]
-    for row in tables["peak of training"]["rows"]:
+    for row in tables["2 peak of training, as predicted"]["rows"]:
         assert abs(row["error, %"]) < 15
-    for row in tables["largest batch"]["rows"]:
-        assert abs(row["found"] - row["predicted"]) <= 1
+    found, predicted = (tables[name]["rows"] for name in ("3 largest batch", "4 largest batch, as predicted"))
+    for one, other in zip(found, predicted, strict=True):
+        assert abs(one["found"] - other["predicted"]) <= 1
 
 
 def test_the_same_chain_on_the_same_device_gives_the_same_numbers(toy):
@@ -80,12 +81,16 @@ def test_the_table_names_the_hardware_and_says_that_toys_measure_nothing(toy, ca
 
 
 def test_what_a_crash_had_measured_is_kept_and_the_list_goes_on(tmp_path):
-    jobs = [Job(name, 1, 0, PACKAGE) for name in ("crashes", "raises", "works")]
-    assert run_jobs(jobs, tmp_path, "cpu", AN_HOUR, ()) == {"crashes": "failed", "raises": "failed", "works": "ok"}
-    crashed, raised, worked = (read(tmp_path, job.name) for job in jobs)
+    jobs = [Job(name, 1, 0, PACKAGE) for name in ("crashes", "raises", "half", "works")]
+    statuses = run_jobs(jobs, tmp_path, "cpu", AN_HOUR, ())
+    assert statuses == {"crashes": "failed", "raises": "failed", "half": "failed", "works": "ok"}
+    crashed, raised, half, worked = (read(tmp_path, job.name) for job in jobs)
     assert crashed["reason"] == "ended by SIGKILL"
     assert crashed["tables"]["t"]["rows"] == [{"a": 1}]
     assert raised["reason"] == "ValueError: no moon"
+    assert half["reason"] == "1 of its parts failed"
+    assert half["tables"]["failed parts"]["rows"] == [{"model": "moon", "error": "ValueError: no moon"}]
+    assert half["facts"] == {"went": "on"}
     assert worked["facts"] == {"moons": 1}
     assert worked["reason"] is None
 
