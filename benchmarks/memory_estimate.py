@@ -2,7 +2,7 @@
 
 Every case runs in a process of its own, with random weights in float32: one step to make Adam's moments, then one
 forward, backward and Adam step while (a) every storage is followed and, in a second process, (b) the kernel keeps the
-resident memory's peak. The estimate is made for the CPU: no rounding to CUDA's 512 bytes, Adam parameter by parameter.
+resident memory's peak. The estimate is made for the CPU: no rounding to CUDA's 512 bytes.
 """
 
 import json
@@ -79,7 +79,7 @@ class Real:
         self.backbone = backbone_of(self.network)
         self.adapter = case.method.build(self.backbone)
         self.attached = self.adapter.attach(self.network)
-        self.optimizer = torch.optim.Adam(self.adapter.parameters(), lr=1e-4)
+        self.optimizer = torch.optim.Adam(self.adapter.parameters(), lr=1e-4, fused=True)
         if case.work == "train-checkpointed":
             self.network.enable_gradient_checkpointing(self.attached.checkpointed)
         shapes = case.sized.conditions(case.batch).tensors()

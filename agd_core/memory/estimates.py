@@ -146,7 +146,7 @@ def _fakes() -> FakeTensorMode:
 
 def _with_moments(living: LivingTensors, trained: Trained, sized: Sized) -> torch.optim.Optimizer:
     """An optimizer that has its moments, after a step with all gradients there; the gradients are gone."""
-    optimizer = torch.optim.Adam(trained.parameters(), foreach=sized.on_cuda)
+    optimizer = torch.optim.Adam(trained.parameters(), fused=True)
     sums = [parameter.sum() for parameter in trained.parameters()]
     torch.stack(sums).sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()

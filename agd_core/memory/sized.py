@@ -25,7 +25,7 @@ class Sized:
     slots: int = 1
     """Latents' worth of channels that are kept of the network's answer: 2 where a learned variance is kept."""
     on_cuda: bool = True
-    """Round every allocation as CUDA's allocator does, and step the optimizer over all parameters at once."""
+    """Round every allocation as CUDA's allocator does."""
 
     def living(self) -> LivingTensors:
         """A fresh count."""

@@ -15,7 +15,7 @@ _EPSILON = 1e-8
 
 
 class OffloadedAdam(torch.optim.Optimizer):
-    """Adam without weight decay; for parameters on the CPU every bit is that of `torch.optim.Adam`.
+    """Adam without weight decay; for parameters on the CPU every bit is that of `torch.optim.Adam(fused=True)`.
 
     Its state dict is Adam's, so a checkpoint of one can be resumed with the other. Whoever changes the parameters
     behind its back calls `load_state_dict`, as resuming does: it reads the weights anew.
@@ -45,7 +45,7 @@ class OffloadedAdam(torch.optim.Optimizer):
                 [state["exp_avg_sq"] for state in states],
                 [],
                 [state["step"] for state in states],
-                foreach=False,
+                fused=True,
                 amsgrad=False,
                 beta1=beta1,
                 beta2=beta2,

@@ -1,11 +1,13 @@
 """Stage 2's core: train a method on stored guided predictions (AGD, arXiv 2503.07274, Algorithm 2)."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.basics.config import NOT_IDENTITY, Config
@@ -15,6 +17,7 @@ from agd_core.data.dataset import TrainingBatches, latents_tensor, tensor_of
 from agd_core.data.order import BatchOrder
 from agd_core.data.records import INPUT, TARGET, CollectionPlan, TrajectoryReader
 from agd_core.methods import Pairs, Trained
+from agd_core.methods.compiled import compiled
 from agd_core.methods.offloaded_adam import OffloadedAdam
 from agd_core.methods.training_loop import Loop, LoopConfig
 from agd_core.models.ask import Ask
@@ -24,7 +27,11 @@ from agd_core.models.model import BaseModel
 _HALF_PRECISION_SCALE = 2.0**12
 """The loss is multiplied by it on its way through a float16 network: it is a mean over all latent elements, so each has
 a small gradient, and float16 loses digits below 6e-5, its smallest normal number."""
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"device": torch.optim.Adam, "offloaded": OffloadedAdam}
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "device": partial(torch.optim.Adam, fused=True),
+    "offloaded": OffloadedAdam,
+}
+"""Both step in one pass over each parameter, without temporaries."""
 
 
 class TrainConfig(Config):
@@ -44,12 +51,22 @@ class TrainConfig(Config):
     """Seeds the initial weights and the order of training pairs."""
     activation_checkpointing: bool = Field(False, json_schema_extra=NOT_IDENTITY)
     """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
+    compile: bool = Field(False, json_schema_extra=NOT_IDENTITY)
+    """Compile the network for the training step; worth its minute where there are many steps. Results differ by
+    rounding, as they do between batches' splits."""
     optimizer_memory: Literal["device", "offloaded"] = Field("device", json_schema_extra=NOT_IDENTITY)
     """Where Adam keeps its moments: beside the network, or in the CPU's memory."""
     checkpoint_seconds: float = Field(30.0, ge=0, json_schema_extra=NOT_IDENTITY)
     """Seconds between checkpoints: what a kill can cost."""
     loader_workers: int = Field(0, ge=0, le=64, json_schema_extra=NOT_IDENTITY)
     """Processes that read ahead; 0 reads ahead in one thread. Results do not depend on it."""
+
+    @model_validator(mode="after")
+    def _one_graph(self) -> "TrainConfig":
+        """A compiled step decides by itself what to compute again."""
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("compile and activation_checkpointing do not go together: set one of them to false")
+        return self
 
     @property
     def pairs_read(self) -> int:
@@ -80,7 +97,8 @@ class Training:
         torch.manual_seed(derive_seed(config.seed, "training"))
         order = BatchOrder(self.reader.plan.pairs, config.batch_size, config.seed)
         batches = TrainingBatches(self.reader, order, config.steps, config.loader_workers)
-        with trained.installed(self.model, config.activation_checkpointing) as student, batches:
+        speed = compiled(self.model.backbone) if config.compile else nullcontext()
+        with trained.installed(self.model, config.activation_checkpointing) as student, speed, batches:
             pairs_at = _pairs_at(batches, self.reader.plan, self.model.device)
             loop = Loop(
                 self._loop_config(),

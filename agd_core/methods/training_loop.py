@@ -101,27 +101,30 @@ class Loop:
             group["lr"] = self.config.learning_rate * factor
         self.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which needs the memory
         loss = self.loss_at(step)
-        value = float(loss.detach())
+        self._backward(loss)
+        value = float(loss.detach())  # waits for the device, which has the backward pass to do by now
         if not math.isfinite(value):
             raise NumericError(f"loss is {value} at step {step}: lower the learning rate or check the data")
-        self._backward(loss, step)
+        self._unscale(step)
         if self.config.max_gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters(), self.config.max_gradient_norm)
         self.optimizer.step()
         self.after_step(step)
         return value
 
-    def _backward(self, loss: Tensor, step: int) -> None:
-        """Gradients of the loss, without its scale.
+    def _backward(self, loss: Tensor) -> None:
+        scaled = loss if self.config.loss_scale == 1.0 else loss * self.config.loss_scale
+        scaled.backward()  # type: ignore[no-untyped-call]
+
+    def _unscale(self, step: int) -> None:
+        """Divide gradients by the scale.
 
         Raises:
-            NumericError: the scale made one overflow.
+            NumericError: it made one overflow.
         """
         scale = self.config.loss_scale
         if scale == 1.0:
-            loss.backward()  # type: ignore[no-untyped-call]
             return
-        (loss * scale).backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad.div_(scale) for p in self._parameters() if p.grad is not None]
         if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
             raise NumericError(f"a gradient overflowed at step {step}: lower the loss scale, {scale:g}")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from agd_core.methods.offloaded_adam import OffloadedAdam
 from agd_core.methods.training_loop import Loop, LoopConfig
 
 STEPS = 8
+FUSED = partial(torch.optim.Adam, fused=True)
 
 
 def network():
@@ -50,7 +52,7 @@ def stop_after(step):
 
 
 def test_every_bit_is_that_of_adam(tmp_path):
-    ours, adam = loop_of(tmp_path / "a", OffloadedAdam), loop_of(tmp_path / "b", torch.optim.Adam)
+    ours, adam = loop_of(tmp_path / "a", OffloadedAdam), loop_of(tmp_path / "b", FUSED)
     before = weights(ours)
     assert ours.run() == adam.run()
     assert not any(torch.equal(x, y) for x, y in zip(before, weights(ours), strict=True))
@@ -58,7 +60,7 @@ def test_every_bit_is_that_of_adam(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [1, 3, STEPS - 1])
-@pytest.mark.parametrize(("first", "then"), [(OffloadedAdam,) * 2, (torch.optim.Adam, OffloadedAdam)])
+@pytest.mark.parametrize(("first", "then"), [(OffloadedAdam,) * 2, (FUSED, OffloadedAdam)])
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop, first, then):
     whole = loop_of(tmp_path / "whole", OffloadedAdam)
     losses = whole.run()
@@ -70,11 +72,11 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop, fi
 
 
 def test_a_checkpoint_of_offloaded_adam_is_resumed_by_adam(tmp_path):
-    whole = loop_of(tmp_path / "whole", torch.optim.Adam)
+    whole = loop_of(tmp_path / "whole", FUSED)
     losses = whole.run()
     with pytest.raises(Stopped):
         loop_of(tmp_path / "cut", OffloadedAdam).run(should_stop=stop_after(4))
-    resumed = loop_of(tmp_path / "cut", torch.optim.Adam)
+    resumed = loop_of(tmp_path / "cut", FUSED)
     assert resumed.run() == losses
     assert_equal(resumed, whole)
 
@@ -99,7 +101,7 @@ def test_parameters_without_gradients_stay_as_they_are():
     assert used.grad is None
 
 
-@pytest.mark.parametrize("kind", [torch.optim.Adam, OffloadedAdam])
+@pytest.mark.parametrize("kind", [FUSED, OffloadedAdam])
 def test_a_loss_scale_changes_no_bit_where_nothing_underflows(tmp_path, kind):
     plain, scaled = loop_of(tmp_path / "a", kind), loop_of(tmp_path / "b", kind, loss_scale=1024.0)
     assert plain.run() == scaled.run()
@@ -128,7 +130,7 @@ def test_a_loss_scale_saves_gradients_that_float16_cannot_hold(tmp_path, scale, 
 def test_an_overflowing_scale_stops_before_it_reaches_the_weights(tmp_path):
     net = network()
     before = [p.detach().clone() for p in net.parameters()]
-    loop = loop_of(tmp_path / "c", torch.optim.Adam, net, loss_scale=2.0**127)
+    loop = loop_of(tmp_path / "c", FUSED, net, loss_scale=2.0**127)
     steep = replace(loop, loss_at=lambda step: 1000 * loop.loss_at(step))
     with pytest.raises(NumericError, match="a gradient overflowed at step 0: lower the loss scale"):
         steep.run()
@@ -142,7 +144,7 @@ def test_a_loss_scale_is_a_power_of_two(scale):
 
 
 def test_old_gradients_are_gone_before_the_forward_pass(tmp_path):
-    loop = loop_of(tmp_path / "c", torch.optim.Adam)
+    loop = loop_of(tmp_path / "c", FUSED)
     seen, loss_at = [], loop.loss_at
 
     def looking(step):
