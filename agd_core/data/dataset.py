@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.parent_death import die_with_parent
+from agd_core.basics.transfer import to_device
 from agd_core.data.order import Order, StreamOrder
 from agd_core.data.records import StepBatch, StoredType, TrajectoryReader
 
@@ -221,7 +222,7 @@ def tensor_of(array: np.ndarray, device: torch.device) -> Tensor:
 
     A read-only array is copied: a tensor could write to it, and a mapped file would end the process.
     """
-    return torch.from_numpy(np.require(array, requirements="W")).to(device)
+    return to_device(torch.from_numpy(np.require(array, requirements="W")), device)
 
 
 def latents_tensor(latents: np.ndarray, dtype: StoredType, device: torch.device) -> Tensor:
@@ -233,4 +234,4 @@ def latents_tensor(latents: np.ndarray, dtype: StoredType, device: torch.device)
         device: of the network.
     """
     bits = torch.from_numpy(np.require(latents, requirements="W"))
-    return bits.view(TORCH_TYPES[dtype]).to(device).float()
+    return to_device(bits.view(TORCH_TYPES[dtype]), device).float()

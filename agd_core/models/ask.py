@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agd_core.basics.errors import InputError
+from agd_core.basics.transfer import to_device
 from agd_core.models.condition import Condition
 
 
@@ -53,7 +54,7 @@ class Ask:
         if (found := {*rows, *scalars}) != (known := {field.name for field in fields(cls)}):
             here, there = (", ".join(sorted(names)) for names in (known, found))
             raise InputError(f"the collection has the columns {there}, this version asks for {here}: collect again")
-        asked: dict[str, Any] = {name: torch.as_tensor(column).to(device) for name, column in scalars.items()}
+        asked: dict[str, Any] = {name: to_device(torch.as_tensor(column), device) for name, column in scalars.items()}
         asked |= {name: _taken(conditions, torch.as_tensor(column), device) for name, column in rows.items()}
         return cls(**asked)
 

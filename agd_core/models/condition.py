@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from agd_core.basics.errors import InputError
+from agd_core.basics.transfer import to_device
 
 MASK = "_mask"
 """Ends the name of a mask: `NAME_mask` `[batch, tokens]` stands beside `NAME` `[batch, tokens, ...]`."""
@@ -82,7 +83,7 @@ class Condition:
 
     def to(self, device: torch.device) -> Condition:
         """The same condition on another device."""
-        return Condition(**{name: tensor.to(device) for name, tensor in self._tensors.items()})
+        return Condition(**{name: to_device(tensor, device) for name, tensor in self._tensors.items()})
 
 
 def _joined(name: str, parts: Sequence[Tensor], masked: bool) -> Tensor:
