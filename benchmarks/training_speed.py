@@ -1,6 +1,7 @@
 """A training step of ours against one with the authors' classes: alternating in one process, medians.
 
     OMP_NUM_THREADS=1 python -m benchmarks.training_speed [--kind offset] [--hidden 256] [--batch 64] [--steps 40]
+        [--compile]
 
 Both train the same form at the same width on the built-in teacher, float32 (tests/test_authors_classes.py proves that
 with equal weights they answer alike). Ours is `Training.run` as the stage calls it, its reading and progress included;
@@ -156,12 +157,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[24, 256])
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--compile", action="store_true", help="ours")
     given = parser.parse_args(arguments)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.steps} turns")
+    how = f"{given.steps} turns, ours {'compiled' if given.compile else 'eager'}"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {how}")
     print("| kind | H | batch | clock | theirs, ms | ours, ms | theirs / ours (quartiles) |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for kind, hidden, batch in [(k, h, b) for k in given.kind for h in given.hidden for b in given.batch]:
-        turns = alternate(kind, hidden, batch, given.steps)
+        turns = alternate(kind, hidden, batch, given.steps, compile=given.compile)
         for clock, name in enumerate(("wall", "CPU")):
             print(f"| {kind} | {hidden} | {batch} | {name} | {table_row(turns, clock)} |", flush=True)
 
