@@ -18,7 +18,7 @@ def compiled(backbone: Backbone, backend: str = "inductor") -> Iterator[None]:
     Weights, hooks and names stay where they are. It is compiled at its first call: calls must be of equal shapes.
 
     Args:
-        backbone: its network is another object inside the block.
+        backbone: it calls the compiled network inside the block.
         backend: a compiler that `torch.compile` knows.
 
     Raises:
@@ -26,11 +26,8 @@ def compiled(backbone: Backbone, backend: str = "inductor") -> Iterator[None]:
     """
     network = backbone.network
     _require_compiler(torch.device(network.device))
-    backbone.network = torch.compile(network, fullgraph=True, dynamic=False, backend=backend)
-    try:
+    with backbone.calling(torch.compile(network, fullgraph=True, dynamic=False, backend=backend)):
         yield
-    finally:
-        backbone.network = network
 
 
 def _require_compiler(device: torch.device) -> None:

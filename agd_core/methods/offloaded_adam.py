@@ -1,7 +1,7 @@
 """Adam that keeps nothing on the device: its moments, and the weights it steps, are in the CPU's memory.
 
-It saves 8 bytes per trained parameter between steps and 12 while it steps, for a journey of gradients to the CPU and of
-weights back. See docs/memory.md for what that is worth.
+It saves 8 bytes per trained parameter for a journey of gradients to the CPU and of weights back. See docs/memory.md for
+what that is worth.
 """
 
 from collections.abc import Iterable

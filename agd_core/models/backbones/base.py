@@ -6,7 +6,8 @@ of it: models, students and stock pipelines all reach their network through it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -150,6 +151,15 @@ class Backbone(ABC):
         latents: Tensor = arguments[self.leading_arguments[0]]
         timestep = torch.as_tensor(arguments["timestep"], device=latents.device).float()
         return NetworkCall(latents, timestep.expand(latents.shape[0]), self.condition_of(arguments))
+
+    @contextmanager
+    def calling(self, network: Any) -> Iterator[None]:
+        """Call another module in the network's place inside the block, such as the network compiled."""
+        own, self.network = self.network, network
+        try:
+            yield
+        finally:
+            self.network = own
 
     @property
     def dtype(self) -> torch.dtype:
