@@ -20,22 +20,17 @@ import torch
 
 from agd_core.memory import Sized
 from agd_core.memory.full_size import full_size_model, full_size_names
-from agd_core.methods import CrossAttentionConfig, MethodConfig, OffsetConfig
+from agd_core.methods import CrossAttentionConfig, MethodConfig, ModulatedMlpConfig, OffsetConfig
 from benchmarks.gpu.networks import META, Inputs, RandomModel, flops_of, sides, trained_of
 from benchmarks.gpu.timing import WARM_UP, divided, machine, quartiles, time_sides
 from flows.workplace import pick_device
 
 ADAPTERS: dict[str, MethodConfig] = {
     "cross-attention-320": CrossAttentionConfig(hidden_width=320),
-    "cross-attention-256": CrossAttentionConfig(hidden_width=256),
-    "cross-attention-128": CrossAttentionConfig(hidden_width=128),
-    "cross-attention-320-shared": CrossAttentionConfig(hidden_width=320, encoder="shared"),
-    "offset-320": OffsetConfig(hidden_width=320),
     "offset-256": OffsetConfig(hidden_width=256),
-    "offset-128": OffsetConfig(hidden_width=128),
-    "offset-256-shared": OffsetConfig(hidden_width=256, encoder="shared"),
+    "modulated-mlp-48": ModulatedMlpConfig(bottleneck_width=48),
 }
-"""One encoder per layer where "shared" is not said."""
+"""The number is the width of what is inside; a step's cost depends on it in the modulated MLP alone."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
