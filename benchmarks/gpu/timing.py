@@ -13,8 +13,8 @@ from torch import Tensor
 
 from agd_core.basics.errors import InputError
 
-WARM_UP = 1
-"""Turns of every side that do not count."""
+WARM_UP = 2
+"""Turns of every side that do not count: a compiled side is compiled once more after another one's first turn."""
 Step = Callable[[], Tensor]
 Side = Callable[[], AbstractContextManager[Step]]
 """Makes everything ready for one side's turn, which is not timed."""
@@ -62,11 +62,10 @@ def time_sides(sides: Mapping[str, Side], rounds: int, device: torch.device) -> 
     Raises:
         InputError: a side's numbers do not stay finite.
     """
-    for name, side in sides.items():
-        with side() as step:
-            for _ in range(WARM_UP):
-                if not step().isfinite().all():
-                    raise InputError(f"{name}: the output is not finite; random weights are too large for this type")
+    for name in list(sides) * WARM_UP:
+        with sides[name]() as step:
+            if not step().isfinite().all():
+                raise InputError(f"{name}: the output is not finite; random weights are too large for this type")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for index in range(rounds):
         for name in list(sides)[:: 1 - 2 * (index % 2)]:
