@@ -47,7 +47,7 @@ class Denoiser(Protocol):
         ...
 
     def steps(self, timesteps: Float[Tensor, " steps"], ask: Ask) -> Iterator[Answer]:
-        """`predict` for a sampler's steps, one function for each; call it before the next is taken.
+        """`predict` without gradients for a sampler's steps, a function for each; call it before the next is taken.
 
         Args:
             timesteps: of all steps in their order, on the ask's device; every row has the same.

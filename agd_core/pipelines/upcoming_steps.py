@@ -21,15 +21,17 @@ class UpcomingSteps:
     def __init__(self) -> None:
         self.forget()
 
-    def __deepcopy__(self, memo: Any) -> "UpcomingSteps":
-        """A copy of the network has a row of calls of its own."""
-        return UpcomingSteps()
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy of the network, in memory or in a file, has a row of calls of its own."""
+        return UpcomingSteps, ()
 
     def forget(self) -> None:
         """The next call begins a new row."""
         self._asked: tuple[Any, ...] = ()
         self._next = 0
         self._steps: Iterator[GuidedCall] | None = None
+        self._codes: Any = None
+        """Of the step before the next."""
 
     def encode(self, attached: Attached, call: GuidedCall, timestep: Any) -> None:
         """Give a call its codes.
@@ -42,9 +44,13 @@ class UpcomingSteps:
         table, index = _place(timestep)
         if table is None or torch.is_grad_enabled():
             self.forget()
-        elif self._is_next(attached, call, table):
+        elif self._is_next(attached, call, table) and not self._is_past(index):
             call.have_codes(lambda call: self._prepared(attached, call, table, index))
         call.have_codes(attached.encode)
+
+    def _is_past(self, index: int) -> bool:
+        """Whether a step comes back that is over, and not the last one once more."""
+        return self._steps is not None and index < self._next - 1
 
     def _is_next(self, attached: Attached, call: GuidedCall, table: Tensor) -> bool:
         """Whether the call asks for the same as the last one did."""
@@ -56,11 +62,13 @@ class UpcomingSteps:
         return False
 
     def _prepared(self, attached: Attached, call: GuidedCall, table: Tensor, index: int) -> Any:
-        if self._steps is None or index < self._next:
+        if self._steps is None:
             rest = table[index:].to(call.timestep.device, torch.float32)
             self._steps, self._next = attached.steps(replace(call, timestep=rest)), index
-        codes = next(islice(self._steps, index - self._next, None)).codes
-        self._next = index + 1
+        if index >= self._next:
+            self._codes = next(islice(self._steps, index - self._next, None)).codes
+            self._next = index + 1
+        codes = self._codes
         if self._next == len(table):
             self.forget()
         return codes

@@ -62,7 +62,7 @@ class CrossAttentionLayer(AdapterLayer):
         times = codes.time[:, 0] + _positions(2, codes.time.shape[-1], codes.time.device)[_TIME]  # [steps, 1, H]
         first = codes.time[0].expand(len(codes.scale), -1, -1)
         whole = cast(self.prepare(replace(codes, time=first), weight), dtype)
-        return _rewritten(whole, cast(self._met(times), dtype), weight.to(dtype))
+        return _rewritten(whole, self._met(times), weight)
 
     def _met(self, placed: Tensor) -> tuple[Tensor, Tensor]:
         """What the hidden states meet themselves, (keys, values) `[..., tokens, I]`.
@@ -82,7 +82,7 @@ class CrossAttentionLayer(AdapterLayer):
 
 
 def _rewritten(whole: Prepared, times: Prepared, weight: Tensor) -> Iterator[Prepared]:
-    """The whole with the key and the value of every step's time, `[steps, 1, I]` each."""
+    """The whole, which may be in half precision, with the key and value of every step's time, `[steps, 1, I]` each."""
     for key, value in zip(*times, strict=True):
         whole[0][..., _TIME] = key
         whole[1][:, _TIME] = value * weight[:, None]

@@ -179,7 +179,8 @@ def _full(latents: Tensor, rows: int, guidance_scale: float) -> Tensor:
 @lru_cache(maxsize=4)
 def _scales(rows: int, guidance_scale: float, device: torch.device) -> Tensor:
     """The same tensor for all steps of a pipeline's call, by which they are recognised."""
-    return torch.full((rows,), guidance_scale, device=device)
+    with torch.inference_mode(False):  # it outlives the call that makes it
+        return torch.full((rows,), guidance_scale, device=device)
 
 
 def _has_rows(value: Any, rows: int) -> bool:

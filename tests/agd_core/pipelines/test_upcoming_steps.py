@@ -1,11 +1,18 @@
 """Steps of a stock pipeline's call are prepared together, and their images are those of steps prepared one by one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import agd_core
 from agd_core.methods.agd.attach import AttachedLayers
+from agd_core.methods.attached import Attached, GuidedCall
+from agd_core.models.ask import Ask
+from agd_core.models.condition import Condition
 from agd_core.pipelines import upcoming_steps
+from agd_core.pipelines.upcoming_steps import UpcomingSteps
+from tests.agd_core.methods.examples import model_of
 from tests.agd_core.pipelines.stock import PIPELINES, images, open_pipeline
 
 
@@ -48,6 +55,56 @@ def test_all_but_the_first_step_are_prepared_together(case, pipe, prepared, monk
     prepared["alone"] = 0
     assert torch.allclose(images(pipe), expected, atol=1e-5)
     assert prepared == {"alone": 1, "together": [steps - 1]}
+
+
+class Recorded(Attached):
+    """A method whose code of a step is its timestep."""
+
+    def __init__(self):
+        self.alone, self.together = [], []
+
+    def detach(self):
+        """Nothing hangs anywhere."""
+
+    def encode(self, call):
+        self.alone.append(float(call.timestep))
+        return float(call.timestep)
+
+    def steps(self, call):
+        for timestep in call.timestep:
+            self.together.append(float(timestep))
+            yield replace(call, codes=float(timestep))
+
+
+@pytest.mark.parametrize(
+    ("walk", "alone", "together"),
+    [
+        ([0, 1, 2, 3], [9], [8, 7, 6]),
+        ([0, 0, 1, 1, 2, 2, 3], [9], [9, 8, 7, 6]),
+        ([0, 2, 3], [9], [7, 6]),
+        ([0, 1, 2, 0, 1], [9, 9, 8], [8, 7]),
+    ],
+    ids=["in order", "every step twice", "one left out", "from the beginning again"],
+)
+@torch.no_grad()
+def test_every_step_gets_its_own_codes_in_whatever_order(walk, alone, together):
+    backbone, attached, upcoming = model_of("DiTTransformer2DModel").backbone, Recorded(), UpcomingSteps()
+    table = torch.tensor([9.0, 8.0, 7.0, 6.0])
+    ask = Ask.unguided(Condition(class_labels=torch.tensor([3])))
+    for index in walk:
+        call = GuidedCall(backbone, table[index].expand(1), ask)
+        upcoming.encode(attached, call, table[index])
+        assert call.codes == float(table[index])
+    assert (attached.alone, attached.together) == (alone, together)
+
+
+@pytest.mark.parametrize("case", ["sd"])
+def test_inference_mode_leaves_nothing_behind(case, pipe, prepared):
+    with torch.inference_mode():
+        images(pipe)
+    prepared["alone"] = 0
+    images(pipe)
+    assert prepared["alone"] == 1
 
 
 @pytest.mark.parametrize("case", ["sd"])
