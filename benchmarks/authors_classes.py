@@ -6,6 +6,7 @@ answer. Each has its own encoders, and each asks the base for its timestep and c
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,7 +42,7 @@ class Fourier(nn.Module):
         return torch.cos(2 * torch.pi * (self.frequencies * scalar.float().unsqueeze(-1) + self.phases))
 
 
-class Wrapped(nn.Module):
+class Wrapped(nn.Module, ABC):
     """An attention and what is added to its answer, a module of its own in the network.
 
     Args:
@@ -70,9 +71,9 @@ class Wrapped(nn.Module):
         condition = self.condition(self.backbone.embed_condition(self.ask.condition))
         return self.scale(self.ask.guidance_scale), time, condition
 
+    @abstractmethod
     def added(self, hidden_states: Tensor) -> Tensor:
         """`[batch, tokens or 1, width]`."""
-        raise NotImplementedError
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The attention's answer, the first of a joint attention's (image, text) pair changed."""
