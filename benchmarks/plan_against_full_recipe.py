@@ -42,19 +42,22 @@ HELD_OUT = (*FULL, "collect.kept_steps=50", "collect.trajectories=60", "collect.
 BATCH = 500
 
 
-@torch.no_grad()
 def held_out_error(base_model: BaseModel, student: Denoiser, store: ZarrTrajectoryStore) -> float:
     """Mean square error of the student's prediction, as a share of the base model's."""
-    errors, conditions = np.zeros(2), Condition.from_arrays(store.plan.conditions, base_model.device)
+    return square_error(student, store, base_model.device) / square_error(base_model, store, base_model.device)
+
+
+@torch.no_grad()
+def square_error(denoiser: Denoiser, store: ZarrTrajectoryStore, device: torch.device) -> float:
+    """Of a denoiser's prediction against the stored one, summed over all stored pairs."""
+    total, conditions = 0.0, Condition.from_arrays(store.plan.conditions, device)
     for first in range(0, store.plan.pairs, BATCH):
         batch = store.read(np.arange(first, min(first + BATCH, store.plan.pairs)))
-        latents = latents_tensor(batch.latents, store.plan.dtype, base_model.device)
-        timesteps = tensor_of(batch.timesteps, base_model.device)
-        ask = Ask.of_columns(conditions, batch.rows, batch.scalars, base_model.device)
-        for column, denoiser in enumerate((student, base_model)):
-            error = denoiser.predict(latents[:, INPUT], timesteps, ask) - latents[:, TARGET:].flatten(1, 2)
-            errors[column] += float(error.square().sum())
-    return float(errors[0] / errors[1])
+        latents = latents_tensor(batch.latents, store.plan.dtype, device)
+        ask = Ask.of_columns(conditions, batch.rows, batch.scalars, device)
+        error = denoiser.predict(latents[:, INPUT], tensor_of(batch.timesteps, device), ask)
+        total += float((error - latents[:, TARGET:].flatten(1, 2)).square().sum())
+    return total
 
 
 def main() -> None:

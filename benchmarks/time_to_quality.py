@@ -13,6 +13,7 @@ every block; the clocks stand still meanwhile. Seconds are processor time. Write
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -35,7 +36,7 @@ from agd_core.models.condition import Condition
 from agd_core.models.config import BaseModelConfig
 from agd_core.models.model import BaseModel
 from benchmarks.authors_classes import AuthorsStudent, authors_optimizer, installed
-from benchmarks.plan_against_full_recipe import held_out_error
+from benchmarks.plan_against_full_recipe import square_error
 from flows.presets import load_config
 from flows.run import Run
 from flows.stages.collect import collect
@@ -63,6 +64,9 @@ class Curve:
 
     def add(self, step: int, error: float) -> None:
         """One more point, here and now."""
+        print(
+            f"{self.side}, seed {self.seed}: step {step}, {self.spent:.0f} s, {error:.4f}", file=sys.stderr, flush=True
+        )
         self.steps.append(step)
         self.seconds.append(self.spent)
         self.errors.append(error)
@@ -128,19 +132,22 @@ def race(seed: int, trajectories: Any, held_out: ZarrTrajectoryStore, given: Any
     settings = (f"train.steps={given.our_steps}", f"train.seed={seed}")
     config = load_config(PRESET, settings)
     trained, store = config.methods[0].build(mine.backbone, seed), open_trajectories(trajectories)
+    bare = square_error(mine, held_out, mine.device)
+
+    def error_of(denoiser: Any) -> float:
+        return square_error(denoiser, held_out, mine.device) / bare
 
     def error_of_ours() -> float:
         with trained.installed(mine) as student:
-            return held_out_error(mine, student, held_out)
+            return error_of(student)
 
     with installed(other.backbone, given.kind, THEIR_WIDTH, seed) as student:
-        bare = BaseModelConfig().build(torch.device("cpu"))
         asked = SimpleNamespace(predict=lambda *call: student(*call)[:, : mine.prediction_channels])
         turns = Turns(
             Curve(OURS, seed),
             Curve(THEIRS, seed),
             error_of_ours,
-            lambda: held_out_error(bare, asked, held_out),
+            lambda: error_of(asked),
             their_steps(student, open_trajectories(trajectories), given.their_steps, seed),
             given.block,
         )

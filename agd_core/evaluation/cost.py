@@ -1,32 +1,17 @@
 """What one step of a method costs: network evaluations, time, throughput, FLOPs and memory, all of them measured.
 
-A step is one `predict` call of a denoiser; a sampler makes one per step. Its own arithmetic is the same for every
-method and is left out.
+A step is one answer of `Denoiser.steps`, and its share of what is prepared once for all of a sampler's steps. The
+sampler's own arithmetic is the same for every method and is left out.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
-from agd_core.basics.errors import InputError
-from agd_core.basics.progress import Progress, ShouldStop, Stopped, never, silent
-from agd_core.basics.seeding import generator
-from agd_core.data.subjects import Subjects
-from agd_core.memory.peak_memory import peak_memory
-from agd_core.models.ask import Ask
-from agd_core.models.denoiser import Denoiser, Latents, PerRow
-
-OpenDenoiser = Callable[[], AbstractContextManager[Denoiser]]
-"""Opens a method for one call, so that no adapter hangs on the network while another method is measured."""
-Clock = Callable[[], float]
+from agd_core.basics.progress import Progress, silent
+from agd_core.evaluation.bench import Bench, Counted
 
 GROWTH = 4
 """The batch grows 1, 4, 16, ..."""
@@ -38,7 +23,6 @@ _LEVELS = 20
 _LAST_RESORT = 2
 """Rounds that are made even where the whole time is over."""
 
-_Inputs = tuple[Latents, PerRow, Ask]
 _Level = dict[str, list[float]]
 """Seconds of every round at one batch, by method."""
 
@@ -52,7 +36,6 @@ class Cost:
     gigaflops_per_step: float
     """10^9 floating-point operations per image in matrix products, convolutions and attention; multiply-add is two."""
     milliseconds_per_step_batch_1: float
-    """In the middle of the timesteps that are measured."""
     overhead_percent_batch_1: float
     """Extra time against the bare base model at batch 1."""
     saturation_batch: int
@@ -82,124 +65,40 @@ class Cost:
         return {**vars(self), "milliseconds_by_batch": dict(self.milliseconds_by_batch)}
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Measures methods side by side, on equal inputs."""
+def measure_costs(
+    bench: Bench, seconds: float = 15.0, largest_batch: int = 4096, on_progress: Progress = silent
+) -> dict[str, Cost]:
+    """What one step of every method costs.
 
-    methods: Mapping[str, OpenDenoiser]
-    """By name; the first is the bare base model, against which overheads are measured."""
-    subjects: Subjects
-    """Of the base model that all of them run on."""
-    guidance_scale: float
-    """Of every call."""
-    timesteps: tuple[float, ...] = ()
-    """Over which the rows of a batch are spread, for methods that cost more at some than at others; none: the middle
-    of the schedule stands for all."""
-    should_stop: ShouldStop = never
-    """Asked before every call."""
-    clock: Clock = time.perf_counter
-    """In seconds."""
+    At every batch the methods take turns, after a call each that does not count; times are medians over the
+    rounds, overheads medians of what differs within a round. The batch grows until it gains nothing, memory does
+    not suffice or the time would run out.
 
-    def measure(
-        self, seconds: float = 15.0, largest_batch: int = 4096, on_progress: Progress = silent
-    ) -> dict[str, Cost]:
-        """What one step of every method costs.
+    Args:
+        bench: the methods; the first is the bare base model.
+        seconds: about how long to measure; batch 1 is measured twice however long it takes.
+        largest_batch: images.
+        on_progress: told the seconds gone and the batch.
 
-        At every batch the methods take turns, after a call each that does not count; times are medians over the
-        rounds, overheads medians of what differs within a round. The batch grows until it gains nothing, memory does
-        not suffice or the time would run out.
-
-        Args:
-            seconds: about how long to measure; batch 1 is measured twice however long it takes.
-            largest_batch: images.
-            on_progress: told the seconds gone and the batch.
-
-        Raises:
-            InputError: the device cannot hold a single image.
-            Stopped: when `should_stop` answered True.
-        """
-        counted = {name: self.count(name) for name in self.methods}
-        growth = _Growth(self, tuple(self.methods), largest_batch)
-        growth.run(seconds, on_progress)
-        return {name: _cost(self, growth, name, *counted[name]) for name in self.methods}
-
-    @property
-    def device(self) -> torch.device:
-        """The base model's."""
-        return self.subjects.base_model.device
-
-    def inputs(self, batch: int) -> _Inputs:
-        """Noise without a class or prompt: what is asked for costs nothing."""
-        base_model, known = self.subjects.base_model, self._timesteps
-        noise = torch.randn((batch, *base_model.latent_shape), generator=generator("cost", batch))
-        timesteps = [known[(2 * row + 1) * len(known) // (2 * batch)] for row in range(batch)]
-        condition = self.subjects.null(batch)
-        scale = torch.full((batch,), self.guidance_scale, device=self.device)
-        return noise.to(self.device), torch.tensor(timesteps, device=self.device), Ask(condition, condition, scale)
-
-    @property
-    def _timesteps(self) -> tuple[float, ...]:
-        middle = self.subjects.base_model.scheduler_config.get("num_train_timesteps", 1000) / 2
-        return self.timesteps or (middle,)
-
-    @torch.no_grad()
-    def count(self, name: str) -> tuple[float, float]:
-        """(network evaluations, floating-point operations) of a step for one image, the mean over the timesteps.
-
-        Attention runs in its plain form, which PyTorch counts on every device.
-        """
-        latents, timestep, ask = self.inputs(1)
-        try:
-            with self.methods[name]() as denoiser, sdpa_kernel(SDPBackend.MATH):
-                before = denoiser.network_evaluations
-                with FlopCounterMode(display=False) as counter:
-                    for each in self._timesteps:
-                        denoiser.predict(latents, torch.full_like(timestep, each), ask)
-                evaluations, steps = denoiser.network_evaluations - before, len(self._timesteps)
-                return evaluations / steps, counter.get_total_flops() / steps
-        except torch.OutOfMemoryError as error:
-            raise self.too_small(name) from error
-
-    @torch.no_grad()
-    def seconds(self, name: str, inputs: _Inputs) -> float | None:
-        """Wall time of one call; None where memory does not suffice."""
-        if self.should_stop():
-            raise Stopped("stopped while measuring the cost; run the same command again")
-        try:
-            with self.methods[name]() as denoiser:
-                self._synchronize()
-                started = self.clock()
-                denoiser.predict(*inputs)
-                self._synchronize()
-                return self.clock() - started
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            return None
-
-    @torch.no_grad()
-    def memory(self, name: str, batch: int) -> tuple[int, str]:
-        """(bytes above weights and inputs, how they were measured) of one call."""
-        inputs = self.inputs(batch)
-        with self.methods[name]() as denoiser:
-            return peak_memory(lambda: denoiser.predict(*inputs), self.device)
-
-    def too_small(self, name: str) -> InputError:
-        """What is said where not even one image fits."""
-        return InputError(f"cost of {name}: {self.device} has too little memory for one image")
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    Raises:
+        InputError: the device cannot hold a single image.
+        Stopped: when `should_stop` answered True.
+    """
+    counted = {name: bench.count(name) for name in bench.methods}
+    growth = _Growth(bench, counted, largest_batch)
+    growth.run(seconds, on_progress)
+    return {name: _cost(bench, growth, name, mine) for name, mine in counted.items()}
 
 
 class _Growth:
     """Times larger and larger batches. Whatever gains no more is left out, but for the base model: others need it."""
 
-    def __init__(self, bench: Bench, names: tuple[str, ...], largest_batch: int) -> None:
+    def __init__(self, bench: Bench, counted: Mapping[str, Counted], largest_batch: int) -> None:
         self.levels: dict[int, _Level] = {}
         self.ends: dict[str, tuple[int, str]] = {}
         """By method: the batch that counts, and why no larger one does."""
-        self._bench, self._names, self._largest = bench, names, largest_batch
+        self._bench, self._names, self._largest = bench, tuple(counted), largest_batch
+        self._timed = {name: mine.timed for name, mine in counted.items()}
 
     def run(self, seconds: float, on_progress: Progress) -> None:
         """Fill `levels` and `ends` in about so many seconds."""
@@ -230,11 +129,15 @@ class _Growth:
 
     def _time(self, names: Iterable[str], batch: int, seconds: float) -> _Level:
         inputs, clock = self._bench.inputs(batch), self._bench.clock
-        fitting = [name for name in names if self._bench.seconds(name, inputs) is not None]
+
+        def seconds_of(name: str) -> float | None:
+            return self._bench.seconds(name, self._timed[name], inputs)
+
+        fitting = [name for name in names if seconds_of(name) is not None]
         rounds: list[dict[str, float | None]] = []
         started = clock()
         while _goes_on(len(rounds), clock() - started, seconds):
-            rounds.append({name: self._bench.seconds(name, inputs) for name in fitting})
+            rounds.append({name: seconds_of(name) for name in fitting})
         columns = {name: [taken for one in rounds if (taken := one[name]) is not None] for name in fitting}
         return {name: column for name, column in columns.items() if len(column) == len(rounds)}
 
@@ -261,15 +164,15 @@ def _goes_on(rounds: int, gone: float, seconds: float) -> bool:
     return rounds < _MAX_ROUNDS and gone < seconds / _LEVELS
 
 
-def _cost(bench: Bench, growth: _Growth, name: str, network_evaluations: float, flops: float) -> Cost:
+def _cost(bench: Bench, growth: _Growth, name: str, counted: Counted) -> Cost:
     batch, stopped_by = growth.ends[name]
     seconds = {size: median(level[name]) for size, level in growth.levels.items() if name in level}
     overheads = growth.overheads(name, batch)
     low, middle, high = quantiles(overheads, method="inclusive")
-    memory, note = bench.memory(name, batch)
+    memory, note = bench.memory(name, counted.timed, batch)
     return Cost(
-        network_evaluations_per_step=network_evaluations,
-        gigaflops_per_step=flops / 1e9,
+        network_evaluations_per_step=counted.evaluations,
+        gigaflops_per_step=counted.flops / 1e9,
         milliseconds_per_step_batch_1=1e3 * seconds[1],
         overhead_percent_batch_1=median(growth.overheads(name, 1)),
         saturation_batch=batch,

@@ -8,7 +8,8 @@ import torch
 from typing_extensions import TypedDict
 
 from agd_core.basics.atomic import write_json
-from agd_core.evaluation.cost import Bench
+from agd_core.evaluation.bench import Bench
+from agd_core.evaluation.cost import measure_costs
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import build_scheduler
 from flows.run import Run
@@ -17,7 +18,7 @@ from flows.stages.sample import opener
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "cost", 1
+STAGE, VERSION = "cost", 2
 COSTS = "costs.json"
 SECONDS = 15.0
 """About how long it takes."""
@@ -38,6 +39,7 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         Stopped: when asked to; run again to measure all of it.
     """
     place, scale, timesteps = run.place, run.config.sample.guidance_scale, _timesteps(run)
+    is_varying = run.config.guidance.everywhere() != run.config.guidance
     identity = {
         "version": VERSION,
         "base_model": run.model.network_digest(),
@@ -45,6 +47,7 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         "guidance": run.config.guidance.identity(),
         "guidance_scale": scale,
         "timesteps": list(timesteps),
+        "is_varying": is_varying,
         "device": describe_device(place.device),
         "versions": {name: version(name) for name in ("torch", "diffusers")},
     }
@@ -54,8 +57,8 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         progress = place.progress("measure cost")
         with place.on_device("measure cost"):
             opened = {method.name: opener(run, method.guided, method.adapter) for method in methods}
-            bench = Bench(opened, run.sampled, scale, timesteps, place.should_stop)
-            costs = bench.measure(seconds, on_progress=progress)
+            bench = Bench(opened, run.sampled, scale, timesteps, is_varying, place.should_stop)
+            costs = measure_costs(bench, seconds, on_progress=progress)
         rows = [_described(method) | costs[method.name].as_dict() for method in methods]
         write_json({"methods": rows, **_surroundings(run.model, place)}, artefact.path / COSTS)
 
@@ -78,9 +81,7 @@ def read_cost(artefact: Artefact) -> StoredCosts:
 
 
 def _timesteps(run: Run) -> tuple[float, ...]:
-    """The sampler's, where the guidance rule costs more at some than at others."""
-    if run.config.guidance.everywhere() == run.config.guidance:
-        return ()
+    """The sampler's."""
     sample = run.config.sample
     return tuple(build_scheduler(sample.scheduler, run.model.scheduler_config, sample.steps).timesteps.float().tolist())
 

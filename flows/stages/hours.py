@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from agd_core.evaluation.cost import Clock
+from agd_core.evaluation.bench import Clock
 from flows.run import Run
 from flows.stages import cost
 from flows.stages.repeatable import Repeatable

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from agd_core.evaluation.cost import Bench
+import torch
+
+from agd_core.evaluation.bench import Bench
 from agd_core.evaluation.extractors.preprocessing import batch_images
 from agd_core.evaluation.prediction_error import UNGUIDED
 from agd_core.models.prompt_encoder import PROMPTS_TOGETHER
@@ -128,6 +130,6 @@ def _evaluations(run: Run, name: str, scheduler: SchedulerName, steps: int, scal
         return 1, len(timesteps)
     counts = []
     for timestep in timesteps:
-        _, per_row, ask = Bench({}, run.collected, scale, (timestep,)).inputs(1)
-        counts.append(run.teacher.evaluations(per_row, ask))
+        _, ask = Bench({}, run.collected, scale, (timestep,)).inputs(1)
+        counts.append(run.teacher.evaluations(torch.tensor([timestep], device=run.model.device), ask))
     return max(counts), sum(counts)

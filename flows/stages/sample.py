@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from agd_core.basics.atomic import write_json
 from agd_core.basics.checkpoint import save_tensors
-from agd_core.evaluation.cost import OpenDenoiser
+from agd_core.evaluation.bench import OpenDenoiser
 from agd_core.evaluation.protocol import library_versions
 from agd_core.evaluation.sampling import SampleSet, sample_images
 from agd_core.guidance import GuidanceConfig

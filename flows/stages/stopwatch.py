@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from agd_core.basics.progress import ShouldStop, Stopped, never
-from agd_core.evaluation.cost import Clock
+from agd_core.evaluation.bench import Clock
 
 Tick = Callable[[int], None]
 """Called at the end of every round with the units that it made."""

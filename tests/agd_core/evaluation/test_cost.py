@@ -10,7 +10,8 @@ from torch import nn
 from agd_core.basics.errors import InputError
 from agd_core.basics.progress import Stopped, never, silent
 from agd_core.data.subjects import Subjects
-from agd_core.evaluation.cost import MIN_ROUNDS, Bench
+from agd_core.evaluation.bench import Bench
+from agd_core.evaluation.cost import MIN_ROUNDS, measure_costs
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser, IntervalGuidance
 from agd_core.memory.peak_memory import peak_memory
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
@@ -21,6 +22,7 @@ from agd_core.models.schedulers import noise_level
 
 CPU = torch.device("cpu")
 WIDTH = 12
+TIMESTEPS = (900.0, 700.0, 500.0, 300.0)
 
 
 class Timed(BaseModel):
@@ -70,17 +72,17 @@ class Slower(Denoiser):
     def network_evaluations(self):
         return self.base_model.network_evaluations
 
-    def predict(self, *arguments):
+    def predict(self, latents, timestep, ask):
         self.base_model.now += 0.1
-        return self.base_model.predict(*arguments)
+        return self.base_model.predict(latents, timestep, ask)
 
 
 def measure(base_model, seconds=1e9, largest_batch=4096, should_stop=never, on_progress=silent):
     guided = GuidedDenoiser(base_model, ClassifierFreeGuidance())
     sides = {"bare": base_model, "CFG": guided, "slower": Slower(base_model)}
     methods = {name: base_model.named(name, denoiser) for name, denoiser in sides.items()}
-    bench = Bench(methods, Subjects(base_model), 2.0, (), should_stop, base_model.clock)
-    return bench.measure(seconds, largest_batch, on_progress)
+    bench = Bench(methods, Subjects(base_model), 2.0, TIMESTEPS, False, should_stop, base_model.clock)
+    return measure_costs(bench, seconds, largest_batch, on_progress)
 
 
 def test_evaluations_are_counted_and_flops_are_those_of_the_layer():
@@ -200,7 +202,7 @@ def measured(teacher):
         "CFG": lambda: nullcontext(GuidedDenoiser(teacher, ClassifierFreeGuidance())),
         **{name: partial(trained.installed, teacher) for name, trained in built.items()},
     }
-    return built, Bench(methods, Subjects(teacher), 2.0).measure(0.0, 4)
+    return built, measure_costs(Bench(methods, Subjects(teacher), 2.0, TIMESTEPS), 0.0, 4)
 
 
 def test_the_real_teacher_is_counted(measured):
@@ -218,20 +220,68 @@ def test_a_rule_that_guides_at_half_of_the_timesteps_costs_half_of_a_pass_more(t
         high=float(noise_level(teacher.scheduler_config, torch.tensor([500.0]))), rule=ClassifierFreeGuidance()
     )
     methods = {"bare": lambda: nullcontext(teacher), "interval": lambda: nullcontext(GuidedDenoiser(teacher, rule))}
-    bench = Bench(methods, Subjects(teacher), 2.0, timesteps=(900.0, 700.0, 500.0, 300.0))
-    (bare, flops), guided = bench.count("bare"), bench.count("interval")
-    assert (bare, guided) == (1, (1.5, pytest.approx(1.5 * flops)))
-    assert bench.inputs(8)[1].tolist() == [900, 900, 700, 700, 500, 500, 300, 300]
-    assert bench.inputs(1)[1].tolist() == [500]
+    bench = Bench(methods, Subjects(teacher), 2.0, (*TIMESTEPS, 100.0), is_varying=True)
+    bare, guided = bench.count("bare"), bench.count("interval")
+    assert (bare.evaluations, bare.timed) == (1, {2: 1})
+    assert (guided.evaluations, guided.flops) == (pytest.approx(1.6), pytest.approx(1.6 * bare.flops))
+    assert guided.timed == {1: 0.4, 3: 0.6}, "one of two steps without guidance, one of three with it"
+
+
+class Prepared(Slower):
+    """Takes 5 s before the first step, for all of them."""
+
+    def steps(self, timesteps, ask):
+        self.base_model.now += 5
+        yield from super().steps(timesteps, ask)
+
+
+def test_a_step_has_its_share_of_what_is_prepared_for_all():
+    base_model = Timed()
+    methods = {"bare": base_model.named("bare", base_model), "prepared": base_model.named("", Prepared(base_model))}
+    bench = Bench(methods, Subjects(base_model), 2.0, TIMESTEPS, clock=base_model.clock)
+    bare, prepared = measure_costs(bench, 0.0, 1).values()
+    assert bare.milliseconds_per_step_batch_1 == pytest.approx(1000)
+    assert prepared.milliseconds_per_step_batch_1 == pytest.approx(1000 + 100 + 5000 / 4)
+
+
+class Uneven(Slower):
+    """Every step has a time and a number of network evaluations of its own."""
+
+    tenths = (0, 10, 20, 30)
+
+    def steps(self, timesteps, ask):
+        for tenths, answer in zip(self.tenths, super().steps(timesteps, ask), strict=True):
+            yield partial(self.answer, answer, tenths)
+
+    def answer(self, answer, tenths, latents):
+        self.base_model.now += tenths / 10
+        if tenths == 30:
+            answer(latents)
+        return answer(latents)
+
+
+def test_steps_of_equally_many_evaluations_are_timed_by_the_middle_one():
+    base_model = Timed()
+    methods = {"bare": base_model.named("bare", base_model), "uneven": base_model.named("", Uneven(base_model))}
+    bench = Bench(methods, Subjects(base_model), 2.0, TIMESTEPS, True, clock=base_model.clock)
+    assert bench.count("uneven").timed == {1: 0.75, 3: 0.25}
+    milliseconds = measure_costs(bench, 0.0, 1)["uneven"].milliseconds_per_step_batch_1
+    assert milliseconds == pytest.approx(0.75 * (1000 + 1100) + 0.25 * (3000 + 2200))
 
 
 def test_an_offset_adapters_flops_are_its_matrix_products(measured, teacher):
-    """One vector per image, so each of its linear layers runs once; the timestep is embedded once more for it."""
+    """One vector per image and step; every timestep is embedded once more for it, scale and condition once for all."""
     built, costs = measured
     embedder = teacher.network.get_submodule(teacher.backbone.time_embedder).timestep_embedder
-    linear = [m for part in (built["offset"], embedder) for m in part.modules()]
-    extra = sum(2 * m.in_features * m.out_features for m in linear if isinstance(m, nn.Linear))
+    encoder = built["offset"].encoders[0]
+    extra = flops_of(built["offset"], embedder) - 3 / 4 * flops_of(encoder.scale, encoder.condition)
     assert 1e9 * (costs["offset"].gigaflops_per_step - costs["bare"].gigaflops_per_step) == pytest.approx(extra)
+
+
+def flops_of(*parts):
+    """Of one row through every linear layer."""
+    layers = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
+    return sum(2 * m.in_features * m.out_features for m in layers)
 
 
 def test_plain_data_holds_every_field(measured):

@@ -10,7 +10,8 @@ import torch
 
 from agd_core.data.subjects import Subjects
 from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collection
-from agd_core.evaluation.cost import Bench
+from agd_core.evaluation.bench import Bench
+from agd_core.evaluation.cost import measure_costs
 from agd_core.evaluation.sampling import SampleConfig, sample_images
 from agd_core.guidance import CONDITIONAL, UNCONDITIONAL, Guidance, GuidedDenoiser, Pass
 from agd_core.models.denoiser import rowwise
@@ -135,6 +136,6 @@ def test_the_cost_is_that_of_three_evaluations(teacher, weak):
 
     sides = {"bare": teacher, "guided": GuidedDenoiser(teacher, PerturbedAndWeak(weak=weak))}
     methods = {name: lambda denoiser=denoiser: opened(denoiser) for name, denoiser in sides.items()}
-    bare, guided = Bench(methods, Subjects(teacher), 2.0).measure(seconds=0.0, largest_batch=1).values()
+    bare, guided = measure_costs(Bench(methods, Subjects(teacher), 2.0, (500.0,)), 0.0, 1).values()
     assert (bare.network_evaluations_per_step, guided.network_evaluations_per_step) == (1, 3)
     assert guided.gigaflops_per_step == pytest.approx(3 * bare.gigaflops_per_step)
