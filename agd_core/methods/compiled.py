@@ -10,9 +10,12 @@ import torch
 from agd_core.basics.errors import InputError
 from agd_core.models.backbones import Backbone
 
+COMPILER = "inductor"
+"""PyTorch's own."""
+
 
 @contextmanager
-def compiled(backbone: Backbone, backend: str = "inductor") -> Iterator[None]:
+def compiled(backbone: Backbone, backend: str = COMPILER) -> Iterator[None]:
     """Inside the block the network and what hangs on it run as one compiled graph, forward and backward.
 
     Weights, hooks and names stay where they are. It is compiled at its first call: calls must be of equal shapes.
@@ -25,7 +28,7 @@ def compiled(backbone: Backbone, backend: str = "inductor") -> Iterator[None]:
         InputError: there is no compiler for what PyTorch generates.
     """
     network = backbone.network
-    if backend == "inductor":
+    if backend == COMPILER:
         _require_compiler(torch.device(network.device))
     with backbone.calling(torch.compile(network, fullgraph=True, dynamic=False, backend=backend)):
         yield

@@ -13,7 +13,7 @@ MODES: dict[str, Mapping[str, Any] | None] = {
     "CUDA graphs": {"mode": "reduce-overhead"},
 }
 """Arguments of torch.compile; None: not compiled."""
-_TOY = {"backend": "eager"}
+TOY_COMPILER = "eager"
 """Traces as the others do and generates no code, which takes minutes."""
 
 
@@ -26,7 +26,7 @@ def compiled(network: Any, mode: str, toy: bool) -> Iterator[None]:
         return
     torch._dynamo.reset()
     counters.clear()
-    network.compile(dynamic=False, **(_TOY if toy else arguments))
+    network.compile(dynamic=False, **({"backend": TOY_COMPILER} if toy else arguments))
     try:
         yield
     finally:

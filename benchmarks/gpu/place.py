@@ -1,5 +1,6 @@
 """Where a job works and where its numbers go: rows of tables and single facts, in a JSON file that is always whole."""
 
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -72,10 +73,13 @@ class Place:
         self.write()
 
     def write(self, **ending: Any) -> None:
-        """Replace the file.
+        """Replace the file; a full disk leaves the one before, and what was measured in the job's output.
 
         Args:
             ending: how the job ended, where it did.
         """
         self.found.update(ending)
-        write_json({"job": self.job, "device": self.device_name, **self.found}, self.path)
+        try:
+            write_json({"job": self.job, "device": self.device_name, **self.found}, self.path)
+        except OSError as error:
+            print(f"{self.path}: not written: {error}", file=sys.stderr, flush=True)

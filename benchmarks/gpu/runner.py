@@ -106,7 +106,7 @@ def _ending(code: int) -> str:
 
 def _finish(place: Place, status: str, reason: str | None, seconds: float) -> None:
     """Write how a job ended into the file that it has left."""
-    left: dict[str, Any] = json.loads(place.path.read_text(encoding="utf-8"))
+    left: dict[str, Any] = json.loads(place.path.read_text(encoding="utf-8")) if place.path.is_file() else {}
     place.found.update(left)
     if status == FAILED and left.get("traceback"):
         reason = left["traceback"][-1]

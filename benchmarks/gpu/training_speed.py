@@ -6,6 +6,7 @@ that lies on the device already. Ratios are theirs / ours of neighbouring blocks
 
 import statistics
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -15,9 +16,11 @@ from torch import nn
 from agd_core.data.dataset import latents_tensor, tensor_of
 from agd_core.data.records import INPUT, TARGET
 from agd_core.methods import MethodConfig, Pairs
+from agd_core.methods.compiled import COMPILER, compiled
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
 from benchmarks.authors_classes import AuthorsStudent, authors_optimizer, installed
+from benchmarks.gpu.compiling import TOY_COMPILER
 from benchmarks.gpu.networks import RandomModel, free, sized_of
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.presets import first_method, preset_names
@@ -28,8 +31,12 @@ from flows.config import PipelineConfig
 from flows.presets import load_config
 
 TABLE = "seconds per training step"
-_OURS = {"bfloat16": torch.bfloat16, "float32 (TF32)": torch.float32}
-"""Precisions of the base; theirs is always float32 (TF32)."""
+_OURS = {
+    "bfloat16, compiled": (torch.bfloat16, True),
+    "bfloat16": (torch.bfloat16, False),
+    "float32 (TF32)": (torch.float32, False),
+}
+"""Precisions of the base, and whether it is compiled; theirs is always float32 (TF32), eager as their code is."""
 _FULL, _TOY = (5, 4, 6), (1, 1, 2)
 """Steps before the first block, steps of a block, blocks of each side."""
 
@@ -43,19 +50,19 @@ def run(place: Place) -> None:
     with tensor_cores():
         for name in preset_names(place, "dit-xl-2-256", "sd21", "sdxl"):
             config = load_config(name, ["train.activation_checkpointing=false"])
-            for precision, dtype in _OURS.items():
-                with place.part(model=name, precision=precision):
-                    place.row(TABLE, _row(name, config, precision, _Turns(place, config, dtype).seconds()))
+            for ours_in, (dtype, is_compiled) in _OURS.items():
+                with place.part(model=name, ours_in=ours_in):
+                    place.row(TABLE, _row(name, config, ours_in, _Turns(place, config, dtype, is_compiled).seconds()))
                 free(torch.device(place.device_name))
 
 
-def _row(name: str, config: PipelineConfig, precision: str, seconds: Seconds) -> dict[str, object]:
+def _row(name: str, config: PipelineConfig, ours_in: str, seconds: Seconds) -> dict[str, object]:
     ours, theirs = seconds
     return {
         "model": name,
         "method": first_method(config).kind,
         "batch": config.train.batch_size,
-        "ours in": precision,
+        "ours in": ours_in,
         "ours, s": statistics.median(ours),
         "theirs, s": statistics.median(theirs),
         "theirs / ours (quartiles)": quartiles(divided(theirs, ours)),
@@ -65,7 +72,8 @@ def _row(name: str, config: PipelineConfig, precision: str, seconds: Seconds) ->
 class _Turns:
     """A block of our steps, a block of theirs, and so on."""
 
-    def __init__(self, place: Place, config: PipelineConfig, dtype: torch.dtype) -> None:
+    def __init__(self, place: Place, config: PipelineConfig, dtype: torch.dtype, is_compiled: bool) -> None:
+        self.compiler = (TOY_COMPILER if place.toy else COMPILER) if is_compiled else None
         self.warm_up, self.block, self.rounds = _TOY if place.toy else _FULL
         self.device, self.method = torch.device(place.device_name), first_method(config)
         self.train = config.train.model_copy(update={"steps": self.warm_up + self.block * self.rounds})
@@ -77,7 +85,8 @@ class _Turns:
         """Of a step in every block: (ours, theirs)."""
         ours = training_of(self.sized, self.method, self.train, self.reader, self.device)
         backbone = RandomModel(self.plain, self.device).backbone
-        with installed(backbone, *_as_authors(self.method)) as student:
+        speed = compiled(ours.model.backbone, self.compiler) if self.compiler else nullcontext()
+        with speed, installed(backbone, *_as_authors(self.method)) as student:
             batch = batch_of(self.reader, self.train.batch_size, self.device)
             trained(ours, partial(self._after, Theirs(student, self.train.steps, batch).step))
         times = [seconds / self.block for seconds in self.laps.seconds()]

@@ -95,6 +95,15 @@ def test_what_a_crash_had_measured_is_kept_and_the_list_goes_on(tmp_path):
     assert worked["reason"] is None
 
 
+def test_where_nothing_can_be_written_numbers_are_printed_and_the_list_goes_on(tmp_path, capsys):
+    (tmp_path / "works.json").mkdir()
+    Place("works", tmp_path, "cpu", AN_HOUR).fact(moons=1)
+    printed = capsys.readouterr()
+    assert printed.out == "works: moons 1\n"
+    assert printed.err.startswith(f"{tmp_path / 'works.json'}: not written: ")
+    assert run_jobs([Job("works", 1, 0, PACKAGE)], tmp_path, "cpu", AN_HOUR, ()) == {"works": "ok"}
+
+
 def test_a_job_that_no_longer_fits_is_skipped_with_the_reason(tmp_path):
     assert run_jobs([Job("works", 1, 1e6, PACKAGE)], tmp_path, "cpu", AN_HOUR, ()) == {"works": "skipped"}
     assert read(tmp_path, "works")["reason"] == "3600 seconds were left for it, it needs 1e+06"

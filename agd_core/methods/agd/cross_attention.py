@@ -6,6 +6,7 @@ Source: arXiv 2503.07274; layer layout as in the authors' code (github.com/crist
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from typing import Literal
 
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from agd_core.methods.agd.base import AdapterConfig
-from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, cast
+from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, cast, is_free
 
 _MAX_PERIOD = 10_000.0
 _TIME = 1
@@ -78,7 +79,8 @@ class CrossAttentionLayer(AdapterLayer):
         """Single-head attention of the hidden states to the tokens."""
         keys, values = (each.expand(len(output), -1, -1) for each in prepared)
         attention = torch.bmm(hidden_states, keys).softmax(dim=-1)  # [B, T, S]
-        return torch.baddbmm(output, attention, values)
+        add = output.baddbmm_ if is_free(output) else partial(torch.baddbmm, output)
+        return add(attention, values)
 
 
 def _rewritten(whole: Prepared, times: Prepared, weight: Tensor) -> Iterator[Prepared]:
