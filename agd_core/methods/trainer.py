@@ -99,14 +99,15 @@ class Training:
         batches = TrainingBatches(self.reader, order, config.steps, config.loader_workers)
         speed = compiled(self.model.backbone) if config.compile else nullcontext()
         with trained.installed(self.model, config.activation_checkpointing) as student, speed, batches:
-            pairs_at = _pairs_at(batches, self.reader.plan, self.model.device)
+            pairs = _PairsAhead(batches, self.reader.plan, self.model.device)
             loop = Loop(
                 self._loop_config(),
                 {"adapter": trained},
                 optimizer,
-                lambda step: trained.loss(student, pairs_at(step)),
+                lambda step: trained.loss(student, pairs.at(step)),
                 checkpoint,
                 position_at=order.state,
+                meanwhile=pairs.fetch,
             )
             return loop.run(on_progress, should_stop)
 
@@ -122,15 +123,26 @@ class Training:
         )
 
 
-def _pairs_at(batches: TrainingBatches, plan: CollectionPlan, device: torch.device) -> Callable[[int], Pairs]:
-    """The stored pairs of a step, on the device."""
-    conditions = Condition.from_arrays(plan.conditions, torch.device("cpu"))  # encoded prompts may be many
+class _PairsAhead:
+    """The stored pairs of every step, on the device; a step's can be fetched while the one before it runs."""
 
-    def pairs_at(step: int) -> Pairs:
-        batch = batches.at(step)
-        latents = latents_tensor(batch.latents, plan.dtype, device)
-        ask = Ask.of_columns(conditions, batch.rows, batch.scalars, device)
+    def __init__(self, batches: TrainingBatches, plan: CollectionPlan, device: torch.device) -> None:
+        self._batches, self._plan, self._device = batches, plan, device
+        self._conditions = Condition.from_arrays(plan.conditions, torch.device("cpu"))  # encoded prompts may be many
+        self._fetched: Pairs | None = None
+
+    def at(self, step: int) -> Pairs:
+        """This step's, the fetched ones if there are any."""
+        pairs, self._fetched = self._fetched or self._read(step), None
+        return pairs
+
+    def fetch(self, step: int) -> None:
+        """Have this step's ready, which is the next one."""
+        self._fetched = self._read(step)
+
+    def _read(self, step: int) -> Pairs:
+        batch, device = self._batches.at(step), self._device
+        latents = latents_tensor(batch.latents, self._plan.dtype, device)
+        ask = Ask.of_columns(self._conditions, batch.rows, batch.scalars, device)
         timestep, guided = tensor_of(batch.timesteps, device), latents[:, TARGET:].flatten(1, 2)
         return Pairs(latents[:, INPUT], timestep, ask, guided)
-
-    return pairs_at

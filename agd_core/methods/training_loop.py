@@ -64,6 +64,7 @@ class Loop:
         checkpoint: where the state is saved.
         after_step: called after each optimiser step, e.g. to update an EMA.
         position_at: where in the data the run is after so many steps, recorded in checkpoints and checked on resume.
+        meanwhile: told the next step's number while the device works on this one, to make ready what it needs.
     """
 
     config: LoopConfig
@@ -73,6 +74,7 @@ class Loop:
     checkpoint: Checkpoint
     after_step: Callable[[int], None] = lambda step: None
     position_at: Callable[[int], Mapping[str, Any] | None] = lambda step: None
+    meanwhile: Callable[[int], None] = lambda step: None
 
     def run(self, on_progress: Progress = silent, should_stop: ShouldStop = never) -> list[float]:
         """Train to the end, from the last checkpoint if there is one; return the loss of every step.
@@ -102,6 +104,8 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which needs the memory
         loss = self.loss_at(step)
         self._backward(loss)
+        if step + 1 < self.config.steps:
+            self.meanwhile(step + 1)
         value = float(loss.detach())  # waits for the device, which has the backward pass to do by now
         if not math.isfinite(value):
             raise NumericError(f"loss is {value} at step {step}: lower the learning rate or check the data")

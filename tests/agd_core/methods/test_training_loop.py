@@ -103,6 +103,18 @@ def test_training_lowers_the_loss_and_reports_every_step(tmp_path):
     assert reports[0][2] == f"loss {losses[0]:.4f}"
 
 
+def test_the_next_step_is_made_ready_while_this_one_runs(tmp_path):
+    loop, seen = make_loop(tmp_path, steps=2), []
+
+    def loss_at(step):
+        seen.append(("loss", step))
+        return loop.loss_at(step)
+
+    told = replace(loop, loss_at=loss_at, meanwhile=lambda step: seen.append(("ready", step)))
+    replace(told, after_step=lambda step: seen.append(("after", step))).run()
+    assert seen == [("loss", 0), ("ready", 1), ("after", 0), ("loss", 1), ("after", 1)]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path, value):
     loop, before = make_loop(tmp_path, lambda step, loss: loss * value), make_loop(tmp_path)
