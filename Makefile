@@ -24,7 +24,7 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): about 2 minutes and 6 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,dask,ray,metrics,webdataset,s3,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,dask,ray,metrics,emoji,webdataset,s3,dev]"
 	@touch $@
 
 up: $(STAMP)

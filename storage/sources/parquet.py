@@ -78,6 +78,23 @@ def parquet_texts(place: str) -> Iterator[StoredText]:
             yield StoredText(where, first_text(cell, where))
 
 
+def parquet_column(place: str, column: str) -> Iterator[Any]:
+    """The values of one column of all files, in the order of `ParquetImages`.
+
+    Args:
+        place: as for `ParquetImages`.
+        column: its name.
+
+    Raises:
+        InputError: a file is not there or is broken, or has no such column.
+    """
+    for part in named_files(place, SUFFIX):
+        names = _rows_and_columns(part)[1]
+        if column not in names:
+            raise InputError(f"{printable(part)} has no column {column!r}; the columns are {_named([names])}")
+        yield from _cells(part, column)
+
+
 def _rows_and_columns(part: Path) -> tuple[int, list[str]]:
     """How many rows a file has, and the names of its columns.
 
