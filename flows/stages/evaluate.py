@@ -58,10 +58,11 @@ class LookedAt:
         sampled = read_samples(self.samples)
         extracted = read_features(self.features) if self.features else None
         judged = read_features(self.judged) if self.judged else extracted
-        agreement = None
+        agreement = ranks = None
         if self.judge and judged:
             asked = self.subjects.texts(sampled.labels.tolist())
             agreement = self.judge.agreement(judged, sampled.labels, asked)
+            ranks = self.judge.ranks(judged, asked)
         return Seen(
             images=sampled.images,
             latents=sampled.latents,
@@ -70,6 +71,7 @@ class LookedAt:
             logits=extracted.logits if extracted else None,
             agreement=agreement.values if agreement else None,
             agreement_metric=agreement.metric if agreement else "",
+            ranks=ranks,
         )
 
 

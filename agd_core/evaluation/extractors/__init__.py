@@ -8,12 +8,20 @@ from agd_core.evaluation.extractors.base import Agreement, Extracted, FeatureExt
 from agd_core.evaluation.extractors.clip import ClipFeatures
 from agd_core.evaluation.extractors.dinov2 import Dinov2Features
 from agd_core.evaluation.extractors.efficientnet import EfficientNetFeatures
+from agd_core.evaluation.extractors.emoji_judge import EmojiJudge
 from agd_core.evaluation.extractors.fashion_classifier import FashionFeatures
 from agd_core.evaluation.extractors.inception import InceptionFeatures
 
 EXTRACTORS: dict[str, type[FeatureExtractor]] = {
     extractor.name: extractor
-    for extractor in (FashionFeatures, InceptionFeatures, EfficientNetFeatures, Dinov2Features, ClipFeatures)
+    for extractor in (
+        FashionFeatures,
+        InceptionFeatures,
+        EfficientNetFeatures,
+        Dinov2Features,
+        ClipFeatures,
+        EmojiJudge,
+    )
 }
 
 

@@ -88,6 +88,15 @@ class FeatureExtractor(ABC):
         """
         return None
 
+    def ranks(self, extracted: Extracted, asked: Sequence[str]) -> Int[Tensor, "images 2"] | None:
+        """Place of the right name among names and of the right style among styles; None where it knows neither.
+
+        Args:
+            extracted: what this extractor made of the images.
+            asked: the prompt of each image.
+        """
+        return None
+
     def shipped_reference(self) -> Reference | None:
         """Statistics of real images that are shipped with it, if any."""
         return None

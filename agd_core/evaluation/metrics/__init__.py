@@ -11,6 +11,7 @@ from agd_core.evaluation.metrics.paired import PAIRED
 from agd_core.evaluation.metrics.precision_recall import PRECISION_RECALL
 from agd_core.evaluation.metrics.reference import Reference
 from agd_core.evaluation.metrics.regression import Measurement, NightVerdict, judge_nights
+from agd_core.evaluation.metrics.retrieval import RETRIEVAL
 from agd_core.evaluation.metrics.saturation import SATURATION
 from agd_core.evaluation.metrics.standard_errors import accuracy_standard_error
 from agd_core.evaluation.metrics.statistics import FeatureStatistics, RunningStatistics
@@ -21,6 +22,7 @@ _ALL = (
     INCEPTION_SCORE,
     PRECISION_RECALL,
     AGREEMENT,
+    RETRIEVAL,
     PAIRED,
     LPIPS,
     SATURATION,

@@ -133,6 +133,9 @@ class Seen:
     """Per image: does it show what was asked for, see `agreement_metric`."""
     agreement_metric: str = ""
     """ "accuracy" or "clip_score"."""
+    ranks: Int[Tensor, "images 2"] | None = None
+    """Per image: place of the right name among names and of the right style among styles, from 1; None without such a
+    judge."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 import torch
 
 COLOURS = ("black", "white", "grey", "red", "orange", "yellow", "green", "blue", "purple", "brown", "pink")
-_PLAIN = 0.5
+_PLAIN_SHARE = 0.5
 """How often a caption is the plain one."""
+PLAIN = "{name}, {style} style"
+"""The plain caption, which prompts are made of."""
 _TEMPLATES = (
-    "{name}, {style} style",
+    PLAIN,
     "{name} in {style} style",
     "{style} style {name}",
     "{name} emoji, {style} style",
@@ -14,12 +16,12 @@ _TEMPLATES = (
     "{style} {name}",
     "{name}",
 )
-"""The first is the plain one, which prompts are made of. The last names no style: any may follow."""
+"""The last names no style: any may follow."""
 
 
 def plain_caption(name: str, style: str) -> str:
     """The caption that stands for a picture where there is one only: "fire engine, noto style"."""
-    return _TEMPLATES[0].format(name=name, style=style)
+    return PLAIN.format(name=name, style=style)
 
 
 def all_captions(name: str, style: str) -> list[str]:
@@ -38,7 +40,7 @@ def captions_of(name: str, style: str, generator: torch.Generator) -> str:
     """
     captions = all_captions(name, style)
     plain, choice = torch.rand(2, generator=generator).tolist()
-    return captions[0] if plain < _PLAIN else captions[int(choice * len(captions))]
+    return captions[0] if plain < _PLAIN_SHARE else captions[int(choice * len(captions))]
 
 
 def _wordings(name: str) -> list[str]:

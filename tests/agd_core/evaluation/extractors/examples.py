@@ -11,6 +11,7 @@ from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from tests.agd_core.evaluation.extractors.tiny_clip import write_tiny_clip
+from tests.agd_core.evaluation.extractors.tiny_judge import write_tiny_judge
 
 
 class Example(NamedTuple):
@@ -61,4 +62,5 @@ EXAMPLES = {
     "efficientnet-lite0": Example(images=9),
     "dinov2": Example(write_tiny_dinov2),
     "clip": Example(write_tiny_clip),
+    "emoji-judge": Example(write_tiny_judge),
 }

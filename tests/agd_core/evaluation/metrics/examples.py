@@ -27,6 +27,7 @@ def seen(seed: int, count: int = IMAGES, kind: str = "accuracy") -> Seen:
         logits=torch.randn(count, CLASSES, generator=noise),
         agreement=(torch.rand(count, generator=noise) < 0.7).float(),
         agreement_metric=kind,
+        ranks=torch.randint(1, 9, (count, 2), generator=noise),
     )
 
 
@@ -86,6 +87,7 @@ EXAMPLES: dict[str, list[Example]] = {
     "inception-score": [Example(broken=("logits",))],
     "precision-recall": [Example(broken=("features",))],
     "agreement": [Example(broken=("agreement",)), Example(seen(0, kind="clip_score"), broken=("agreement",))],
+    "retrieval": [Example()],
     "paired": [Example(broken=("latents", "features"))],
     "lpips": [Example(few=3)],
     "saturation": [Example()],

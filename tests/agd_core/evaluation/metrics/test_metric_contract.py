@@ -102,5 +102,5 @@ def what_is_said(metric, measured, config):
 
 @EVERY_CASE
 def test_with_nothing_to_look_at_there_is_no_score(name, example, config):
-    blind = replace(example.samples, features=None, logits=None, agreement=None)
+    blind = replace(example.samples, features=None, logits=None, agreement=None, ranks=None)
     assert METRICS[name].scores(Measured(blind, None, None), config) == {}

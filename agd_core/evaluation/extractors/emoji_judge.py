@@ -1,0 +1,140 @@
+"""The judge of the emoji world: a CLIP trained on the emoji, which also tells a name among names, a style among styles.
+
+Retrieval as R-precision, the usual measure of text-to-image models without a human: is what was asked for nearer to the
+image than the other candidates? (AttnGAN, https://arxiv.org/abs/1711.10485, section 4.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from agd_core.basics.digest import digest, file_digest
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable, read_json
+from agd_core.evaluation.extractors.base import Agreement, Extracted, FeatureExtractor
+from agd_core.evaluation.extractors.clip import ClipFeatures
+from agd_core.evaluation.metrics.base import Images
+from agd_core.evaluation.metrics.reference import Reference
+
+WORDS, REFERENCE = "words.json", "train_reference.safetensors"
+MOST_NAMES = 1000
+_NAME = "{name}"
+
+
+class Words(BaseModel):
+    """What the judge tells apart."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    caption: str = Field(pattern=r"^[^{}]*(\{name\}[^{}]*\{style\}|\{style\}[^{}]*\{name\})[^{}]*$")
+    """How a prompt is made of a name and a style."""
+    names: list[str] = Field(min_length=2, max_length=MOST_NAMES)
+    styles: list[str] = Field(min_length=2, max_length=100)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt taken apart."""
+
+    name: str
+    style: str
+
+
+class EmojiJudge(FeatureExtractor):
+    """CLIP's image embedding; a folder in transformers' format with `words.json` beside the weights."""
+
+    name = "emoji-judge"
+    distance_name = "FD-emoji"
+
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
+        if weights is None:
+            raise InputError("extractor emoji-judge needs a folder with its weights; `agd pretrain emoji-sd` makes it")
+        self.folder = weights
+        self.clip = ClipFeatures(weights, device)
+        self.words = read_words(weights / WORDS)
+        self.sha256 = digest([self.clip.sha256, file_digest(weights / WORDS)])
+        self.width, self.device = self.clip.width, device
+
+    @property
+    def resize(self) -> str:  # type: ignore[override]
+        """As its CLIP resizes."""
+        return self.clip.resize
+
+    def look(self, images: Images) -> tuple[Tensor, ...]:
+        return self.clip.look(images)
+
+    def agreement(self, extracted: Extracted, labels: Int[Tensor, " images"], asked: Sequence[str]) -> Agreement:
+        """The CLIP score in this judge's own space."""
+        return self.clip.agreement(extracted, labels, asked)
+
+    def ranks(self, extracted: Extracted, asked: Sequence[str]) -> Int[Tensor, "images 2"] | None:
+        """Place of the right name among all names in the asked style, and of the right style among all for that name.
+
+        None where a prompt is not made of a name and a style that this judge knows.
+        """
+        parts = [part for text in asked if (part := taken_apart(text, self.words))]
+        if len(parts) < len(asked):
+            return None
+        names = list(dict.fromkeys([*self.words.names, *(part.name for part in parts)]))
+        texts = [self.words.caption.format(name=name, style=style) for style in self.words.styles for name in names]
+        table = normalize(self.clip.embed(texts), dim=1).view(len(self.words.styles), len(names), -1)
+        images = normalize(extracted.features, dim=1)
+        rows = torch.tensor([names.index(part.name) for part in parts])
+        styles = torch.tensor([self.words.styles.index(part.style) for part in parts])
+        return torch.stack([_name_ranks(images, table, rows, styles), _style_ranks(images, table, rows, styles)], dim=1)
+
+    def shipped_reference(self) -> Reference | None:
+        """The real pictures that the base model learns, if their statistics lie beside the weights."""
+        path = self.folder / REFERENCE
+        return Reference.load(path) if path.exists() else None
+
+
+def read_words(path: Path) -> Words:
+    """What a judge's folder says it tells apart.
+
+    Raises:
+        InputError: it cannot be read or says something else.
+    """
+    try:
+        return Words.model_validate(read_json(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InputError(f"{printable(path)}: {printable(fault['loc'])}: {printable(fault['msg'])}") from error
+
+
+def taken_apart(text: str, words: Words) -> Asked | None:
+    """Name and style of a prompt, None where it has not the form of a caption; the longest style that fits counts."""
+    for style in sorted(words.styles, key=len, reverse=True):
+        head, tail = words.caption.replace("{style}", style).split(_NAME)
+        if text.startswith(head) and text.endswith(tail) and len(text) > len(head) + len(tail):
+            return Asked(text[len(head) : len(text) - len(tail)], style)
+    return None
+
+
+def _name_ranks(
+    images: Float[Tensor, "images width"], table: Float[Tensor, "styles names width"], names: Tensor, styles: Tensor
+) -> Int[Tensor, " images"]:
+    """Those of one style at once, so that memory stays small."""
+    ranks = torch.zeros(len(images), dtype=torch.long)
+    for style in range(len(table)):
+        rows = torch.nonzero(styles == style).flatten()
+        ranks[rows] = _place(images[rows] @ table[style].T, names[rows])
+    return ranks
+
+
+def _style_ranks(
+    images: Float[Tensor, "images width"], table: Float[Tensor, "styles names width"], names: Tensor, styles: Tensor
+) -> Int[Tensor, " images"]:
+    cosines = torch.stack([(images * of_style[names]).sum(dim=1) for of_style in table], dim=1)
+    return _place(cosines, styles)
+
+
+def _place(cosines: Float[Tensor, "images candidates"], right: Int[Tensor, " images"]) -> Int[Tensor, " images"]:
+    """1 where the right candidate is nearest; candidates as near as it come before it."""
+    return (cosines >= cosines.gather(1, right[:, None])).sum(dim=1)

@@ -1,0 +1,95 @@
+"""The emoji judge: places of names and styles against a count by hand, prompts taken apart, folders that do not fit."""
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+
+from agd_core.evaluation.extractors import Extracted, open_extractor
+from agd_core.evaluation.extractors.clip import ClipFeatures
+from agd_core.evaluation.extractors.emoji_judge import Asked, EmojiJudge, Words, taken_apart
+from tests.agd_core.evaluation.extractors.tiny_judge import NAMES, STYLES, WORDS, write_tiny_judge
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory, cpu):
+    return EmojiJudge(write_tiny_judge(tmp_path_factory.mktemp("judge")), cpu)
+
+
+def by_hand(judge, feature, candidates, right):
+    """How many candidates are at least as near as the right one."""
+    cosines = cosine_similarity(feature[None], judge.clip.embed(candidates), dim=1)
+    return int((cosines >= cosines[candidates.index(right)] - 1e-7).sum())
+
+
+def test_places_are_what_a_count_gives(judge, cuttings):
+    asked = [f"{NAMES[i % 3]} in {STYLES[i % 2]} style" for i in range(12)]
+    extracted = judge.extract(cuttings[:12])
+    ranks = judge.ranks(extracted, asked)
+    for feature, text, found in zip(extracted.features, asked, ranks.tolist(), strict=True):
+        name, style = text.removesuffix(" style").split(" in ")
+        names = [f"{other} in {style} style" for other in NAMES]
+        styles = [f"{name} in {other} style" for other in STYLES]
+        assert found == [by_hand(judge, feature, names, text), by_hand(judge, feature, styles, text)]
+    assert len(ranks.unique(dim=0)) > 1
+
+
+def test_an_image_that_is_the_text_is_found_first(judge):
+    asked = [f"{name} in {style} style" for name in NAMES for style in STYLES]
+    assert judge.ranks(Extracted(3 * judge.clip.embed(asked), None), asked).tolist() == [[1, 1]] * len(asked)
+
+
+def test_a_name_that_is_no_candidate_joins_them(judge):
+    asked = ["zebra in flat style"]
+    assert judge.ranks(Extracted(-judge.clip.embed(asked), None), asked).tolist() == [[4, 2]]
+
+
+def test_prompts_of_another_form_have_no_places(judge, cuttings):
+    extracted = judge.extract(cuttings[:2])
+    assert judge.ranks(extracted, ["cat in flat style", "a photo of a cat"]) is None
+    assert judge.ranks(extracted, ["cat in flat style", "cat in cubist style"]) is None
+
+
+def test_prompts_are_taken_apart_at_the_longest_style():
+    words = Words(caption="{name}, {style} style", names=["a", "b"], styles=["d", "3 d"])
+    assert taken_apart("red, big apple, 3 d style", words) == Asked("red, big apple", "3 d")
+    assert taken_apart(", d style", words) is None
+    other = Words(caption="{style} {name}", names=["a", "b"], styles=["flat", "flat old"])
+    assert taken_apart("flat old cat", other) == Asked("cat", "flat old")
+
+
+def test_score_and_features_are_its_clips(judge, cuttings, cpu):
+    clip = ClipFeatures(judge.folder, cpu)
+    extracted = judge.extract(cuttings[:3])
+    labels, asked = torch.zeros(3, dtype=torch.long), ["cat in flat style"] * 3
+    assert torch.equal(extracted.features, clip.extract(cuttings[:3]).features)
+    assert torch.equal(
+        judge.agreement(extracted, labels, asked).values, clip.agreement(extracted, labels, asked).values
+    )
+    assert judge.shipped_reference() is None
+
+
+def test_other_words_are_another_judge(judge, tmp_path, cpu):
+    other = EmojiJudge(write_tiny_judge(tmp_path, names=["cat", "dog"]), cpu)
+    assert other.clip.sha256 == judge.clip.sha256
+    assert other.identity() != judge.identity()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"caption": "{style} style"}, "caption"),
+        ({"caption": "{name} {style} {other}"}, "caption"),
+        ({"names": ["one"]}, "names"),
+        ({"styles": [1, 2]}, "styles"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_words_that_are_none_are_refused(tmp_path, cpu, one_line, changes, said):
+    assert said in one_line(EmojiJudge, write_tiny_judge(tmp_path, **changes), cpu)
+
+
+def test_without_a_folder_or_words_it_says_what_it_needs(tmp_path, cpu, one_line):
+    assert "agd pretrain emoji-sd" in one_line(open_extractor, "emoji-judge", None, None, cpu)
+    (write_tiny_judge(tmp_path) / "words.json").unlink()
+    assert "words.json" in one_line(EmojiJudge, tmp_path, cpu)
+    assert WORDS["names"] == NAMES
