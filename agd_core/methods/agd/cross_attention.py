@@ -6,7 +6,6 @@ Source: arXiv 2503.07274; layer layout as in the authors' code (github.com/crist
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from itertools import repeat
 from typing import Literal
 
@@ -79,8 +78,7 @@ class CrossAttentionLayer(AdapterLayer):
         """Single-head attention of the hidden states to the tokens."""
         keys, values = (each.expand(len(output), -1, -1) for each in prepared)
         attention = torch.bmm(hidden_states, keys).softmax(dim=-1)  # [B, T, S]
-        add = output.baddbmm_ if is_free(output) else partial(torch.baddbmm, output)
-        return add(attention, values)
+        return torch.baddbmm(output, attention, values, out=output if is_free(output) else None)
 
 
 def _rewritten(whole: Prepared, times: Prepared, weight: Tensor) -> Iterator[Prepared]:

@@ -8,7 +8,6 @@ the first of them.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -78,5 +77,5 @@ def is_free(output: Tensor) -> bool:
 def add_product(output: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """`output + left @ right` in one go, in place if it can be: `[..., width]`, `[..., inner]` and `[inner, width]`."""
     rows = output.flatten(0, -2)
-    add = rows.addmm_ if is_free(output) else partial(torch.addmm, rows)
-    return add(left.flatten(0, -2), right).view(output.shape)
+    into = rows if is_free(output) else None
+    return torch.addmm(rows, left.flatten(0, -2), right, out=into).view(output.shape)
