@@ -1,1 +1,1 @@
-"""Training the built-in world from the real images: classifier, VAE, class-conditional DiT."""
+"""How the built-in worlds were trained, a room for each."""

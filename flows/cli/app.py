@@ -12,7 +12,7 @@ from flows.cli.doctor import doctor
 from flows.cli.export import export_app, import_app
 from flows.cli.job_commands import add_job
 from flows.cli.nightly import adapters, nightly, register
-from flows.cli.options import Json, in_workplace, one_line, show
+from flows.cli.options import Device, Json, in_workplace, one_line, show
 from flows.cli.reference import reference
 from flows.jobs import JOBS
 from flows.lab.cli import up
@@ -28,17 +28,26 @@ app = typer.Typer(
 
 
 def pretrain(
-    data: Annotated[Path | None, typer.Option(help="Folder with the four Fashion-MNIST idx files.")] = None,
+    world: Annotated[str, typer.Argument(help="The world: fashion-dit.")] = "fashion-dit",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="fashion-dit: folder with the four idx files."),
+    ] = None,
+    size: Annotated[str | None, typer.Option("--size", help="Named after the machine it is for: cpu.")] = None,
     output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints and the finished model.")] = Path(
         "outputs/pretrain"
     ),
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Retrain the built-in teacher, its VAE and its classifier from the real images (about two hours on 2 cores)."""
-    from flows.stages.pretrain import pretrain as run
+    """Retrain a built-in model from the real images (hours on 2 cores). Run it again to resume or to reuse."""
+    from flows.worlds import world_of
 
-    with in_workplace(output) as place:
-        result = run(data, place)
+    with one_line():
+        chosen = world_of(world)
+        checked = chosen.checked_size(size)
+    with in_workplace(output, device) as place:
+        result = chosen.train(data, place, checked)
     show(result, [f"{name}: {path}" for name, path in result["artefacts"].items()], as_json)
 
 

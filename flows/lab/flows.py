@@ -14,7 +14,7 @@ from flows.lab.running import run_in_lab, run_name
 from flows.lab.workplace import LabWorkplace
 from flows.preset_files import repeat_command
 from flows.run import Run
-from flows.stages.pretrain import pretrain
+from flows.worlds import world_of
 
 
 def flow_of(job: Job) -> Flow[Any, Any]:
@@ -50,4 +50,10 @@ def pretrain_flow(data: str = "", output: str = "outputs/pretrain") -> dict[str,
         data: folder of the four Fashion-MNIST idx files; blank: where Debian puts them.
         output: folder for checkpoints and the finished model.
     """
-    return run_in_lab(output, lambda place: pretrain(Path(data) if data else None, place))
+    return _pretrain("fashion-dit", data, output)
+
+
+def _pretrain(world: str, data: str, output: str) -> dict[str, Any] | State:
+    chosen = world_of(world)
+    folder = Path(data) if data else None
+    return run_in_lab(output, lambda place: chosen.train(folder, place, chosen.checked_size(None)))

@@ -16,6 +16,7 @@ from flows.jobs import JOBS, Done, Job
 from flows.lab import flows as lab_flows
 from flows.lab.flows import flow_of
 from flows.lab.parameters import form_of
+from flows.worlds import WORLDS
 from tests.calls import ROOT, watch
 from tests.conftest import SMALL
 
@@ -29,10 +30,11 @@ COUNT = Job(
 )
 
 
-def test_the_deployments_are_the_jobs_and_the_three_others():
+def test_the_deployments_are_the_jobs_the_worlds_and_the_two_of_the_nights():
     declared = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     found = {deployment["name"]: deployment["entrypoint"] for deployment in declared}
-    others = {"pretrain-teacher", "nightly-evaluation", "evaluate-registered"}
+    others = {"nightly-evaluation", "evaluate-registered", *(world.flow for world in WORLDS)}
+    assert others < set(found)
     assert {name: entry for name, entry in found.items() if name not in others} == {
         job.flow: f"flows.lab.flows.{job.name}_flow" for job in JOBS
     }

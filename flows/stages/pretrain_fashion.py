@@ -1,7 +1,6 @@
-"""The built-in world, retrained from the real images: classifier, VAE and DiT, each cached and resumable."""
+"""`builtin:fashion-dit`, retrained from the real images: classifier, VAE and DiT, each cached and resumable."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from agd_core.basics.atomic import write_bytes, write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, save_tensors, system_errors
 from agd_core.basics.config import Config
-from agd_core.basics.seeding import derive_seed
 from agd_core.builtin.fashion_mnist import CLASS_NAMES, DEFAULT_FOLDER, load_fashion_mnist, to_signed
 from agd_core.evaluation.extractors.fashion_classifier import REFERENCE, FashionClassifier, FashionFeatures
 from agd_core.evaluation.extractors.fashion_classifier import WEIGHTS as CLASSIFIER
@@ -21,16 +19,16 @@ from agd_core.evaluation.metrics.frechet import FeatureStatistics, frechet_dista
 from agd_core.evaluation.metrics.reference import KEPT_FEATURES, Reference
 from agd_core.evaluation.sampling import to_bytes
 from agd_core.methods.training_loop import Loop
-from agd_core.pretraining.autoencoder import (
+from agd_core.pretraining.ema import Ema
+from agd_core.pretraining.fashion.autoencoder import (
     AutoencoderRecipe,
     autoencoder_loop,
     build_autoencoder,
     encode_means,
     reconstruct,
 )
-from agd_core.pretraining.classifier import ClassifierRecipe, accuracy, classifier_loop
-from agd_core.pretraining.ema import Ema
-from agd_core.pretraining.transformer import (
+from agd_core.pretraining.fashion.classifier import ClassifierRecipe, accuracy, classifier_loop
+from agd_core.pretraining.fashion.transformer import (
     TransformerRecipe,
     build_transformer,
     pretraining_scheduler,
@@ -38,14 +36,12 @@ from agd_core.pretraining.transformer import (
 )
 from agd_core.report.plots import loss_plot
 from flows.reference import describe, even_rows
+from flows.stages.network_training import LOSSES, WEIGHTS, trained_network
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
-VERSION = 1
-LOSSES, WEIGHTS = "losses.json", "weights.safetensors"
 
-
-class PretrainConfig(Config):
+class FashionRecipe(Config):
     """The recipes of the three networks."""
 
     classifier: ClassifierRecipe = ClassifierRecipe()
@@ -53,25 +49,25 @@ class PretrainConfig(Config):
     transformer: TransformerRecipe = TransformerRecipe()
 
 
-def pretrain(data: Path | None, place: Workplace, config: PretrainConfig | None = None) -> dict[str, Any]:
+def pretrain_fashion(data: Path | None, place: Workplace, recipe: FashionRecipe | None = None) -> dict[str, Any]:
     """Train all three, on the CPU, and assemble `fashion-dit` and `fashion-classifier` in the output folder.
 
     Args:
         data: folder of the idx files; None takes where Debian puts them.
         place: where to work.
-        config: recipes; the shipped ones by default.
+        recipe: of the three networks; the shipped ones by default.
 
     Raises:
         InputError: the images are missing.
         Stopped: after a checkpoint, when asked to; run again to resume.
     """
-    config, place = config or PretrainConfig(), replace(place, device=torch.device("cpu"))
+    recipe, place = recipe or FashionRecipe(), replace(place, device=torch.device("cpu"))
     pixels, labels = load_fashion_mnist("train", data or DEFAULT_FOLDER)
     signed = to_signed(pixels)
     seen = hashlib.sha256(pixels.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-    classifier = _classifier(config.classifier, signed, labels, seen, place)
-    autoencoder = _autoencoder(config.autoencoder, signed, seen, place)
-    transformer = _transformer(config.transformer, signed, labels, autoencoder, place)
+    classifier = _classifier(recipe.classifier, signed, labels, seen, place)
+    autoencoder = _autoencoder(recipe.autoencoder, signed, seen, place)
+    transformer = _transformer(recipe.transformer, signed, labels, autoencoder, place)
     measured = _assemble_classifier(classifier, pixels, data or DEFAULT_FOLDER, place)
     measured |= _assemble_pipeline(autoencoder, transformer, pixels, place)
     curves = {a.stage: a.json(LOSSES, list[float]) for a in (classifier, autoencoder, transformer)}
@@ -86,7 +82,7 @@ def _classifier(recipe: ClassifierRecipe, images: Tensor, labels: Tensor, seen: 
         model = FashionClassifier()
         return classifier_loop(model, images, labels, recipe, checkpoint), model
 
-    return _trained("classifier", {"recipe": recipe.identity(), "images": seen}, recipe.seed, start, place)
+    return trained_network("classifier", {"recipe": recipe.identity(), "images": seen}, recipe.seed, start, place)
 
 
 def _autoencoder(recipe: AutoencoderRecipe, images: Tensor, seen: str, place: Workplace) -> Artefact:
@@ -95,7 +91,7 @@ def _autoencoder(recipe: AutoencoderRecipe, images: Tensor, seen: str, place: Wo
         ema = Ema(model, recipe.ema_decay)
         return autoencoder_loop(model, ema, images, recipe, checkpoint), ema.average
 
-    return _trained("autoencoder", {"recipe": recipe.identity(), "images": seen}, recipe.seed, start, place)
+    return trained_network("autoencoder", {"recipe": recipe.identity(), "images": seen}, recipe.seed, start, place)
 
 
 def _transformer(
@@ -108,30 +104,7 @@ def _transformer(
         return transformer_loop(model, ema, latents / latents.std(), labels, recipe, checkpoint), ema.average
 
     identity = {"recipe": recipe.identity(), "autoencoder": autoencoder.digest, "images": autoencoder.key}
-    return _trained("transformer", identity, recipe.seed, start, place)
-
-
-def _trained(
-    stage: str,
-    identity: dict[str, Any],
-    seed: int,
-    start: Callable[[Checkpoint], tuple[Loop, nn.Module]],
-    place: Workplace,
-) -> Artefact:
-    """Run one training to the end, as an artefact of weights and losses."""
-
-    def work(artefact: Artefact) -> None:
-        place.announce(f"{stage}: training")
-        checkpoint = Checkpoint(artefact.path / "checkpoint.safetensors", artefact.key)
-        with place.on_device(f"train the {stage}"):
-            torch.manual_seed(derive_seed(seed, stage))
-            loop, model = start(checkpoint)
-            losses = loop.run(place.progress(stage), place.should_stop)
-        write_json(losses, artefact.path / LOSSES)
-        save_tensors(model.state_dict(), artefact.path / WEIGHTS)
-        checkpoint.remove()
-
-    return place.produce(stage, {"version": VERSION, **identity}, work)
+    return trained_network("transformer", identity, recipe.seed, start, place)
 
 
 def _load_autoencoder(artefact: Artefact) -> AutoencoderKL:

@@ -13,15 +13,15 @@ from agd_core.basics.progress import Stopped
 from agd_core.builtin.fashion_mnist import load_fashion_mnist
 from agd_core.evaluation.extractors import FashionFeatures
 from agd_core.models.config import BaseModelConfig
-from agd_core.pretraining.autoencoder import AutoencoderRecipe
-from agd_core.pretraining.classifier import ClassifierRecipe
-from agd_core.pretraining.transformer import TransformerRecipe
+from agd_core.pretraining.fashion.autoencoder import AutoencoderRecipe
+from agd_core.pretraining.fashion.classifier import ClassifierRecipe
+from agd_core.pretraining.fashion.transformer import TransformerRecipe
 from flows.machine.device_lease import acquisitions
 from flows.reference import read_reference
-from flows.stages.pretrain import PretrainConfig, pretrain
+from flows.stages.pretrain_fashion import FashionRecipe, pretrain_fashion
 from flows.workplace import Workplace
 
-CONFIG = PretrainConfig(
+RECIPE = FashionRecipe(
     classifier=ClassifierRecipe(epochs=1, batch_size=64),
     autoencoder=AutoencoderRecipe(epochs=1, batch_size=64),
     transformer=TransformerRecipe(epochs=1, batch_size=64),
@@ -48,7 +48,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def straight(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("straight")
-    return output, pretrain(data, Workplace(output), CONFIG)
+    return output, pretrain_fashion(data, Workplace(output), RECIPE)
 
 
 def weights(output):
@@ -87,15 +87,16 @@ def test_interrupted_anywhere_it_resumes_to_the_same_files(straight, data, tmp_p
     """Stops once in each of the three trainings (3 steps each)."""
     for polls in ([False, True], [True], [False, False, True]):
         answers = iter(polls)
+        stopped = Workplace(tmp_path, should_stop=lambda answers=answers: next(answers, False))
         with pytest.raises(Stopped):
-            pretrain(data, Workplace(tmp_path, should_stop=lambda answers=answers: next(answers, False)), CONFIG)
-    pretrain(data, Workplace(tmp_path), CONFIG)
+            pretrain_fashion(data, stopped, RECIPE)
+    pretrain_fashion(data, Workplace(tmp_path), RECIPE)
     assert weights(tmp_path) == weights(straight[0])
 
 
 def test_running_again_trains_nothing(straight, data):
     lines = []
-    pretrain(data, Workplace(straight[0], announce=lines.append), CONFIG)
+    pretrain_fashion(data, Workplace(straight[0], announce=lines.append), RECIPE)
     assert [line.partition(",")[0] for line in lines] == [
         f"{s}: cached" for s in ("classifier", "autoencoder", "transformer")
     ]
@@ -104,7 +105,7 @@ def test_running_again_trains_nothing(straight, data):
 def test_it_computes_on_the_cpu_whatever_device_is_offered(straight, data, tmp_path, monkeypatch):
     monkeypatch.setenv("AGD_LEASE_FOLDER", str(tmp_path / "leases"))
     offered = torch.device("cuda")
-    pretrain(data, Workplace(straight[0], offered), CONFIG)
+    pretrain_fashion(data, Workplace(straight[0], offered), RECIPE)
     assert [path.name for path in (tmp_path / "leases").iterdir()] == ["cpu.jsonl"]
     held = [entry["what"] for entry in acquisitions(torch.device("cpu")) if entry["event"] == "acquired"]
     assert held == ["measure the classifier", "measure the autoencoder"]
@@ -120,6 +121,6 @@ def test_other_images_are_another_run(straight, data, tmp_path):
     images = np.zeros((192, 28, 28), np.uint8)
     write_idx(folder / "train-images-idx3-ubyte.gz", 2051, images)
     with pytest.raises(Stopped):
-        pretrain(folder, Workplace(output, should_stop=lambda: True), CONFIG)
+        pretrain_fashion(folder, Workplace(output, should_stop=lambda: True), RECIPE)
     assert set((output / "artefacts").iterdir()) > before
-    pretrain(data, Workplace(output), CONFIG)
+    pretrain_fashion(data, Workplace(output), RECIPE)

@@ -1,0 +1,1 @@
+"""Training `builtin:fashion-dit` from the real images: classifier, VAE, class-conditional DiT."""
