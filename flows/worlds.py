@@ -57,6 +57,13 @@ def _fashion(data: Path | None, place: Workplace, size: str) -> dict[str, Any]:
     return pretrain_fashion(data, place)
 
 
+def _emoji(data: Path | None, place: Workplace, size: str) -> dict[str, Any]:
+    from flows.stages.pretrain_emoji import pretrain_emoji
+
+    return pretrain_emoji(data, place, size)
+
+
 WORLDS = (
     World("fashion-dit", "pretrain-teacher", ("cpu",), _fashion),
+    World("emoji-sd", "pretrain-emoji-sd", ("cpu", "gpu"), _emoji),
 )

@@ -28,12 +28,12 @@ app = typer.Typer(
 
 
 def pretrain(
-    world: Annotated[str, typer.Argument(help="The world: fashion-dit.")] = "fashion-dit",
+    world: Annotated[str, typer.Argument(help="fashion-dit or emoji-sd.")] = "fashion-dit",
     data: Annotated[
         Path | None,
-        typer.Option(help="fashion-dit: folder with the four idx files."),
+        typer.Option(help="fashion-dit: folder with the idx files. emoji-sd: folder with the npm packages, unpacked."),
     ] = None,
-    size: Annotated[str | None, typer.Option("--size", help="Named after the machine it is for: cpu.")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="emoji-sd: cpu or gpu, the machine it is for.")] = None,
     output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints and the finished model.")] = Path(
         "outputs/pretrain"
     ),

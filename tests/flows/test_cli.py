@@ -102,8 +102,8 @@ def test_verify_says_ok_and_then_names_the_damage(distilled):
         (["collect", "fashion-dit", "--output", "/dev/null"], "output /dev/null is not a folder that can be made"),
         (["verify", "/no/folder"], "folder /no/folder does not exist"),
         (["pretrain", "--data", "/no/folder"], "Fashion-MNIST file /no/folder/"),
-        (["pretrain", "fashion"], "world 'fashion' is unknown; allowed: fashion-dit"),
-        (["pretrain", "--size", "big"], "size 'big' of fashion-dit is unknown; allowed: cpu"),
+        (["pretrain", "fashion"], "world 'fashion' is unknown; allowed: fashion-dit, emoji-sd"),
+        (["pretrain", "emoji-sd", "--size", "big"], "size 'big' of emoji-sd is unknown; allowed: cpu, gpu"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):

@@ -3,7 +3,7 @@
 import torch
 
 COLOURS = ("black", "white", "grey", "red", "orange", "yellow", "green", "blue", "purple", "brown", "pink")
-_PLAIN_SHARE = 0.5
+PLAIN_SHARE = 0.5
 """How often a caption is the plain one."""
 PLAIN = "{name}, {style} style"
 """The plain caption, which prompts are made of."""
@@ -40,7 +40,7 @@ def captions_of(name: str, style: str, generator: torch.Generator) -> str:
     """
     captions = all_captions(name, style)
     plain, choice = torch.rand(2, generator=generator).tolist()
-    return captions[0] if plain < _PLAIN_SHARE else captions[int(choice * len(captions))]
+    return captions[0] if plain < PLAIN_SHARE else captions[int(choice * len(captions))]
 
 
 def _wordings(name: str) -> list[str]:

@@ -1,0 +1,72 @@
+"""How `builtin:emoji-sd` is trained: one recipe in two sizes, named after the machine that they are for."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from agd_core.basics.config import NOT_IDENTITY, Config
+
+
+class VaeRecipe(Config):
+    """The VAE: mean absolute error of pixels and of their differences, and a faint KL term."""
+
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    """Of the levels; every level but the last halves the sides."""
+    latent_channels: int = 8
+    steps: int = 4000
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    gradient_weight: float = 1.0
+    kl_weight: float = 1e-4
+    ema_decay: float = 0.998
+    seed: int = 0
+    checkpoint_seconds: float = Field(120.0, json_schema_extra=NOT_IDENTITY)
+
+
+class DenoiserRecipe(Config):
+    """The text encoder and the UNet, trained together: v-prediction, mean squared error."""
+
+    common_only: bool = True
+    """Learn the best-known concepts alone, those that are drawn in nearly every style."""
+    unet_channels: tuple[int, ...] = (96, 192)
+    """Of the levels; each has cross-attention."""
+    head_width: int = 32
+    """Channels of an attention head."""
+    layers_per_block: int = 1
+    text_width: int = 192
+    text_layers: int = 2
+    epochs: int = 200
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    caption_dropout: float = 0.1
+    """Part of the captions that the empty prompt replaces, for classifier-free guidance."""
+    ema_decay: float = 0.999
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of products of matrices and of convolutions; weights are float32."""
+    seed: int = 0
+    checkpoint_seconds: float = Field(120.0, json_schema_extra=NOT_IDENTITY)
+
+
+class EmojiRecipe(Config):
+    """Both trainings."""
+
+    vae: VaeRecipe = VaeRecipe()
+    denoiser: DenoiserRecipe = DenoiserRecipe()
+
+
+RECIPES = {
+    "cpu": EmojiRecipe(),
+    "gpu": EmojiRecipe(
+        vae=VaeRecipe(channels=(32, 64, 128), latent_channels=4, steps=8000, batch_size=64),
+        denoiser=DenoiserRecipe(
+            common_only=False,
+            unet_channels=(128, 256),
+            layers_per_block=2,
+            epochs=300,
+            batch_size=256,
+            ema_decay=0.9995,
+            precision="bfloat16",
+        ),
+    ),
+}
+"""cpu: latents 8 x 8, hours on two cores; gpu: latents 16 x 16, minutes on a large card."""
