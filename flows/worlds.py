@@ -63,7 +63,14 @@ def _emoji(data: Path | None, place: Workplace, size: str) -> dict[str, Any]:
     return pretrain_emoji(data, place, size)
 
 
+def _judge(data: Path | None, place: Workplace, size: str) -> dict[str, Any]:
+    from flows.stages.pretrain_emoji_judge import pretrain_emoji_judge
+
+    return pretrain_emoji_judge(data, place)
+
+
 WORLDS = (
     World("fashion-dit", "pretrain-teacher", ("cpu",), _fashion),
     World("emoji-sd", "pretrain-emoji-sd", ("cpu", "gpu"), _emoji),
+    World("emoji-judge", "pretrain-emoji-judge", ("cpu",), _judge),
 )

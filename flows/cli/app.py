@@ -28,10 +28,10 @@ app = typer.Typer(
 
 
 def pretrain(
-    world: Annotated[str, typer.Argument(help="fashion-dit or emoji-sd.")] = "fashion-dit",
+    world: Annotated[str, typer.Argument(help="fashion-dit, emoji-sd or emoji-judge.")] = "fashion-dit",
     data: Annotated[
         Path | None,
-        typer.Option(help="fashion-dit: folder with the idx files. emoji-sd: folder with the npm packages, unpacked."),
+        typer.Option(help="fashion-dit: folder with the idx files. emoji-*: folder with the npm packages, unpacked."),
     ] = None,
     size: Annotated[str | None, typer.Option("--size", help="emoji-sd: cpu or gpu, the machine it is for.")] = None,
     output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints and the finished model.")] = Path(

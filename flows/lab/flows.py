@@ -67,6 +67,17 @@ def pretrain_emoji_flow(
     return _pretrain("emoji-sd", data, output, size)
 
 
+@flow(name="pretrain-emoji-judge")
+def pretrain_emoji_judge_flow(data: str = "", output: str = "outputs/pretrain") -> dict[str, Any] | State:
+    """Retrain the judge of the emoji world.
+
+    Args:
+        data: folder of the npm packages, unpacked; blank: fetched with npm.
+        output: folder for checkpoints and the finished model.
+    """
+    return _pretrain("emoji-judge", data, output)
+
+
 def _pretrain(world: str, data: str, output: str, size: str | None = None) -> dict[str, Any] | State:
     chosen = world_of(world)
     folder = Path(data) if data else None

@@ -54,7 +54,7 @@ class EmojiJudge(FeatureExtractor):
 
     def __init__(self, weights: Path | None, device: torch.device) -> None:
         if weights is None:
-            raise InputError("extractor emoji-judge needs a folder with its weights; `agd pretrain emoji-sd` makes it")
+            raise InputError("extractor emoji-judge needs a folder; `agd pretrain emoji-judge` makes one")
         self.folder = weights
         self.clip = ClipFeatures(weights, device)
         self.words = read_words(weights / WORDS)

@@ -91,7 +91,7 @@ def judge_loop(
         rng = generator(recipe.seed, "judge", step)
         captions = [captions_of(images.names[row], images.styles[row], rng) for row in rows.tolist()]
         pixels = _disturbed(images.pixels[rows], recipe, rng)
-        return contrastive_loss(model, pixels, read(tokenizer, captions))
+        return contrastive_loss(model, pixels.to(model.device), read(tokenizer, captions).to(model.device))
 
     def after_step(step: int) -> None:
         with torch.no_grad():

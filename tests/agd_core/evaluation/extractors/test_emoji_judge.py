@@ -89,7 +89,7 @@ def test_words_that_are_none_are_refused(tmp_path, cpu, one_line, changes, said)
 
 
 def test_without_a_folder_or_words_it_says_what_it_needs(tmp_path, cpu, one_line):
-    assert "agd pretrain emoji-sd" in one_line(open_extractor, "emoji-judge", None, None, cpu)
+    assert "agd pretrain emoji-judge" in one_line(open_extractor, "emoji-judge", None, None, cpu)
     (write_tiny_judge(tmp_path) / "words.json").unlink()
     assert "words.json" in one_line(EmojiJudge, tmp_path, cpu)
     assert WORDS["names"] == NAMES
