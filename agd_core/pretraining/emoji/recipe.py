@@ -57,12 +57,12 @@ class EmojiRecipe(Config):
 RECIPES = {
     "cpu": EmojiRecipe(),
     "gpu": EmojiRecipe(
-        vae=VaeRecipe(channels=(32, 64, 128), latent_channels=4, steps=8000, batch_size=64),
+        vae=VaeRecipe(channels=(32, 64, 128), latent_channels=4, batch_size=64),
         denoiser=DenoiserRecipe(
             common_only=False,
             unet_channels=(128, 256),
             layers_per_block=2,
-            epochs=300,
+            epochs=100,
             batch_size=256,
             ema_decay=0.9995,
             precision="bfloat16",

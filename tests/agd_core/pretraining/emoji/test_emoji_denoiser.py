@@ -31,7 +31,11 @@ class LargestTokenizer:
 @pytest.fixture
 def training(tmp_path):
     """A training run, and what it trains."""
-    pictures, recipe = emoji_pictures(), tiny_recipe(20).denoiser
+    return training_of(tiny_recipe(20).denoiser, tmp_path)
+
+
+def training_of(recipe, tmp_path):
+    pictures = emoji_pictures()
     captions = [all_captions(name, style) for name, style in zip(pictures.names, pictures.styles, strict=True)]
     tokenizer = write_tokenizer([text for each in captions for text in each], tmp_path)
     torch.manual_seed(0)
@@ -79,3 +83,13 @@ def test_text_encoder_and_unet_are_trained_and_the_loss_falls(training):
     }
     assert moved == {"text_encoder", "unet"}
     assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_products_in_half_precision_give_nearly_the_same_loss(training, tmp_path):
+    recipe = tiny_recipe(20).denoiser.model_copy(update={"precision": "bfloat16"})
+    half, _ = training_of(recipe, tmp_path)
+    with torch.no_grad():
+        exact, rounded = training[0].loss_at(3), half.loss_at(3)
+    assert rounded.dtype == torch.float32
+    assert exact != rounded
+    assert float(rounded) == pytest.approx(float(exact), rel=0.02)
