@@ -176,7 +176,6 @@ def draw(curves: list[Curve], path: Path) -> None:
         colour, label = ("C0" if curve.side == OURS else "C1"), curve.side if not curve.seed else None
         axes.plot(curve.seconds, curve.errors, color=colour, label=label, alpha=0.8)
     axes.set(xlabel="seconds of training (processor time)", ylabel="held-out error over the base model's")
-    axes.set_yscale("log")
     axes.legend()
     figure.savefig(path, dpi=110)
 

@@ -62,7 +62,7 @@ class Bench:
         return self.subjects.base_model.device
 
     def inputs(self, batch: int) -> _Inputs:
-        """Noise without a class or prompt: what is asked for costs nothing."""
+        """Noise without a class or prompt: rows that all ask for the same, whose preparation is made once."""
         noise = torch.randn((batch, *self.subjects.base_model.latent_shape), generator=generator("cost", batch))
         condition = self.subjects.null(batch)
         scale = torch.full((batch,), self.guidance_scale, device=self.device)
@@ -77,7 +77,7 @@ class Bench:
         (latents, ask), steps = self.inputs(1), len(self.timesteps)
         chosen = range(steps) if self.is_varying else [steps // 2]
         evaluations: list[int] = []
-        flops = [0]
+        flops: list[int] = []
         try:
             with self.methods[name]() as denoiser, sdpa_kernel(SDPBackend.MATH):
                 with FlopCounterMode(display=False) as counter:
@@ -89,10 +89,8 @@ class Bench:
                 preparation = (counter.get_total_flops() - sum(flops)) / steps
         except torch.OutOfMemoryError as error:
             raise self.too_small(name) from error
-        of_all = 1 / len(chosen)
-        return Counted(
-            sum(evaluations) * of_all, sum(flops) * of_all + preparation, _representatives(chosen, evaluations)
-        )
+        timed, of_all = _representatives(chosen, list(zip(evaluations, flops, strict=True))), 1 / len(chosen)
+        return Counted(sum(evaluations) * of_all, sum(flops) * of_all + preparation, timed)
 
     @torch.no_grad()
     def seconds(self, name: str, timed: Mapping[int, float], inputs: _Inputs) -> float | None:
@@ -125,7 +123,12 @@ class Bench:
         """(bytes above weights and inputs, how they were measured) of the largest step, with what is prepared."""
         latents, ask = self.inputs(batch)
         with self.methods[name]() as denoiser:
-            return peak_memory(lambda: [answer(latents) for answer in self._answers(denoiser, ask, timed)], self.device)
+
+            def run() -> None:
+                for answer in self._answers(denoiser, ask, timed):
+                    answer(latents)
+
+            return peak_memory(run, self.device)
 
     def _answers(self, denoiser: Denoiser, ask: Ask, chosen: Collection[int]) -> Iterator[Answer]:
         """These of the sampler's steps; all of them are prepared."""
@@ -144,10 +147,10 @@ class Bench:
         return InputError(f"cost of {name}: {self.device} has too little memory for one image")
 
 
-def _representatives(indices: Sequence[int], evaluations: Sequence[int]) -> dict[int, float]:
-    """Of steps that make equally many network evaluations the middle one, with their part of all; in their order."""
-    alike: dict[int, list[int]] = {}
-    for index, count in zip(indices, evaluations, strict=True):
-        alike.setdefault(count, []).append(index)
+def _representatives(indices: Sequence[int], taken: Sequence[tuple[int, int]]) -> dict[int, float]:
+    """Of steps of equally many evaluations and operations the middle one, with their part of all; in their order."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for index, one in zip(indices, taken, strict=True):
+        alike.setdefault(one, []).append(index)
     middles = {group[len(group) // 2]: len(group) / len(indices) for group in alike.values()}
     return dict(sorted(middles.items()))

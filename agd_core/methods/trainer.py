@@ -129,16 +129,21 @@ class _PairsAhead:
     def __init__(self, batches: TrainingBatches, plan: CollectionPlan, device: torch.device) -> None:
         self._batches, self._plan, self._device = batches, plan, device
         self._conditions = Condition.from_arrays(plan.conditions, torch.device("cpu"))  # encoded prompts may be many
-        self._fetched: Pairs | None = None
+        self._fetched: Pairs | Exception | None = None
 
     def at(self, step: int) -> Pairs:
-        """This step's, the fetched ones if there are any."""
-        pairs, self._fetched = self._fetched or self._read(step), None
-        return pairs
+        """This step's, the fetched ones if there are any; what went wrong in fetching them is raised here."""
+        fetched, self._fetched = self._fetched or self._read(step), None
+        if isinstance(fetched, Exception):
+            raise fetched
+        return fetched
 
     def fetch(self, step: int) -> None:
         """Have this step's ready, which is the next one."""
-        self._fetched = self._read(step)
+        try:
+            self._fetched = self._read(step)
+        except Exception as error:
+            self._fetched = error
 
     def _read(self, step: int) -> Pairs:
         batch, device = self._batches.at(step), self._device

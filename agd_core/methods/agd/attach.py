@@ -123,8 +123,6 @@ class _Site:
 
     def _added(self, output: Tensor, hidden_states: Tensor) -> Tensor:
         prepared = cast(self.prepared, output.dtype)
-        if output is hidden_states:  # what has come from elsewhere is not ours to write over
-            output = output.clone()
         if not self.is_map:
             return self.layer.add(output, hidden_states.to(output.dtype), prepared)
         moved = self.layer.add(_as_tokens(output), _as_tokens(hidden_states).to(output.dtype), prepared)

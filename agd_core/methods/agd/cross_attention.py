@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from agd_core.methods.agd.base import AdapterConfig
-from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, cast, is_free
+from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, cast
 
 _MAX_PERIOD = 10_000.0
 _TIME = 1
@@ -78,7 +78,7 @@ class CrossAttentionLayer(AdapterLayer):
         """Single-head attention of the hidden states to the tokens."""
         keys, values = (each.expand(len(output), -1, -1) for each in prepared)
         attention = torch.bmm(hidden_states, keys).softmax(dim=-1)  # [B, T, S]
-        return torch.baddbmm(output, attention, values, out=output if is_free(output) else None)
+        return torch.baddbmm(output, attention, values)
 
 
 def _rewritten(whole: Prepared, times: Prepared, weight: Tensor) -> Iterator[Prepared]:

@@ -58,10 +58,7 @@ class AdapterLayer(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def add(output: Tensor, hidden_states: Tensor, prepared: Prepared) -> Tensor:
-        """The module's output `[batch, ..., width]` with what is added, from what has entered the module.
-
-        Where no gradients are asked for it may be the same memory: nobody but the network has seen it yet.
-        """
+        """The module's output `[batch, ..., width]` with what is added, from what has entered the module."""
 
 
 def cast(prepared: Prepared, dtype: torch.dtype) -> Prepared:
@@ -69,13 +66,9 @@ def cast(prepared: Prepared, dtype: torch.dtype) -> Prepared:
     return prepared if prepared[0].dtype is dtype else tuple(each.to(dtype) for each in prepared)
 
 
-def is_free(output: Tensor) -> bool:
-    """Whether a module's output may be overwritten: no gradient needs it, and its rows lie one behind the other."""
-    return not torch.is_grad_enabled() and output.is_contiguous()
-
-
 def add_product(output: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """`output + left @ right` in one go, in place if it can be: `[..., width]`, `[..., inner]` and `[inner, width]`."""
-    rows = output.flatten(0, -2)
-    into = rows if is_free(output) else None
-    return torch.addmm(rows, left.flatten(0, -2), right, out=into).view(output.shape)
+    """`output + left @ right` in one go: `[..., width]`, `[..., inner]` and `[inner, width]`.
+
+    Not in place: others, such as caches of a module's answers, may hold the output.
+    """
+    return torch.addmm(output.flatten(0, -2), left.flatten(0, -2), right).view(output.shape)

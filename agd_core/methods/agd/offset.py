@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from agd_core.methods.agd.base import AdapterConfig
 from agd_core.methods.agd.encoders import relu_mlp
-from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, cast, is_free
+from agd_core.methods.agd.layers import AdapterLayer, Codes, Prepared, cast
 
 
 class OffsetConfig(AdapterConfig):
@@ -53,4 +53,4 @@ class OffsetLayer(AdapterLayer):
     @staticmethod
     def add(output: Tensor, hidden_states: Tensor, prepared: Prepared) -> Tensor:
         """The sum."""
-        return output.add_(prepared[0]) if is_free(output) else output + prepared[0]
+        return output + prepared[0]

@@ -6,7 +6,6 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.progress import Stopped, never, silent
@@ -16,8 +15,6 @@ from agd_core.evaluation.cost import MIN_ROUNDS, measure_costs
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser, IntervalGuidance
 from agd_core.memory.peak_memory import peak_memory
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
-from agd_core.methods.agd.cross_attention import CrossAttentionLayer
-from agd_core.methods.agd.layers import add_product
 from agd_core.models.condition import Condition
 from agd_core.models.denoiser import Denoiser
 from agd_core.models.model import BaseModel
@@ -285,16 +282,6 @@ def flops_of(*parts):
     """Of one row through every linear layer."""
     layers = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
     return sum(2 * m.in_features * m.out_features for m in layers)
-
-
-def test_products_that_are_written_over_an_output_are_counted():
-    output, hidden_states = torch.zeros(2, 5, 6), torch.zeros(2, 5, 6)
-    keys, values = torch.zeros(2, 6, 3), torch.zeros(2, 3, 6)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        added = add_product(output, torch.zeros(2, 5, 3), torch.zeros(3, 6))
-        attended = CrossAttentionLayer.add(output, hidden_states, (keys, values))
-    assert added.data_ptr() == attended.data_ptr() == output.data_ptr()
-    assert counter.get_total_flops() == 3 * (2 * 2 * 5 * 3 * 6)
 
 
 def test_plain_data_holds_every_field(measured):
