@@ -44,6 +44,15 @@ REASONS: dict[str, dict[str, str]] = {
     "agd_core/builtin/fashion_mnist.py": {"gzip.open": "unpacks a file that the door has opened, up to a limit"},
     "agd_core/builtin/miniatures/dit.py": {"json.loads": OURS, "read_text": OURS},
     "agd_core/evaluation/protocol.py": {"json.loads": PLAIN},
+    "agd_core/pretraining/emoji/fetching.py": {
+        "tarfile.open": "the archive that npm has just put into a folder of this process; plain members alone are read",
+    },
+    "agd_core/pretraining/emoji/pipeline.py": {"json.loads": OURS, "read_text": OURS, "shutil.copytree": OURS},
+    "agd_core/pretraining/emoji/rendering.py": {"Image.open": "the picture that resvg has just drawn, in memory"},
+    "agd_core/pretraining/emoji/tokenizer.py": {
+        "from_pretrained": OURS,
+        "json.loads": "the tokenizer that this process has just learnt, as text",
+    },
     "agd_core/report/model_card.py": {"read_text": OURS},
     "agd_core/report/page.py": {"read_text": OURS},
     "agd_core/models/schedulers.py": {"json.loads": "settings that this process wrote as text, the key of a cache"},
