@@ -1,8 +1,9 @@
-"""A few pictures that stand for emoji: coloured squares with names, in two styles; and a recipe for seconds."""
+"""A few pictures that stand for emoji: coloured squares with names, in two styles; and recipes for seconds."""
 
 import torch
 
 from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
+from agd_core.pretraining.emoji.judge import JudgeRecipe
 from agd_core.pretraining.emoji.recipe import DenoiserRecipe, EmojiRecipe, VaeRecipe
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "black": (10, 10, 10)}
@@ -30,3 +31,9 @@ def tiny_recipe(steps: int = 3) -> EmojiRecipe:
         unet_channels=(16, 32), head_width=16, text_width=32, text_layers=1, epochs=steps, batch_size=7
     )
     return EmojiRecipe(vae=vae, denoiser=denoiser)
+
+
+def tiny_judge_recipe(**settings: float) -> JudgeRecipe:
+    """The judge's recipe with narrow networks, and these settings."""
+    narrow = JudgeRecipe(patch=32, image_width=32, image_layers=1, text_width=32, text_layers=1, features=16)
+    return narrow.model_copy(update=settings)

@@ -7,23 +7,13 @@ import torch
 from transformers import CLIPModel
 
 from agd_core.evaluation.extractors import open_extractor
-from agd_core.pretraining.emoji.judge import JudgeRecipe
 from flows.stages.emoji_source import emoji_source, read_emoji
 from flows.stages.pretrain_emoji_judge import ACCURACY, candidates, judged, train_judge
 from flows.workplace import Workplace
 from tests.emoji_packages import THINGS, write_packages
+from tests.emoji_pictures import tiny_judge_recipe
 
-RECIPE = JudgeRecipe(
-    steps=3,
-    batch_size=4,
-    patch=32,
-    image_width=32,
-    image_layers=1,
-    text_width=32,
-    text_layers=1,
-    features=16,
-    held_out=3,
-)
+RECIPE = tiny_judge_recipe(steps=3, batch_size=4, held_out=3)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.emoji.captions import all_captions
 from agd_core.pretraining.emoji.images import EmojiImages
 from agd_core.pretraining.emoji.judge import (
-    JudgeRecipe,
     build_judge,
     contrastive_loss,
     judge_loop,
@@ -17,19 +16,9 @@ from agd_core.pretraining.emoji.judge import (
     split_for_judge,
 )
 from agd_core.pretraining.emoji.tokenizer import write_tokenizer
+from tests.emoji_pictures import tiny_judge_recipe
 
-TINY = JudgeRecipe(
-    steps=30,
-    batch_size=8,
-    patch=32,
-    image_width=32,
-    image_layers=1,
-    text_width=32,
-    text_layers=1,
-    features=16,
-    held_out=2,
-    learning_rate=3e-3,
-)
+TINY = tiny_judge_recipe(steps=30, batch_size=8, held_out=2, learning_rate=3e-3)
 NAMES, STYLES = ("cat", "dog", "bell", "sun"), ("flat", "noto", "blob")
 
 
