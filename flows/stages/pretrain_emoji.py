@@ -22,7 +22,8 @@ from agd_core.pretraining.emoji.autoencoder import (
 )
 from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
 from agd_core.pretraining.emoji.captions import all_captions
-from agd_core.pretraining.emoji.denoiser import Examples, build_denoiser, denoiser_loop
+from agd_core.pretraining.emoji.denoiser import build_denoiser, denoiser_loop
+from agd_core.pretraining.emoji.diffusion_training import Examples
 from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
 from agd_core.pretraining.emoji.pipeline import save
 from agd_core.pretraining.emoji.recipe import RECIPES, EmojiRecipe, VaeRecipe

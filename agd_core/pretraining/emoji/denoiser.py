@@ -4,34 +4,19 @@ Latent diffusion: https://arxiv.org/abs/2112.10752; v-prediction: https://arxiv.
 classifier-free guidance needs a model that also knows the empty prompt: https://arxiv.org/abs/2207.12598.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from agd_core.basics.checkpoint import Checkpoint
-from agd_core.basics.seeding import generator
-from agd_core.data.order import batch_indices
-from agd_core.methods.training_loop import Loop, LoopConfig
+from agd_core.methods.training_loop import Loop
 from agd_core.pretraining.ema import Ema
-from agd_core.pretraining.emoji.autoencoder import PictureLatents
-from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
-from agd_core.pretraining.emoji.captions import PLAIN_SHARE
+from agd_core.pretraining.emoji.diffusion_training import Examples, NoisyBatch, VelocityLoss, diffusion_loop
 from agd_core.pretraining.emoji.recipe import DenoiserRecipe
 
 UNET, TEXT_ENCODER = "unet", "text_encoder"
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What is learnt: the posterior of every picture, and its captions."""
-
-    mean: PictureLatents
-    std: PictureLatents
-    captions: CaptionTokens
 
 
 def build_denoiser(recipe: DenoiserRecipe, latent_shape: tuple[int, ...], tokenizer: Any) -> nn.ModuleDict:
@@ -101,43 +86,13 @@ def denoiser_loop(
     model: nn.ModuleDict, ema: Ema, examples: Examples, recipe: DenoiserRecipe, checkpoint: Checkpoint
 ) -> Loop:
     """The training run of the text encoder and the UNet, on the device of the model."""
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, (0.9, 0.99), weight_decay=0.0, fused=True)
-    config = LoopConfig(
-        recipe.epochs * len(examples.mean) // recipe.batch_size,
-        recipe.learning_rate,
-        warmup_fraction=0.02,
-        max_gradient_norm=1.0,
-        checkpoint_seconds=recipe.checkpoint_seconds,
-    )
-    loss_at = _Loss(model, examples, recipe).at
-    modules = {"denoiser": model, "ema": ema.average}
-    return Loop(config, modules, optimizer, loss_at, checkpoint, after_step=ema.update)
 
+    def predict(batch: NoisyBatch) -> Tensor:
+        hidden = model[TEXT_ENCODER](batch.tokens).last_hidden_state
+        predicted: Tensor = model[UNET](batch.latents, batch.timesteps, hidden).sample
+        return predicted
 
-class _Loss:
-    """Mean squared error of the predicted v, at one random noise level per picture."""
-
-    def __init__(self, model: nn.ModuleDict, examples: Examples, recipe: DenoiserRecipe) -> None:
-        self._model, self._examples, self._recipe = model, examples, recipe
-        self._scheduler = training_scheduler()
-
-    def at(self, step: int) -> Tensor:
-        """The loss of a step."""
-        recipe, device = self._recipe, next(self._model.parameters()).device
-        rows = batch_indices(len(self._examples.mean), recipe.batch_size, recipe.seed, step)
-        rng = generator(recipe.seed, "diffusion", step)
-        tokens = self._examples.captions.draw(rows, PLAIN_SHARE, recipe.caption_dropout, rng)
-        noisy, timesteps, velocity = (part.to(device) for part in self._noisy(rows, rng))
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            hidden = self._model[TEXT_ENCODER](tokens.to(device)).last_hidden_state
-            predicted = self._model[UNET](noisy, timesteps, hidden).sample
-        return torch.nn.functional.mse_loss(predicted.float(), velocity)
-
-    def _noisy(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy latents of some pictures, their timesteps and what is to be predicted."""
-        mean, std = self._examples.mean[rows], self._examples.std[rows]
-        sampling, noise = torch.randn(2, *mean.shape, generator=rng)
-        latents = mean + std * sampling
-        timesteps = torch.randint(0, self._scheduler.config.num_train_timesteps, (len(rows),), generator=rng)
-        noisy = self._scheduler.add_noise(latents, noise, timesteps)
-        return noisy, timesteps, self._scheduler.get_velocity(latents, noise, timesteps)
+    device = next(model.parameters()).device
+    loss = VelocityLoss(predict, examples, training_scheduler(), recipe, device)
+    steps = recipe.epochs * len(examples.mean) // recipe.batch_size
+    return diffusion_loop(model, ema, loss, steps, recipe, checkpoint)

@@ -23,8 +23,22 @@ class VaeRecipe(Config):
     checkpoint_seconds: float = Field(120.0, json_schema_extra=NOT_IDENTITY)
 
 
-class DenoiserRecipe(Config):
-    """The text encoder and the UNet, trained together: v-prediction, mean squared error."""
+class DiffusionRecipe(Config):
+    """What all trainings of diffusion networks share: v-prediction, mean squared error."""
+
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    caption_dropout: float = 0.1
+    """Part of the captions that the empty prompt replaces, for classifier-free guidance."""
+    ema_decay: float = 0.999
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of products of matrices and of convolutions; weights are float32."""
+    seed: int = 0
+    checkpoint_seconds: float = Field(120.0, json_schema_extra=NOT_IDENTITY)
+
+
+class DenoiserRecipe(DiffusionRecipe):
+    """The text encoder and the UNet, trained together."""
 
     common_only: bool = True
     """Learn the best-known concepts alone, those that are drawn in nearly every style."""
@@ -36,15 +50,6 @@ class DenoiserRecipe(Config):
     text_width: int = 192
     text_layers: int = 2
     epochs: int = 200
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    caption_dropout: float = 0.1
-    """Part of the captions that the empty prompt replaces, for classifier-free guidance."""
-    ema_decay: float = 0.999
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of products of matrices and of convolutions; weights are float32."""
-    seed: int = 0
-    checkpoint_seconds: float = Field(120.0, json_schema_extra=NOT_IDENTITY)
 
 
 class EmojiRecipe(Config):

@@ -10,7 +10,8 @@ from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.emoji.autoencoder import build_autoencoder
 from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
 from agd_core.pretraining.emoji.captions import all_captions
-from agd_core.pretraining.emoji.denoiser import Examples, build_denoiser, denoiser_loop, training_scheduler
+from agd_core.pretraining.emoji.denoiser import build_denoiser, denoiser_loop, training_scheduler
+from agd_core.pretraining.emoji.diffusion_training import Examples
 from agd_core.pretraining.emoji.recipe import RECIPES
 from agd_core.pretraining.emoji.tokenizer import VOCABULARY, write_tokenizer
 from tests.emoji_pictures import emoji_pictures, tiny_recipe

@@ -1,0 +1,115 @@
+"""How the emoji world's diffusion networks learn: v-prediction at random noise levels, whatever of them is trained.
+
+v-prediction: https://arxiv.org/abs/2202.00512, appendix D.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from agd_core.basics.checkpoint import Checkpoint
+from agd_core.basics.seeding import generator
+from agd_core.data.order import batch_indices
+from agd_core.methods.training_loop import Loop, LoopConfig
+from agd_core.pretraining.ema import Ema
+from agd_core.pretraining.emoji.autoencoder import PictureLatents
+from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
+from agd_core.pretraining.emoji.captions import PLAIN_SHARE
+from agd_core.pretraining.emoji.recipe import DiffusionRecipe
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is learnt: the posterior of every picture, and its captions."""
+
+    mean: PictureLatents
+    std: PictureLatents
+    captions: CaptionTokens
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """What a step asks the network about; on the network's device, but for the rows."""
+
+    rows: Int64[Tensor, " batch"]
+    """Numbers of the pictures."""
+    tokens: Int64[Tensor, "batch length"]
+    latents: Float[Tensor, "batch channels height width"]
+    """Noisy ones."""
+    timesteps: Int64[Tensor, " batch"]
+
+
+Predict = Callable[[NoisyBatch], Float[Tensor, "batch channels height width"]]
+"""The v that a network predicts."""
+
+
+class VelocityLoss:
+    """Mean squared error of the predicted v, at one random noise level per picture.
+
+    Args:
+        predict: asks the network; run in the recipe's precision.
+        examples: on the CPU.
+        scheduler: the network's noise levels.
+        recipe: batch size, caption dropout, precision, seed.
+        device: of the network.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        examples: Examples,
+        scheduler: DDIMScheduler,
+        recipe: DiffusionRecipe,
+        device: torch.device,
+    ) -> None:
+        self._predict, self._examples, self._recipe = predict, examples, recipe
+        self._scheduler, self._device = scheduler, device
+
+    def at(self, step: int) -> Tensor:
+        """The loss of a step."""
+        recipe, device = self._recipe, self._device
+        rows = batch_indices(len(self._examples.mean), recipe.batch_size, recipe.seed, step)
+        rng = generator(recipe.seed, "diffusion", step)
+        tokens = self._examples.captions.draw(rows, PLAIN_SHARE, recipe.caption_dropout, rng)
+        noisy, timesteps, velocity = (part.to(device) for part in self._noisy(rows, rng))
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            predicted = self._predict(NoisyBatch(rows, tokens.to(device), noisy, timesteps))
+        return torch.nn.functional.mse_loss(predicted.float(), velocity)
+
+    def _noisy(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy latents of some pictures, their timesteps and what is to be predicted."""
+        mean, std = self._examples.mean[rows], self._examples.std[rows]
+        sampling, noise = torch.randn(2, *mean.shape, generator=rng)
+        latents = mean + std * sampling
+        timesteps = torch.randint(0, self._scheduler.config.num_train_timesteps, (len(rows),), generator=rng)
+        noisy = self._scheduler.add_noise(latents, noise, timesteps)
+        return noisy, timesteps, self._scheduler.get_velocity(latents, noise, timesteps)
+
+
+def diffusion_loop(
+    trained: nn.Module, ema: Ema, loss: VelocityLoss, steps: int, recipe: DiffusionRecipe, checkpoint: Checkpoint
+) -> Loop:
+    """The training run of a network, or of the part of one that is not frozen.
+
+    Args:
+        trained: what is trained and nothing else.
+        ema: its average.
+        loss: asks the whole network.
+        steps: how many.
+        recipe: learning rate and seconds between checkpoints.
+        checkpoint: where the state is saved.
+    """
+    optimizer = torch.optim.AdamW(trained.parameters(), recipe.learning_rate, (0.9, 0.99), weight_decay=0.0, fused=True)
+    config = LoopConfig(
+        steps,
+        recipe.learning_rate,
+        warmup_fraction=0.02,
+        max_gradient_norm=1.0,
+        checkpoint_seconds=recipe.checkpoint_seconds,
+    )
+    modules = {"denoiser": trained, "ema": ema.average}
+    return Loop(config, modules, optimizer, loss.at, checkpoint, after_step=ema.update)
