@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Pretraining:
+    """What is asked of a world's training."""
+
+    data: Path | None
+    """Folder of its data; None: where it usually is."""
+    size: str
+    """One of the world's recipes."""
+    base: str = ""
+    """The base model of a relative, as `base_model.source` names one; "" for what is trained from nothing."""
+
+
+@dataclass(frozen=True)
 class World:
     """One row of the table."""
 
@@ -26,18 +38,21 @@ class World:
     """Its flow and its deployment."""
     sizes: tuple[str, ...]
     """Its recipes, named after the machine that they are for; the first is the usual one."""
-    train: Callable[[Path | None, Workplace, str], dict[str, Any]]
-    """Trains it from a folder of data, or where None from where the data usually is; the size comes last."""
+    train: Callable[[Pretraining, Workplace], dict[str, Any]]
+    base: str = ""
+    """What a relative is trained from where no other base is named; "" for what is trained from nothing."""
 
-    def checked_size(self, size: str | None) -> str:
-        """A size that this world has, the usual one where none is asked for.
+    def asked(self, data: Path | None = None, size: str | None = None, base: str | None = None) -> Pretraining:
+        """A training of this world, with its usual size and base where none is asked for.
 
         Raises:
-            InputError: it has no such size.
+            InputError: it has no such size, or is trained from nothing.
         """
         if size and size not in self.sizes:
             raise InputError(f"size {size!r} of {self.name} is unknown; allowed: {', '.join(self.sizes)}")
-        return size or self.sizes[0]
+        if base and not self.base:
+            raise InputError(f"{self.name} is trained from nothing: leave the base out")
+        return Pretraining(data, size or self.sizes[0], base or self.base)
 
 
 def world_of(name: str) -> World:
@@ -51,22 +66,22 @@ def world_of(name: str) -> World:
     raise InputError(f"world {name!r} is unknown; allowed: {', '.join(world.name for world in WORLDS)}")
 
 
-def _fashion(data: Path | None, place: Workplace, size: str) -> dict[str, Any]:
+def _fashion(asked: Pretraining, place: Workplace) -> dict[str, Any]:
     from flows.stages.pretrain_fashion import pretrain_fashion
 
-    return pretrain_fashion(data, place)
+    return pretrain_fashion(asked.data, place)
 
 
-def _emoji(data: Path | None, place: Workplace, size: str) -> dict[str, Any]:
+def _emoji(asked: Pretraining, place: Workplace) -> dict[str, Any]:
     from flows.stages.pretrain_emoji import pretrain_emoji
 
-    return pretrain_emoji(data, place, size)
+    return pretrain_emoji(asked.data, place, asked.size)
 
 
-def _judge(data: Path | None, place: Workplace, size: str) -> dict[str, Any]:
+def _judge(asked: Pretraining, place: Workplace) -> dict[str, Any]:
     from flows.stages.pretrain_emoji_judge import pretrain_emoji_judge
 
-    return pretrain_emoji_judge(data, place)
+    return pretrain_emoji_judge(asked.data, place)
 
 
 WORLDS = (

@@ -15,6 +15,7 @@ from agd_core.basics.atomic import replacing, write_json
 from agd_core.basics.checkpoint import load_tensors, save_tensors, system_errors
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
+from agd_core.models.folder import require_safe_folder
 from agd_core.models.sources import read_settings, stored_fingerprint
 
 TENSORS, DESCRIPTION = "difference.safetensors", "difference.json"
@@ -67,6 +68,7 @@ def write_fine_tuned(difference: Path, base: Path, folder: Path) -> None:
         InputError: see `apply_difference`.
         OSError: no space, no permission, a disk that fails.
     """
+    require_safe_folder(base)
     own, _ = load_tensors(base / UNET / _WEIGHTS)
     changed = _read(difference, base, {name: tensor.shape for name, tensor in own.items()})
     shutil.rmtree(folder, ignore_errors=True)

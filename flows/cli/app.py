@@ -27,13 +27,21 @@ app = typer.Typer(
 )
 
 
-def pretrain(
-    world: Annotated[str, typer.Argument(help="fashion-dit, emoji-sd or emoji-judge.")] = "fashion-dit",
+def pretrain(  # noqa: PLR0913 one parameter per option
+    world: Annotated[
+        str, typer.Argument(help="fashion-dit, emoji-sd, emoji-judge or a relative, emoji-sd-NAME.")
+    ] = "fashion-dit",
     data: Annotated[
         Path | None,
         typer.Option(help="fashion-dit: folder with the idx files. emoji-*: folder with the npm packages, unpacked."),
     ] = None,
-    size: Annotated[str | None, typer.Option("--size", help="emoji-sd: cpu or gpu, the machine it is for.")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="emoji-sd*: cpu or gpu, the machine it is for.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", metavar="MODEL", help="emoji-sd-NAME: the model it is trained from, a folder or builtin:NAME."
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", help="Folder for checkpoints and the finished model.")] = Path(
         "outputs/pretrain"
     ),
@@ -45,9 +53,9 @@ def pretrain(
 
     with one_line():
         chosen = world_of(world)
-        checked = chosen.checked_size(size)
+        asked = chosen.asked(data, size, base)
     with in_workplace(output, device) as place:
-        result = chosen.train(data, place, checked)
+        result = chosen.train(asked, place)
     show(result, [f"{name}: {path}" for name, path in result["artefacts"].items()], as_json)
 
 

@@ -78,7 +78,9 @@ def pretrain_emoji_judge_flow(data: str = "", output: str = "outputs/pretrain") 
     return _pretrain("emoji-judge", data, output)
 
 
-def _pretrain(world: str, data: str, output: str, size: str | None = None) -> dict[str, Any] | State:
+def _pretrain(
+    world: str, data: str, output: str, size: str | None = None, base: str | None = None
+) -> dict[str, Any] | State:
     chosen = world_of(world)
     folder = Path(data) if data else None
-    return run_in_lab(output, lambda place: chosen.train(folder, place, chosen.checked_size(size)))
+    return run_in_lab(output, lambda place: chosen.train(chosen.asked(folder, size, base), place))
