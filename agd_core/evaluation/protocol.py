@@ -56,7 +56,7 @@ class Protocol:
     base_model: str
     """Where the base model was loaded from."""
     base_digest: str
-    """sha256 of network, precision, decoder and noise schedule, see `BaseModel.pipeline_digest`."""
+    """sha256 of network, precision, text encoders, decoder and noise schedule, see `BaseModel.pipeline_digest`."""
     guidance: Mapping[str, Any]
     """The teacher's guidance rule and negative prompt, see `Guidance.teacher_identity`."""
     extractor: str

@@ -181,9 +181,11 @@ class BaseModel(Denoiser):
         return digest(parts)
 
     def pipeline_digest(self) -> str:
-        """Identity of everything that shapes an image: network, precision, decoder, scheduler, size."""
+        """Identity of everything that shapes an image: network, precision, text encoders, decoder, scheduler, size."""
         scheduler = {key: _finite(value) for key, value in self.scheduler_config.items() if not key.startswith("_")}
         parts = {"network": self.network_digest(), "decoder": self.decoder_fingerprint, "scheduler": scheduler}
+        if self.encoder:
+            parts["prompts"] = self.encoder.fingerprint
         return digest({**parts, "predicts": self.prediction_type, "latent_shape": list(self.latent_shape)})
 
 

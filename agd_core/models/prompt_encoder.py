@@ -15,6 +15,7 @@ from agd_core.basics.safe_files import printable
 from agd_core.models.backbones import NULL
 from agd_core.models.folder import CONFIG, MODEL_INDEX, require_possible_size
 from agd_core.models.sources import pipeline_class, read_settings, weights_variant
+from agd_core.models.text_identity import text_fingerprint
 
 _NOT_NEEDED = {"unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder"}
 _COLLECTING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -49,6 +50,11 @@ class PromptEncoder:
             answers = self._answers([negative_prompt or ""], True, **given)
         null = {name.removeprefix(NULL): tensor for name, tensor in answers.items() if name.startswith(NULL)}
         return null or answers
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the encoders and their tokenizers as they are stored, see `text_fingerprint`."""
+        return text_fingerprint(self._folder)
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:

@@ -121,24 +121,28 @@ def weights_variant(folder: Path) -> str | None:
     return "fp16" if halves and halves == set(folder.glob("*.safetensors")) else None
 
 
-def stored_fingerprint(folder: Path) -> str:
+def stored_fingerprint(folder: Path, stem: str = "diffusion_pytorch_model") -> str:
     """Identity of a component's weights as its safetensors files hold them.
 
     sha256 over name, shape and up to 4096 evenly spaced values (as float32) of every tensor: fast for billions of
     parameters, and fine-tuning moves nearly all of them.
 
+    Args:
+        folder: of the component.
+        stem: begins the names of the files: diffusers' own, or "model" as transformers has it.
+
     Raises:
         InputError: a file is damaged.
     """
-    parts = sorted(_tensor_digests(folder))
+    parts = sorted(_tensor_digests(folder, stem))
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _tensor_digests(folder: Path) -> Iterator[str]:
+def _tensor_digests(folder: Path, stem: str) -> Iterator[str]:
     """Name, shape and digest of every tensor of the one file, or of all parts where the weights are split."""
     variant = f".{found}" if (found := weights_variant(folder)) else ""
-    whole = folder / f"diffusion_pytorch_model{variant}.safetensors"
-    parts = folder.glob(f"diffusion_pytorch_model{variant}-*-of-*.safetensors")
+    whole = folder / f"{stem}{variant}.safetensors"
+    parts = folder.glob(f"{stem}{variant}-*-of-*.safetensors")
     for path in [whole] if whole.is_file() else sorted(parts):
         with open_tensors(path) as file:
             yield from (_tensor_digest(name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118

@@ -7,6 +7,7 @@ from dataclasses import replace
 import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import generator, stacked_noise
@@ -202,6 +203,45 @@ def test_a_folder_of_an_earlier_diffusers_has_another_name_for_its_network(tmp_p
         legacy = ["diffusers", "Transformer2DModel"] if key == "transformer" else "Transformer2DModel"
         (folder / name).write_text(json.dumps(content | {key: legacy}))
     assert build("tiny-dit", source=str(folder)).pipeline_digest() == models["tiny-dit"].pipeline_digest()
+
+
+def rewrite(path, change):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(change(content)))
+
+
+def move_one_weight(path):
+    tensors = load_file(path)
+    name = min(name for name in tensors if name.endswith("token_embedding.weight"))
+    tensors[name][0] += 1
+    save_file(tensors, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: move_one_weight(folder / "text_encoder" / "model.safetensors"),
+        lambda folder: rewrite(folder / "text_encoder" / "config.json", lambda it: it | {"hidden_act": "relu"}),
+        lambda folder: rewrite(
+            folder / "tokenizer" / "tokenizer.json", lambda it: it | {"truncation": None, "version": "2.0"}
+        ),
+    ],
+)
+def test_another_text_encoder_or_vocabulary_is_another_model(tmp_path, models, change):
+    folder = shutil.copytree(miniature_folder("tiny-sd"), tmp_path / "model")
+    same = build("tiny-sd", source=str(folder))
+    assert same.pipeline_digest() == models["tiny-sd"].pipeline_digest()
+    change(folder)
+    other = build("tiny-sd", source=str(folder))
+    assert other.fingerprint == same.fingerprint
+    assert other.pipeline_digest() != same.pipeline_digest()
+
+
+def test_how_a_text_encoder_was_saved_is_no_part_of_what_it_is(tmp_path, models):
+    folder = shutil.copytree(miniature_folder("tiny-sd"), tmp_path / "model")
+    notes = {"transformers_version": "9.9", "_name_or_path": "elsewhere", "dtype": "float16"}
+    rewrite(folder / "text_encoder" / "config.json", lambda it: it | notes)
+    assert build("tiny-sd", source=str(folder)).pipeline_digest() == models["tiny-sd"].pipeline_digest()
 
 
 def test_a_schedule_without_end_has_a_digest(tmp_path, models):
