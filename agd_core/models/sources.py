@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from agd_core.basics import safe_files
+from agd_core.basics.config import BUILTIN
 from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.home import expand
 from agd_core.basics.safe_files import open_tensors, printable
 from agd_core.builtin.miniatures import MINIATURES, miniature_folder
+from agd_core.builtin.shipped import MODEL, names, shipped_folder
 from agd_core.models.backbones import BACKBONES, Backbone
 from agd_core.models.folder import CONFIG, MODEL_INDEX, MOST_SETTINGS_BYTES, require_possible_size
 
 _FINGERPRINT_VALUES = 4096
-_BUILTIN = "builtin:"
-BUILTIN_FOLDER = Path(__file__).resolve().parent.parent / "builtin"
 
 
 def resolve_source(source: str, revision: str | None = None) -> Path:
@@ -26,8 +26,8 @@ def resolve_source(source: str, revision: str | None = None) -> Path:
     Raises:
         InputError: unknown built-in name, no such folder, no model_index.json, or a hub id that cannot be had.
     """
-    if source.startswith(_BUILTIN):
-        return _builtin_folder(source.removeprefix(_BUILTIN))
+    if source.startswith(BUILTIN):
+        return _builtin_model(source.removeprefix(BUILTIN))
     if (folder := expand(source)).is_dir():
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
@@ -153,13 +153,12 @@ def _tensor_digest(name: str, tensor: torch.Tensor) -> str:
     return f"{name} {tuple(tensor.shape)} {hashlib.sha256(values.numpy().tobytes()).hexdigest()}\n"
 
 
-def _builtin_folder(name: str) -> Path:
-    shipped = {path.name: path for path in BUILTIN_FOLDER.iterdir() if (path / MODEL_INDEX).is_file()}
+def _builtin_model(name: str) -> Path:
     if name in MINIATURES:
         return miniature_folder(name)
-    if name not in shipped:
-        raise InputError(f"unknown built-in model {name!r}; known: {', '.join(sorted([*shipped, *MINIATURES]))}")
-    return shipped[name]
+    if name not in (models := names(MODEL)):
+        raise InputError(f"unknown built-in model {printable(name)!r}; known: {', '.join([*models, *MINIATURES])}")
+    return shipped_folder(name)
 
 
 def _download(hub_id: str, revision: str | None) -> Path:

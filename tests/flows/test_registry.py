@@ -61,7 +61,7 @@ def test_the_json_is_the_entry(adapter, tmp_path):
 
 
 def test_relative_paths_hold_from_everywhere(adapter, tmp_path, monkeypatch):
-    from agd_core.models.sources import BUILTIN_FOLDER
+    from agd_core.builtin.shipped import BUILTIN_FOLDER
 
     monkeypatch.chdir(adapter.parent)
     source = os.path.relpath(BUILTIN_FOLDER / "fashion-dit")
@@ -187,7 +187,7 @@ def test_another_base_than_the_presets_is_refused(adapter, tmp_path):
     """The very folder of the teacher, with one weight moved."""
     import shutil
 
-    from agd_core.models.sources import BUILTIN_FOLDER
+    from agd_core.builtin.shipped import BUILTIN_FOLDER
 
     base = shutil.copytree(BUILTIN_FOLDER / "fashion-dit", tmp_path / "base")
     path = base / "transformer" / "diffusion_pytorch_model.safetensors"

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from agd_core.basics.digest import digest, file_digest
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable, read_json
+from agd_core.builtin.shipped import shipped_folder
 from agd_core.evaluation.extractors.base import Agreement, Extracted, FeatureExtractor
 from agd_core.evaluation.extractors.clip import ClipFeatures
 from agd_core.evaluation.metrics.base import Images
@@ -53,12 +54,10 @@ class EmojiJudge(FeatureExtractor):
     distance_name = "FD-emoji"
 
     def __init__(self, weights: Path | None, device: torch.device) -> None:
-        if weights is None:
-            raise InputError("extractor emoji-judge needs a folder; `agd pretrain emoji-judge` makes one")
-        self.folder = weights
-        self.clip = ClipFeatures(weights, device)
-        self.words = read_words(weights / WORDS)
-        self.sha256 = digest([self.clip.sha256, file_digest(weights / WORDS)])
+        self.folder = weights or shipped_folder(self.name)
+        self.clip = ClipFeatures(self.folder, device)
+        self.words = read_words(self.folder / WORDS)
+        self.sha256 = digest([self.clip.sha256, file_digest(self.folder / WORDS)])
         self.width, self.device = self.clip.width, device
 
     @property

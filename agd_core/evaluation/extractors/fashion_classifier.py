@@ -11,11 +11,11 @@ from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
 from agd_core.basics.weights import read_state
 from agd_core.builtin.fashion_mnist import CLASS_NAMES, to_signed
+from agd_core.builtin.shipped import BUILTIN_FOLDER
 from agd_core.evaluation.extractors.base import Agreement, Extracted, FeatureExtractor
 from agd_core.evaluation.extractors.files import reason
 from agd_core.evaluation.metrics.base import Images
 from agd_core.evaluation.metrics.reference import Reference
-from agd_core.models.sources import BUILTIN_FOLDER
 
 CLASSIFIER_FOLDER = BUILTIN_FOLDER / "fashion-classifier"
 WEIGHTS, REFERENCE = "classifier.safetensors", "train_reference.safetensors"

@@ -294,7 +294,7 @@ def test_a_writer_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_unknown_names_list_the_known_ones(tmp_path):
     known = "tiny-dit, tiny-pixart, tiny-sd, tiny-sd-v, tiny-sd3, tiny-sdxl"
-    with pytest.raises(InputError, match=f"unknown built-in model 'tiny'; known: fashion-dit, {known}"):
+    with pytest.raises(InputError, match=f"unknown built-in model 'tiny'; known: fashion-dit, emoji-sd, {known}"):
         resolve_source("builtin:tiny")
     with pytest.raises(InputError, match=f"unknown miniature 'tiny'; known: {known}"):
         write_miniature("tiny", tmp_path / "tiny")

@@ -8,12 +8,12 @@ from diffusers import DiTPipeline
 from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import generator
 from agd_core.builtin.fashion_mnist import CLASS_NAMES
+from agd_core.builtin.shipped import BUILTIN_FOLDER
 from agd_core.data.subjects import Subjects
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
 from agd_core.models.config import BaseModelConfig
 from agd_core.models.denoising import denoise
 from agd_core.models.schedulers import build_scheduler
-from agd_core.models.sources import BUILTIN_FOLDER
 
 MAX_SHIPPED_BYTES = 20_000_000
 
@@ -70,7 +70,7 @@ def test_unused_label_rows_do_not_count_as_parameters(teacher):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("builtin:nothing", "unknown built-in model 'nothing'; known: fashion-dit"),
+        ("builtin:nothing", "unknown built-in model 'nothing'; known: fashion-dit, emoji-sd, tiny-dit"),
         ("/no/such/folder", "folder /no/such/folder does not exist"),
         ("justaword", "folder justaword does not exist"),
     ],

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from agd_core.builtin import shipped
 from agd_core.evaluation.extractors import Extracted, open_extractor
 from agd_core.evaluation.extractors.clip import ClipFeatures
 from agd_core.evaluation.extractors.emoji_judge import Asked, EmojiJudge, Words, taken_apart
@@ -88,8 +89,15 @@ def test_words_that_are_none_are_refused(tmp_path, cpu, one_line, changes, said)
     assert said in one_line(EmojiJudge, write_tiny_judge(tmp_path, **changes), cpu)
 
 
-def test_without_a_folder_or_words_it_says_what_it_needs(tmp_path, cpu, one_line):
+def test_without_a_folder_it_is_the_shipped_one(tmp_path, cpu, one_line, monkeypatch):
+    monkeypatch.setattr(shipped, "BUILTIN_FOLDER", tmp_path)
     assert "agd pretrain emoji-judge" in one_line(open_extractor, "emoji-judge", None, None, cpu)
+    (tmp_path / "emoji-judge").mkdir()
+    folder = write_tiny_judge(tmp_path / "emoji-judge")
+    assert open_extractor("emoji-judge", None, None, cpu).folder == folder
+
+
+def test_without_words_it_says_what_it_needs(tmp_path, cpu, one_line):
     (write_tiny_judge(tmp_path) / "words.json").unlink()
     assert "words.json" in one_line(EmojiJudge, tmp_path, cpu)
     assert WORDS["names"] == NAMES

@@ -1,0 +1,55 @@
+"""What ships beside the code, in one table. A further one is one more row, and its folder beside this file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
+
+BUILTIN_FOLDER = Path(__file__).resolve().parent
+MODEL, FINE_TUNED, LORA = "model", "fine-tuned model", "LoRA"
+CONTROLNET, IP_ADAPTER, EXTRACTOR = "ControlNet", "IP-Adapter", "extractor"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """One row of the table."""
+
+    name: str
+    """As in builtin:NAME and in `agd pretrain NAME`; its folder has the same name."""
+    kind: str
+    """A model is a whole stock folder; a fine-tuned one is what differs from its base."""
+    base: str = ""
+    """Of a relative: the model that it belongs to."""
+
+
+SHIPPED = (
+    Shipped("fashion-dit", MODEL),
+    Shipped("fashion-classifier", EXTRACTOR),
+    Shipped("emoji-sd", MODEL),
+    Shipped("emoji-sd-style", FINE_TUNED, "emoji-sd"),
+    Shipped("emoji-sd-food", FINE_TUNED, "emoji-sd"),
+    Shipped("emoji-sd-lora", LORA, "emoji-sd"),
+    Shipped("emoji-sd-controlnet", CONTROLNET, "emoji-sd"),
+    Shipped("emoji-sd-ip-adapter", IP_ADAPTER, "emoji-sd"),
+    Shipped("emoji-judge", EXTRACTOR),
+)
+
+
+def names(*kinds: str) -> list[str]:
+    """The names of what ships of some kinds; none given: all names."""
+    return [row.name for row in SHIPPED if not kinds or row.kind in kinds]
+
+
+def shipped_folder(name: str) -> Path:
+    """The folder that ships under a name.
+
+    Raises:
+        InputError: there is no such name, or its folder is not there.
+    """
+    if name not in names():
+        raise InputError(f"nothing ships under the name {printable(name)!r}; known: {', '.join(names())}")
+    folder = BUILTIN_FOLDER / name
+    if not folder.is_dir():
+        raise InputError(f"builtin:{name} is not in this installation; `agd pretrain {name}` makes it from its data")
+    return folder
