@@ -26,6 +26,7 @@ from agd_core.pretraining.emoji.denoiser import build_denoiser, denoiser_loop
 from agd_core.pretraining.emoji.diffusion_training import Examples
 from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
 from agd_core.pretraining.emoji.pipeline import save
+from agd_core.pretraining.emoji.prompt_lists import write_prompt_lists
 from agd_core.pretraining.emoji.recipe import RECIPES, EmojiRecipe, VaeRecipe
 from agd_core.pretraining.emoji.tokenizer import load_tokenizer, write_tokenizer
 from agd_core.report.plots import loss_plot
@@ -72,6 +73,7 @@ def train_emoji(images: EmojiImages, seen: str, place: Workplace, recipe: EmojiR
     parts = _build(examples, recipe)
     parts.load_state_dict(load_tensors(denoiser.path / WEIGHTS)[0])
     save(vae, parts, examples.path / TOKENIZER, folder)
+    write_prompt_lists(images, place.output / "captions")
     measured = _measured(vae.to(place.device), images, place) | {"trained_images": len(learnt)}
     write_bytes(
         loss_plot({a.stage: a.json(LOSSES, list[float]) for a in (autoencoder, denoiser)}), place.output / "losses.png"

@@ -21,9 +21,11 @@ from agd_core.evaluation.metrics.reference import KEPT_FEATURES
 from agd_core.evaluation.metrics.retrieval import RETRIEVAL
 from agd_core.methods.training_loop import Loop
 from agd_core.pretraining.ema import Ema
+from agd_core.pretraining.emoji.attribution import write_attribution
 from agd_core.pretraining.emoji.captions import PLAIN, all_captions, plain_caption
 from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
 from agd_core.pretraining.emoji.judge import MEAN, STD, JudgeRecipe, build_judge, judge_loop, split_for_judge
+from agd_core.pretraining.emoji.packages import may_ship
 from agd_core.pretraining.emoji.tokenizer import write_tokenizer
 from flows.reference import describe, even_rows
 from flows.stages.emoji_source import emoji_source, read_emoji
@@ -51,7 +53,7 @@ def pretrain_emoji_judge(data: Path | None, place: Workplace) -> dict[str, Any]:
 
 
 def train_judge(images: EmojiImages, seen: str, place: Workplace, recipe: JudgeRecipe) -> dict[str, Any]:
-    """Train on all pictures but those that the judge is tested on.
+    """Train on all pictures but those that the judge is tested on, and those whose licence would be the judge's too.
 
     Args:
         images: of all styles.
@@ -59,6 +61,7 @@ def train_judge(images: EmojiImages, seen: str, place: Workplace, recipe: JudgeR
         place: where to work.
         recipe: of the training.
     """
+    images = images.of_styles(may_ship)
     learnt, tested = split_for_judge(images, recipe)
     folder = place.output / FOLDER
     tokenizer = write_tokenizer(_all_captions(images), folder)
@@ -68,9 +71,11 @@ def train_judge(images: EmojiImages, seen: str, place: Workplace, recipe: JudgeR
         ema = Ema(model, recipe.ema_decay)
         return judge_loop(model, ema, tokenizer, learnt, recipe, checkpoint), ema.average
 
-    trained = trained_network(STAGE, {"recipe": recipe.identity(), "images": seen}, recipe.seed, start, place)
+    identity = {"recipe": recipe.identity(), "images": seen, "styles": sorted(set(images.styles))}
+    trained = trained_network(STAGE, identity, recipe.seed, start, place)
     _save(trained, tokenizer, recipe, folder)
     _describe(images, recipe, folder)
+    write_attribution(folder, set(images.styles))
     with place.on_device("look at the emoji with their judge"):
         judge = EmojiJudge(folder, place.device)
         scores = judged(judge, tested)

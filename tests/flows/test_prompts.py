@@ -68,7 +68,7 @@ def test_files_are_read_and_the_first_are_taken(tmp_path):
         (
             "builtin:coco",
             None,
-            "collect.prompts: unknown built-in captions 'coco'; known: everyday-1000, everyday-500",
+            "collect.prompts: unknown built-in captions 'coco'; known: emoji-collect, emoji-evaluate, emoji-held-out, ",
         ),
         ("builtin:../captions/everyday-500", None, "collect.prompts: unknown built-in captions '../captions/"),
         ("{}/absent.txt", None, "collect.prompts: {}/absent.txt does not exist"),

@@ -1,6 +1,6 @@
 """All emoji in memory: pixels, names, styles, and what each picture is for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,10 @@ class EmojiImages:
         """Those of some splits, in the same order; on request the best-known concepts alone."""
         wanted = torch.tensor([split in splits for split in self.splits], dtype=torch.bool)
         return self.rows(torch.nonzero(wanted & self.common if common_only else wanted).flatten().tolist())
+
+    def of_styles(self, wanted: Callable[[str], bool]) -> "EmojiImages":
+        """Those of the styles that are wanted, in the same order."""
+        return self.rows([row for row, style in enumerate(self.styles) if wanted(style)])
 
     def rows(self, rows: Sequence[int]) -> "EmojiImages":
         """The pictures of these numbers."""

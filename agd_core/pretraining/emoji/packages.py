@@ -32,6 +32,11 @@ class Package:
     author: str
     page: str
 
+    @property
+    def may_ship(self) -> bool:
+        """Whether what learns from it may ship: share-alike asks for its own licence."""
+        return "-SA" not in self.licence
+
 
 _NOTO = "https://github.com/googlefonts/noto-emoji"
 _FLUENT = "https://github.com/microsoft/fluentui-emoji"
@@ -50,6 +55,11 @@ PACKAGES = (
     ),
 )
 """The first one names the pictures: others are called as it calls them, and it sorts them into categories."""
+
+
+def may_ship(style: str) -> bool:
+    """Whether what learns from pictures of this style may ship."""
+    return all(package.may_ship for package in PACKAGES if package.style == style)
 
 
 def package_folders(folder: Path) -> dict[Package, Path]:

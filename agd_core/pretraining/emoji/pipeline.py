@@ -11,6 +11,7 @@ from torch import nn
 
 from agd_core.basics.atomic import write_json
 from agd_core.basics.checkpoint import system_errors
+from agd_core.pretraining.emoji.attribution import write_attribution
 from agd_core.pretraining.emoji.denoiser import TEXT_ENCODER, UNET, training_scheduler
 from agd_core.pretraining.emoji.tokenizer import load_tokenizer
 
@@ -47,6 +48,7 @@ def save(vae: AutoencoderKL, denoiser: nn.ModuleDict, tokenizer: Path, folder: P
     shutil.rmtree(folder / "tokenizer")
     shutil.copytree(tokenizer, folder / "tokenizer")
     _load_in_full_precision(folder / TEXT_ENCODER / "config.json")
+    write_attribution(folder)
 
 
 def _load_in_full_precision(config: Path) -> None:
