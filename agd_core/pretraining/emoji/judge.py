@@ -22,6 +22,7 @@ from agd_core.pretraining.emoji.captions import captions_of
 from agd_core.pretraining.emoji.choice import held_out_pairs
 from agd_core.pretraining.emoji.images import EmojiImages
 from agd_core.pretraining.emoji.rendering import SIDE
+from agd_core.pretraining.emoji.shifting import shifted
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 """Colours of -1 to 1."""
@@ -125,12 +126,7 @@ def _disturbed(
     pixels: UInt8[Tensor, "batch height width 3"], recipe: JudgeRecipe, rng: torch.Generator
 ) -> Float[Tensor, "batch 3 height width"]:
     """Moved by a few pixels, white coming in, with a little noise; colours from -1 to 1."""
-    down, right = torch.randint(-recipe.shift_pixels, recipe.shift_pixels + 1, (2,), generator=rng).tolist()
-    signed = normalised(pixels.permute(0, 3, 1, 2).contiguous(), MEAN, STD)
-    height, width = signed.shape[-2:]
-    edge = recipe.shift_pixels
-    padded = nn.functional.pad(signed, (edge, edge, edge, edge), value=1.0)
-    moved = padded[:, :, edge + down : edge + down + height, edge + right : edge + right + width]
+    moved = normalised(shifted(pixels, recipe.shift_pixels, rng), MEAN, STD)
     return moved + recipe.noise * torch.randn(moved.shape, generator=rng)
 
 
