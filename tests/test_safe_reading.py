@@ -48,6 +48,7 @@ REASONS: dict[str, dict[str, str]] = {
     "agd_core/pretraining/emoji/fetching.py": {
         "tarfile.open": "the archive that npm has just put into a folder of this process; plain members alone are read",
     },
+    "agd_core/pretraining/emoji/frozen_base.py": {"from_pretrained": CHECKED},
     "agd_core/pretraining/emoji/pipeline.py": {"json.loads": OURS, "read_text": OURS, "shutil.copytree": OURS},
     "agd_core/pretraining/emoji/rendering.py": {"Image.open": "the picture that resvg has just drawn, in memory"},
     "agd_core/pretraining/emoji/tokenizer.py": {

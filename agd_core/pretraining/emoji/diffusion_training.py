@@ -3,6 +3,7 @@
 v-prediction: https://arxiv.org/abs/2202.00512, appendix D.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class Examples:
 class NoisyBatch:
     """What a step asks the network about; on the network's device, but for the rows."""
 
+    step: int
     rows: Int64[Tensor, " batch"]
     """Numbers of the pictures."""
     tokens: Int64[Tensor, "batch length"]
@@ -47,7 +49,15 @@ Predict = Callable[[NoisyBatch], Float[Tensor, "batch channels height width"]]
 """The v that a network predicts."""
 
 
-class VelocityLoss:
+class StepLoss(ABC):
+    """What training makes small."""
+
+    @abstractmethod
+    def at(self, step: int) -> Tensor:
+        """The loss of a step, a pure function of its number."""
+
+
+class VelocityLoss(StepLoss):
     """Mean squared error of the predicted v, at one random noise level per picture.
 
     Args:
@@ -70,14 +80,13 @@ class VelocityLoss:
         self._scheduler, self._device = scheduler, device
 
     def at(self, step: int) -> Tensor:
-        """The loss of a step."""
         recipe, device = self._recipe, self._device
         rows = batch_indices(len(self._examples.mean), recipe.batch_size, recipe.seed, step)
         rng = generator(recipe.seed, "diffusion", step)
         tokens = self._examples.captions.draw(rows, PLAIN_SHARE, recipe.caption_dropout, rng)
         noisy, timesteps, velocity = (part.to(device) for part in self._noisy(rows, rng))
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            predicted = self._predict(NoisyBatch(rows, tokens.to(device), noisy, timesteps))
+            predicted = self._predict(NoisyBatch(step, rows, tokens.to(device), noisy, timesteps))
         return torch.nn.functional.mse_loss(predicted.float(), velocity)
 
     def _noisy(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +100,7 @@ class VelocityLoss:
 
 
 def diffusion_loop(
-    trained: nn.Module, ema: Ema, loss: VelocityLoss, steps: int, recipe: DiffusionRecipe, checkpoint: Checkpoint
+    trained: nn.Module, ema: Ema, loss: StepLoss, steps: int, recipe: DiffusionRecipe, checkpoint: Checkpoint
 ) -> Loop:
     """The training run of a network, or of the part of one that is not frozen.
 

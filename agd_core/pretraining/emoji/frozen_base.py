@@ -1,0 +1,46 @@
+"""The base that relatives are trained on: a stock Stable Diffusion folder, frozen, and pictures as it learnt them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from agd_core.basics.digest import digest, file_digest
+from agd_core.models.folder import require_safe_folder
+from agd_core.pretraining.emoji.autoencoder import encode
+from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
+from agd_core.pretraining.emoji.captions import all_captions
+from agd_core.pretraining.emoji.diffusion_training import Examples
+from agd_core.pretraining.emoji.images import EmojiImages
+
+
+def load_frozen(folder: Path, device: torch.device) -> StableDiffusionPipeline:
+    """The base in full precision; nothing of it is trained.
+
+    Raises:
+        InputError: it is no folder that may be opened.
+    """
+    require_safe_folder(folder)
+    base = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True).to(device)
+    base.set_progress_bar_config(disable=True)
+    for part in (base.vae, base.text_encoder, base.unet):
+        part.requires_grad_(False).eval()
+    return base
+
+
+def base_digest(folder: Path) -> str:
+    """Identity of every file of a base."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest([[path.relative_to(folder).as_posix(), file_digest(path)] for path in files])
+
+
+def examples_of(base: StableDiffusionPipeline, images: EmojiImages) -> Examples:
+    """Pictures as the base's VAE and tokenizer have them."""
+    mean, std = (part * base.vae.config.scaling_factor for part in encode(base.vae, images.pixels))
+    return Examples(mean, std, CaptionTokens.of(base.tokenizer, _captions(images)))
+
+
+def _captions(images: EmojiImages) -> Sequence[Sequence[str]]:
+    """Every caption of every picture."""
+    return [all_captions(name, style) for name, style in zip(images.names, images.styles, strict=True)]
