@@ -13,6 +13,7 @@ from agd_core.basics.checkpoint import Checkpoint
 from agd_core.basics.config import NOT_IDENTITY, Config
 from agd_core.basics.progress import Progress, ShouldStop, never, silent
 from agd_core.basics.seeding import derive_seed
+from agd_core.data.ahead import Ahead
 from agd_core.data.dataset import TrainingBatches, latents_tensor, tensor_of
 from agd_core.data.order import BatchOrder
 from agd_core.data.records import INPUT, TARGET, CollectionPlan, TrajectoryReader
@@ -99,7 +100,7 @@ class Training:
         batches = TrainingBatches(self.reader, order, config.steps, config.loader_workers)
         speed = compiled(self.model.backbone) if config.compile else nullcontext()
         with trained.installed(self.model, config.activation_checkpointing) as student, speed, batches:
-            pairs = _PairsAhead(batches, self.reader.plan, self.model.device)
+            pairs = Ahead(_PairsOnDevice(batches, self.reader.plan, self.model.device).at)
             loop = Loop(
                 self._loop_config(),
                 {"adapter": trained},
@@ -123,29 +124,15 @@ class Training:
         )
 
 
-class _PairsAhead:
-    """The stored pairs of every step, on the device; a step's can be fetched while the one before it runs."""
+class _PairsOnDevice:
+    """The stored pairs of every step, on the device."""
 
     def __init__(self, batches: TrainingBatches, plan: CollectionPlan, device: torch.device) -> None:
         self._batches, self._plan, self._device = batches, plan, device
         self._conditions = Condition.from_arrays(plan.conditions, torch.device("cpu"))  # encoded prompts may be many
-        self._fetched: Pairs | Exception | None = None
 
     def at(self, step: int) -> Pairs:
-        """This step's, the fetched ones if there are any; what went wrong in fetching them is raised here."""
-        fetched, self._fetched = self._fetched or self._read(step), None
-        if isinstance(fetched, Exception):
-            raise fetched
-        return fetched
-
-    def fetch(self, step: int) -> None:
-        """Have this step's ready, which is the next one."""
-        try:
-            self._fetched = self._read(step)
-        except Exception as error:
-            self._fetched = error
-
-    def _read(self, step: int) -> Pairs:
+        """This step's."""
         batch, device = self._batches.at(step), self._device
         latents = latents_tensor(batch.latents, self._plan.dtype, device)
         ask = Ask.of_columns(self._conditions, batch.rows, batch.scalars, device)

@@ -66,12 +66,13 @@ def capped(gib: float, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    whole = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / whole), device)
+    number = torch.cuda.current_device() if device.index is None else device.index
+    whole = torch.cuda.get_device_properties(number).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / whole), number)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, number)
 
 
 def peak_of(make: Callable[[], Training], device: torch.device) -> Peak:

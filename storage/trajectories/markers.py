@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,14 @@ def marker_key(unit: int) -> str:
     return f"{MARKERS}/u-{unit:06d}.parquet"
 
 
+def _writer_version() -> str:
+    """Of this package; a checkout that was not installed says so."""
+    try:
+        return version("agd-pipeline")
+    except PackageNotFoundError:
+        return "not installed"
+
+
 @dataclass(frozen=True)
 class WrittenShard:
     """A shard that is there, with what its marker says about every trajectory in it."""
@@ -77,7 +85,7 @@ def write_marker(
         "unit": unit,
         "nonfinite": 0,
         "attempt_id": uuid.uuid4().hex,
-        "writer_version": version("agd-pipeline"),
+        "writer_version": _writer_version(),
         "started_at": started_at,
         "finished_at": datetime.now(UTC),
         "device": device,

@@ -3,12 +3,14 @@
 import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.basics.seeding import generator
+from agd_core.data.ahead import Ahead
 from agd_core.data.order import batch_indices
 from agd_core.methods.training_loop import Loop, LoopConfig
+from agd_core.pretraining.capturing import Captured
 from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.emoji.recipe import VaeRecipe
 
@@ -40,16 +42,15 @@ def autoencoder_loop(model: AutoencoderKL, ema: Ema, pixels: Pixels, recipe: Vae
     """The training run of the VAE, on the device of the model."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.0, fused=True)
 
-    def loss_at(step: int) -> Tensor:
-        rows = batch_indices(len(pixels), recipe.batch_size, recipe.seed, step)
-        batch = signed(pixels[rows].to(model.device))
-        posterior = model.encode(batch).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator(recipe.seed, "posterior", step))
-        error = model.decode(posterior.mean + posterior.std * noise.to(model.device)).sample - batch
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        loss: Tensor = error.abs().mean() + recipe.gradient_weight * _edges(error) + recipe.kl_weight * kl
-        return loss
+    error = Captured(_Error(model, recipe))
 
+    def batch_at(step: int) -> tuple[Tensor, Tensor]:
+        rows = batch_indices(len(pixels), recipe.batch_size, recipe.seed, step)
+        rng = generator(recipe.seed, "posterior", step)
+        noise = torch.randn(len(rows), *_latent_shape(recipe, pixels), generator=rng)
+        return pixels[rows].to(model.device), noise.to(model.device)
+
+    batches = Ahead(batch_at)
     config = LoopConfig(
         recipe.steps,
         recipe.learning_rate,
@@ -58,7 +59,33 @@ def autoencoder_loop(model: AutoencoderKL, ema: Ema, pixels: Pixels, recipe: Vae
         checkpoint_seconds=recipe.checkpoint_seconds,
     )
     modules = {"autoencoder": model, "ema": ema.average}
-    return Loop(config, modules, optimizer, loss_at, checkpoint, after_step=ema.update)
+
+    def loss_at(step: int) -> Tensor:
+        return error(*batches.at(step))
+
+    return Loop(config, modules, optimizer, loss_at, checkpoint, after_step=ema.update, meanwhile=batches.fetch)
+
+
+def _latent_shape(recipe: VaeRecipe, pixels: Pixels) -> tuple[int, int, int]:
+    smaller = 2 ** (len(recipe.channels) - 1)
+    return recipe.latent_channels, pixels.shape[1] // smaller, pixels.shape[2] // smaller
+
+
+class _Error(nn.Module):
+    """The VAE's error as one function of tensors."""
+
+    def __init__(self, model: AutoencoderKL, recipe: VaeRecipe) -> None:
+        super().__init__()
+        self.model, self._recipe = model, recipe
+
+    def forward(self, pixels: Pixels, noise: PictureLatents) -> Float[Tensor, ""]:
+        """Absolute error of pixels and of edges, and a faint KL term."""
+        batch = signed(pixels)
+        posterior = self.model.encode(batch).latent_dist
+        error = self.model.decode(posterior.mean + posterior.std * noise).sample - batch
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        loss: Tensor = error.abs().mean() + self._recipe.gradient_weight * _edges(error) + self._recipe.kl_weight * kl
+        return loss
 
 
 def _edges(error: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.methods.training_loop import Loop
+from agd_core.pretraining.capturing import Captured
 from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.emoji.diffusion_training import Examples, NoisyBatch, VelocityLoss, diffusion_loop
 from agd_core.pretraining.emoji.recipe import DenoiserRecipe
@@ -47,14 +48,14 @@ def _text_encoder(recipe: DenoiserRecipe, tokenizer: Any) -> CLIPTextModel:
 
 
 def _unet(recipe: DenoiserRecipe, latent_shape: tuple[int, ...]) -> UNet2DConditionModel:
-    levels = len(recipe.unet_channels)
+    attention = [level >= recipe.plain_levels for level in range(len(recipe.unet_channels))]
     return UNet2DConditionModel(
         sample_size=latent_shape[-1],
         in_channels=latent_shape[0],
         out_channels=latent_shape[0],
         block_out_channels=recipe.unet_channels,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(attention)),
         layers_per_block=recipe.layers_per_block,
         # so diffusers calls the number of heads: https://github.com/huggingface/diffusers/issues/2011
         attention_head_dim=tuple(width // recipe.head_width for width in recipe.unet_channels),
@@ -86,11 +87,11 @@ def denoiser_loop(
     model: nn.ModuleDict, ema: Ema, examples: Examples, recipe: DenoiserRecipe, checkpoint: Checkpoint
 ) -> Loop:
     """The training run of the text encoder and the UNet, on the device of the model."""
+    unet = Captured(model[UNET])
 
     def predict(batch: NoisyBatch) -> Tensor:
         hidden = model[TEXT_ENCODER](batch.tokens).last_hidden_state
-        predicted: Tensor = model[UNET](batch.latents, batch.timesteps, hidden).sample
-        return predicted
+        return unet(batch.latents, batch.timesteps, hidden)
 
     device = next(model.parameters()).device
     loss = VelocityLoss(predict, examples, training_scheduler(), recipe, device)

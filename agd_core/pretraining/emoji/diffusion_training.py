@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.basics.seeding import generator
+from agd_core.data.ahead import Ahead
 from agd_core.data.order import batch_indices
 from agd_core.methods.training_loop import Loop, LoopConfig
 from agd_core.pretraining.ema import Ema
@@ -56,6 +57,9 @@ class StepLoss(ABC):
     def at(self, step: int) -> Tensor:
         """The loss of a step, a pure function of its number."""
 
+    def prepare(self, step: int) -> None:  # noqa: B027
+        """Have ready what a step needs; called while the step before it runs. There need be nothing to do."""
+
 
 class VelocityLoss(StepLoss):
     """Mean squared error of the predicted v, at one random noise level per picture.
@@ -78,16 +82,29 @@ class VelocityLoss(StepLoss):
     ) -> None:
         self._predict, self._examples, self._recipe = predict, examples, recipe
         self._scheduler, self._device = scheduler, device
+        self._batches = Ahead(self._batch)
 
     def at(self, step: int) -> Tensor:
+        """The loss of a step."""
+        batch, velocity = self._batches.at(step)
+        half = self._recipe.precision == "bfloat16"
+        # what is cast is not cached: a captured graph could not keep it up to date
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+            predicted = self._predict(batch)
+        return torch.nn.functional.mse_loss(predicted.float(), velocity)
+
+    def prepare(self, step: int) -> None:
+        """Have a step's batch ready."""
+        self._batches.fetch(step)
+
+    def _batch(self, step: int) -> tuple[NoisyBatch, Tensor]:
+        """What a step asks, and the right answer."""
         recipe, device = self._recipe, self._device
         rows = batch_indices(len(self._examples.mean), recipe.batch_size, recipe.seed, step)
         rng = generator(recipe.seed, "diffusion", step)
         tokens = self._examples.captions.draw(rows, PLAIN_SHARE, recipe.caption_dropout, rng)
-        noisy, timesteps, velocity = (part.to(device) for part in self._noisy(rows, rng))
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            predicted = self._predict(NoisyBatch(step, rows, tokens.to(device), noisy, timesteps))
-        return torch.nn.functional.mse_loss(predicted.float(), velocity)
+        tokens, noisy, timesteps, velocity = (part.to(device) for part in (tokens, *self._noisy(rows, rng)))
+        return NoisyBatch(step, rows, tokens, noisy, timesteps), velocity
 
     def _noisy(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy latents of some pictures, their timesteps and what is to be predicted."""
@@ -121,4 +138,4 @@ def diffusion_loop(
         checkpoint_seconds=recipe.checkpoint_seconds,
     )
     modules = {"denoiser": trained, "ema": ema.average}
-    return Loop(config, modules, optimizer, loss.at, checkpoint, after_step=ema.update)
+    return Loop(config, modules, optimizer, loss.at, checkpoint, after_step=ema.update, meanwhile=loss.prepare)

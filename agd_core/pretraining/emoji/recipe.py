@@ -43,7 +43,9 @@ class DenoiserRecipe(DiffusionRecipe):
     common_only: bool = True
     """Learn the best-known concepts alone, those that are drawn in nearly every style."""
     unet_channels: tuple[int, ...] = (96, 192)
-    """Of the levels; each has cross-attention."""
+    """Of the levels."""
+    plain_levels: int = 0
+    """So many levels, those with most pixels, have no attention, which costs most there."""
     head_width: int = 32
     """Channels of an attention head."""
     layers_per_block: int = 1
@@ -62,12 +64,12 @@ class EmojiRecipe(Config):
 RECIPES = {
     "cpu": EmojiRecipe(),
     "gpu": EmojiRecipe(
-        vae=VaeRecipe(channels=(32, 64, 128), latent_channels=4, batch_size=64),
+        vae=VaeRecipe(channels=(24, 48, 96), latent_channels=4, batch_size=64),
         denoiser=DenoiserRecipe(
             common_only=False,
-            unet_channels=(128, 256),
-            layers_per_block=2,
-            epochs=100,
+            unet_channels=(96, 128, 256),
+            plain_levels=1,
+            epochs=250,
             batch_size=256,
             ema_decay=0.9995,
             precision="bfloat16",
