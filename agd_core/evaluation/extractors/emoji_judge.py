@@ -59,6 +59,7 @@ class EmojiJudge(FeatureExtractor):
         self.words = read_words(self.folder / WORDS)
         self.sha256 = digest([self.clip.sha256, file_digest(self.folder / WORDS)])
         self.width, self.device = self.clip.width, device
+        self._tables: dict[tuple[str, ...], Tensor] = {}
 
     @property
     def resize(self) -> str:  # type: ignore[override]
@@ -81,12 +82,19 @@ class EmojiJudge(FeatureExtractor):
         if len(parts) < len(asked):
             return None
         names = list(dict.fromkeys([*self.words.names, *(part.name for part in parts)]))
-        texts = [self.words.caption.format(name=name, style=style) for style in self.words.styles for name in names]
-        table = normalize(self.clip.embed(texts), dim=1).view(len(self.words.styles), len(names), -1)
+        table = self._read(tuple(names))
         images = normalize(extracted.features, dim=1)
         rows = torch.tensor([names.index(part.name) for part in parts])
         styles = torch.tensor([self.words.styles.index(part.style) for part in parts])
         return torch.stack([_name_ranks(images, table, rows, styles), _style_ranks(images, table, rows, styles)], dim=1)
+
+    def _read(self, names: tuple[str, ...]) -> Float[Tensor, "styles names width"]:
+        """Every name in every style, normalised; kept, for one set of images after the other asks for the same."""
+        if names not in self._tables:
+            texts = [self.words.caption.format(name=name, style=style) for style in self.words.styles for name in names]
+            table = normalize(self.clip.embed(texts), dim=1)
+            self._tables = {names: table.view(len(self.words.styles), len(names), -1)}
+        return self._tables[names]
 
     def shipped_reference(self) -> Reference | None:
         """The real pictures that the base model learns, if their statistics lie beside the weights."""

@@ -1,0 +1,136 @@
+"""Sets of images of the emoji world that benchmarks measure: what each image is asked for, and sampling them.
+
+Image i has one prompt and one noise, whoever samples it, at whatever scale: sets are compared image by image.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from agd_core.basics.errors import NumericError
+from agd_core.basics.permutation import Permutation
+from agd_core.basics.progress import ShouldStop, never
+from agd_core.basics.seeding import derive_seed
+from agd_core.data.subjects import Subjects
+from agd_core.evaluation.sampling import SampleConfig, SampleSet, sample_images
+from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
+from agd_core.models.config import BaseModelConfig
+from agd_core.models.denoiser import Denoiser
+from agd_core.models.model import BaseModel
+from agd_core.pretraining.emoji.captions import plain_caption
+from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
+
+SEED = 16
+HELD_OUT_PART = 5
+"""One image in so many is of a pair that was never trained on."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every image of a set is asked for; row i of everything is image i."""
+
+    prompts: tuple[str, ...]
+    held_out: Bool[Tensor, " images"]
+    """Whether the base never saw this concept in this style."""
+    pixels: UInt8[Tensor, "images height width 3"]
+    """The real picture of the same words."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @cached_property
+    def splits(self) -> dict[str, Bool[Tensor, " images"]]:
+        """Which images are reported together, by name; those that are empty are left out."""
+        parts = {"all": torch.ones(len(self), dtype=torch.bool), TRAIN: ~self.held_out, HELD_OUT: self.held_out}
+        return {name: rows for name, rows in parts.items() if int(rows.sum()) > 1}
+
+
+def asked_of(pictures: EmojiImages, images: int) -> Asked:
+    """Plain captions of held-out pairs, and of trained pictures of the same, best-known concepts.
+
+    Each split takes the styles in turn and each picture as often as any other of its style, in a fixed random order.
+
+    Args:
+        pictures: all that are drawn.
+        images: how many are asked for.
+    """
+    held_out, trained = pictures.of(HELD_OUT, common_only=True), pictures.of(TRAIN, common_only=True)
+    few = images // HELD_OUT_PART if len(held_out) else 0
+    parts = [held_out.rows(_in_turn(held_out, few)), trained.rows(_in_turn(trained, images - few))]
+    captions = [plain_caption(*pair) for part in parts for pair in zip(part.names, part.styles, strict=True)]
+    return Asked(tuple(captions), torch.arange(images) < few, torch.cat([part.pixels for part in parts]))
+
+
+def training_prompts(pictures: EmojiImages) -> list[str]:
+    """Plain captions of all trained pictures of the best-known concepts, each once."""
+    known = pictures.of(TRAIN, common_only=True)
+    return list(dict.fromkeys(plain_caption(*pair) for pair in zip(known.names, known.styles, strict=True)))
+
+
+def _in_turn(pictures: EmojiImages, count: int) -> list[int]:
+    """Rows of pictures, a style at a time."""
+    orders = [_shuffled(pictures, style) for style in sorted(set(pictures.styles))]
+    chosen = ((orders[number % len(orders)], number // len(orders)) for number in range(count))
+    return [order[turn % len(order)] for order, turn in chosen]
+
+
+def _shuffled(pictures: EmojiImages, style: str) -> list[int]:
+    rows = [row for row, found in enumerate(pictures.styles) if found == style]
+    order = Permutation(len(rows), derive_seed(SEED, "pictures", style)).forward(np.arange(len(rows)))
+    return [rows[number] for number in order]
+
+
+def open_model(folder: Path, device: torch.device, precision: str | None = None) -> BaseModel:
+    """The model of a stock folder; where no precision is named, float16 on a GPU, as its weights are stored."""
+    dtype = precision or ("float32" if device.type == "cpu" else "float16")
+    return BaseModelConfig(source=str(folder), dtype=dtype).build(device)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples one set after the other; prompts are encoded once."""
+
+    subjects: Subjects
+    steps: int
+    batch_size: int
+    should_stop: ShouldStop = never
+
+    @classmethod
+    def of(cls, model: BaseModel, prompts: Sequence[str], steps: int, should_stop: ShouldStop = never) -> "Sampler":
+        """A sampler of these prompts, an image each."""
+        subjects = Subjects.of(model, prompts, "prompts")
+        return cls(subjects, steps, 1000 if model.device.type == "cuda" else 50, should_stop)
+
+    def guided(self, scale: float) -> SampleSet:
+        """The model's own pictures: unguided at scale 1, in one pass, else with CFG in two."""
+        model = self.subjects.base_model
+        return self.sample(model if scale == 1 else GuidedDenoiser(model, ClassifierFreeGuidance()), scale)
+
+    def sample(self, denoiser: Denoiser, scale: float, told: Callable[[int, int], None] | None = None) -> SampleSet:
+        """What a denoiser makes of the prompts at a guidance scale, by DDIM.
+
+        Raises:
+            NumericError: a latent is no finite number.
+            Stopped: when asked to, between batches.
+        """
+        config = SampleConfig(
+            images=len(self.subjects),
+            guidance_scales=(scale,),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            seed=SEED,
+        )
+        samples = sample_images(denoiser, self.subjects, config, told or (lambda *done: None), self.should_stop)
+        _require_finite(samples.latents, self.subjects.base_model.dtype)
+        return samples
+
+
+def _require_finite(latents: Float[Tensor, "images channels height width"], dtype: torch.dtype) -> None:
+    if not bool(torch.isfinite(latents).all()):
+        raise NumericError(f"latents are no finite numbers in {dtype}; --precision bfloat16 has a wider range")
