@@ -1,4 +1,4 @@
-"""The built-in worlds, which `agd pretrain` trains again. Every world is a flow and a deployment, too.
+"""The built-in worlds, which `agd pretrain` trains again. Every world has a flow and a deployment, too.
 
 A further world is one more row here, its file below `flows/stages`, and its name in prefect.yaml.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class World:
     name: str
     """As in builtin:NAME."""
     flow: str
-    """Its flow and its deployment."""
+    """Its flow and its deployment; relatives of one model share them."""
     sizes: tuple[str, ...]
     """Its recipes, named after the machine that they are for; the first is the usual one."""
     train: Callable[[Pretraining, Workplace], dict[str, Any]]
@@ -84,8 +85,28 @@ def _judge(asked: Pretraining, place: Workplace) -> dict[str, Any]:
     return pretrain_emoji_judge(asked.data, place)
 
 
+def _sibling(asked: Pretraining, place: Workplace, name: str) -> dict[str, Any]:
+    from flows.stages.pretrain_emoji_sibling import pretrain_emoji_sibling
+
+    return pretrain_emoji_sibling(name, asked.data, place, asked.size, asked.base)
+
+
+def _lora(asked: Pretraining, place: Workplace) -> dict[str, Any]:
+    from flows.stages.pretrain_emoji_lora import pretrain_emoji_lora
+
+    return pretrain_emoji_lora(asked.data, place, asked.size, asked.base)
+
+
+def _relative(name: str, train: Callable[[Pretraining, Workplace], dict[str, Any]]) -> World:
+    """A row of a relative of the emoji model; all of them share a flow."""
+    return World(name, "pretrain-emoji-relative", ("cpu", "gpu"), train, "builtin:emoji-sd")
+
+
 WORLDS = (
     World("fashion-dit", "pretrain-teacher", ("cpu",), _fashion),
     World("emoji-sd", "pretrain-emoji-sd", ("cpu", "gpu"), _emoji),
     World("emoji-judge", "pretrain-emoji-judge", ("cpu",), _judge),
+    _relative("emoji-sd-style", partial(_sibling, name="emoji-sd-style")),
+    _relative("emoji-sd-food", partial(_sibling, name="emoji-sd-food")),
+    _relative("emoji-sd-lora", _lora),
 )

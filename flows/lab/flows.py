@@ -78,6 +78,26 @@ def pretrain_emoji_judge_flow(data: str = "", output: str = "outputs/pretrain") 
     return _pretrain("emoji-judge", data, output)
 
 
+@flow(name="pretrain-emoji-relative")
+def pretrain_emoji_relative_flow(
+    relative: Literal["emoji-sd-style", "emoji-sd-food", "emoji-sd-lora"] = "emoji-sd-style",
+    base: str = "builtin:emoji-sd",
+    data: str = "",
+    size: Literal["cpu", "gpu"] = "cpu",
+    output: str = "outputs/pretrain",
+) -> dict[str, Any] | State:
+    """Retrain a relative of the built-in Stable Diffusion: a fine-tuned sibling or a LoRA.
+
+    Args:
+        relative: which one.
+        base: what it is trained on: builtin:NAME or a stock folder.
+        data: folder of the npm packages, unpacked; blank: fetched with npm.
+        size: as the base's.
+        output: folder for checkpoints and the finished relative.
+    """
+    return _pretrain(relative, data, output, size, base)
+
+
 def _pretrain(
     world: str, data: str, output: str, size: str | None = None, base: str | None = None
 ) -> dict[str, Any] | State:

@@ -32,6 +32,10 @@ class CaptionTokens:
         first = list(accumulate(counts[:-1], initial=EMPTY + 1))
         return cls(encoded.input_ids, torch.tensor(first), torch.tensor(counts))
 
+    def rows(self, rows: Int64[Tensor, " chosen"]) -> "CaptionTokens":
+        """The captions of the pictures of these numbers."""
+        return CaptionTokens(self.tokens, self.first[rows], self.count[rows])
+
     def draw(
         self, rows: Int64[Tensor, " batch"], plain: float, dropped: float, rng: torch.Generator
     ) -> Int64[Tensor, "batch length"]:

@@ -7,14 +7,13 @@ classifier-free guidance needs a model that also knows the empty prompt: https:/
 from typing import Any
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.methods.training_loop import Loop
-from agd_core.pretraining.capturing import Captured
 from agd_core.pretraining.ema import Ema
-from agd_core.pretraining.emoji.diffusion_training import Examples, NoisyBatch, VelocityLoss, diffusion_loop
+from agd_core.pretraining.emoji.diffusion_training import Examples, VelocityLoss, diffusion_loop, text_to_image
 from agd_core.pretraining.emoji.recipe import DenoiserRecipe
 
 UNET, TEXT_ENCODER = "unet", "text_encoder"
@@ -87,13 +86,7 @@ def denoiser_loop(
     model: nn.ModuleDict, ema: Ema, examples: Examples, recipe: DenoiserRecipe, checkpoint: Checkpoint
 ) -> Loop:
     """The training run of the text encoder and the UNet, on the device of the model."""
-    unet = Captured(model[UNET])
-
-    def predict(batch: NoisyBatch) -> Tensor:
-        hidden = model[TEXT_ENCODER](batch.tokens).last_hidden_state
-        return unet(batch.latents, batch.timesteps, hidden)
-
     device = next(model.parameters()).device
-    loss = VelocityLoss(predict, examples, training_scheduler(), recipe, device)
+    loss = VelocityLoss(text_to_image(model[UNET], model[TEXT_ENCODER]), examples, training_scheduler(), recipe, device)
     steps = recipe.epochs * len(examples.mean) // recipe.batch_size
     return diffusion_loop(model, ema, loss, steps, recipe, checkpoint)

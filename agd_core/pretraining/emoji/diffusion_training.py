@@ -8,15 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.basics.seeding import generator
 from agd_core.data.ahead import Ahead
 from agd_core.data.order import batch_indices
 from agd_core.methods.training_loop import Loop, LoopConfig
+from agd_core.pretraining.capturing import Captured
 from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.emoji.autoencoder import PictureLatents
 from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
@@ -31,6 +33,10 @@ class Examples:
     mean: PictureLatents
     std: PictureLatents
     captions: CaptionTokens
+
+    def rows(self, rows: Int64[Tensor, " chosen"]) -> "Examples":
+        """The examples of these numbers, as often as each is named."""
+        return Examples(self.mean[rows], self.std[rows], self.captions.rows(rows))
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,17 @@ class NoisyBatch:
 
 Predict = Callable[[NoisyBatch], Float[Tensor, "batch channels height width"]]
 """The v that a network predicts."""
+
+
+def text_to_image(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> Predict:
+    """Ask a UNet as the stock pipeline does, with the text encoder's last hidden states."""
+    captured = Captured(unet)
+
+    def predict(batch: NoisyBatch) -> Tensor:
+        hidden = text_encoder(batch.tokens).last_hidden_state
+        return captured(batch.latents, batch.timesteps, hidden)
+
+    return predict
 
 
 class StepLoss(ABC):

@@ -7,12 +7,31 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from agd_core.basics.digest import digest, file_digest
+from agd_core.basics.errors import InputError
+from agd_core.basics.safe_files import printable
 from agd_core.models.folder import require_safe_folder
+from agd_core.models.sources import pipeline_class, read_settings
 from agd_core.pretraining.emoji.autoencoder import encode
 from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
 from agd_core.pretraining.emoji.captions import all_captions
 from agd_core.pretraining.emoji.diffusion_training import Examples
 from agd_core.pretraining.emoji.images import EmojiImages
+
+_PIPELINE, _PREDICTION = "StableDiffusionPipeline", "v_prediction"
+_SCHEDULER = "scheduler/scheduler_config.json"
+
+
+def require_base(folder: Path) -> None:
+    """Make sure that relatives can be trained on a folder.
+
+    Raises:
+        InputError: it may not be opened, or is no Stable Diffusion that predicts v.
+    """
+    require_safe_folder(folder)
+    found = pipeline_class(folder), read_settings(folder / _SCHEDULER).get("prediction_type")
+    if found != (_PIPELINE, _PREDICTION):
+        said = printable(f"{found[0]} with {found[1]}")
+        raise InputError(f"base {printable(folder)} is a {said}; a relative needs a {_PIPELINE} with {_PREDICTION}")
 
 
 def load_frozen(folder: Path, device: torch.device) -> StableDiffusionPipeline:

@@ -53,6 +53,16 @@ class EmojiImages:
 
     def rows(self, rows: Sequence[int]) -> "EmojiImages":
         """The pictures of these numbers."""
-        texts = (self.names, self.styles, self.splits, self.categories)
-        names, styles, splits, categories = (tuple(column[row] for row in rows) for column in texts)
+        names, styles, splits, categories = (tuple(column[row] for row in rows) for column in self._columns())
         return EmojiImages(self.pixels[rows], names, styles, splits, categories, self.common[rows])
+
+    def joined(self, others: "EmojiImages") -> "EmojiImages":
+        """These pictures, then the others."""
+        columns = zip(self._columns(), others._columns(), strict=True)
+        names, styles, splits, categories = (first + second for first, second in columns)
+        pixels, common = torch.cat([self.pixels, others.pixels]), torch.cat([self.common, others.common])
+        return EmojiImages(pixels, names, styles, splits, categories, common)
+
+    def _columns(self) -> tuple[tuple[str, ...], ...]:
+        """Those of text."""
+        return self.names, self.styles, self.splits, self.categories

@@ -77,3 +77,38 @@ RECIPES = {
     ),
 }
 """cpu: latents 8 x 8, hours on two cores; gpu: latents 16 x 16, minutes on a large card."""
+
+
+class FineTuningRecipe(DiffusionRecipe):
+    """What a relative is trained by: a few of the base's tensors learn, its VAE and its text encoder stay."""
+
+    name: str
+    """As in builtin:NAME."""
+    common_only: bool = False
+    """Learn the best-known concepts alone, as the base of this size."""
+    steps: int = 1000
+    learning_rate: float = 3e-4
+    ema_decay: float = 0.995
+
+
+class SiblingRecipe(FineTuningRecipe):
+    """A fine-tuned sibling: of the pictures of a new style, or of the base's own of one group."""
+
+    style: str = ""
+    """Learns the sibling pictures of this style."""
+    category: str = ""
+    """Learns pictures of Unicode's group of this name."""
+    attention: tuple[Literal["attn1", "attn2"], ...]
+    """Which attention layers learn: attn1 looks at the picture itself, attn2 at the text."""
+    base_share: float = 0.0
+    """Part of the examples that are the base's own pictures, of all styles and groups."""
+
+
+class LoraRecipe(FineTuningRecipe):
+    """A LoRA of all attention projections: every picture of one style as an ink drawing."""
+
+    name: str = "emoji-sd-lora"
+    drawn_from: str = "noto"
+    """The style whose pictures are redrawn."""
+    rank: int = 8
+    learning_rate: float = 1e-3

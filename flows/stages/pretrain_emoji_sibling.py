@@ -1,0 +1,78 @@
+"""`builtin:emoji-sd-style` and `builtin:emoji-sd-food`: fine-tuned siblings, cached and resumable.
+
+Each leaves two folders: what differs from the base, which ships, and both together as a stock folder.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from agd_core.basics.checkpoint import Checkpoint
+from agd_core.methods.training_loop import Loop
+from agd_core.models.difference import write_difference, write_fine_tuned
+from agd_core.models.sources import resolve_source
+from agd_core.pretraining.emoji.attribution import write_attribution
+from agd_core.pretraining.emoji.fine_tuning import fine_tuning, trained_tensors
+from agd_core.pretraining.emoji.frozen_base import base_digest, examples_of, load_frozen, require_base
+from agd_core.pretraining.emoji.images import EmojiImages
+from agd_core.pretraining.emoji.recipe import SiblingRecipe
+from agd_core.pretraining.emoji.relative_recipes import SIBLINGS
+from agd_core.pretraining.emoji.sibling import sibling_pictures, train_attention
+from flows.stages.emoji_source import emoji_source, read_emoji
+from flows.stages.network_training import WEIGHTS, trained_network
+from flows.workplace import Workplace
+
+STOCK = "{name}-stock"
+"""The folder of base and difference together."""
+
+
+def pretrain_emoji_sibling(name: str, data: Path | None, place: Workplace, size: str, base: str) -> dict[str, Any]:
+    """Draw the emoji and fine-tune a base on some of them.
+
+    Args:
+        name: of the sibling.
+        data: folder of the npm packages; None fetches them with npm.
+        place: where to work.
+        size: names the recipe.
+        base: what is fine-tuned, as `base_model.source` names it.
+
+    Raises:
+        InputError: the base, the packages or what draws them are missing.
+        Stopped: after a checkpoint, when asked to; run again to resume.
+    """
+    folder = resolve_source(base)
+    require_base(folder)
+    source = emoji_source(data, place)
+    return train_emoji_sibling(read_emoji(source.path), source.digest, place, SIBLINGS[name][size], folder)
+
+
+def train_emoji_sibling(
+    images: EmojiImages, seen: str, place: Workplace, recipe: SiblingRecipe, base: Path
+) -> dict[str, Any]:
+    """Fine-tune the base's attention layers on drawn emoji, on the device of the workplace.
+
+    Args:
+        images: of all splits; the recipe says which are learnt.
+        seen: identity of the images.
+        place: where to work.
+        recipe: of the training.
+        base: a stock folder.
+    """
+    learnt, rows = sibling_pictures(images, recipe)
+
+    def start(checkpoint: Checkpoint) -> tuple[Loop, nn.Module]:
+        frozen = load_frozen(base, place.device)
+        examples = examples_of(frozen, learnt).rows(rows)
+        train_attention(frozen.unet, recipe)
+        return fine_tuning(frozen, examples, recipe, checkpoint)
+
+    identity = {"recipe": recipe.identity(), "images": seen, "base": base_digest(base)}
+    trained = trained_network(recipe.name, identity, recipe.seed, start, place)
+    folder, stock = place.output / recipe.name, place.output / STOCK.format(name=recipe.name)
+    about = {"name": recipe.name, "base": base.name, "recipe": recipe.identity()}
+    write_difference(trained_tensors(trained.path / WEIGHTS), base, about, folder)
+    write_attribution(folder, {recipe.style})
+    write_fine_tuned(folder, base, stock)
+    measured = {"trained_images": len(learnt)}
+    return {"artefacts": {recipe.name: str(folder), stock.name: str(stock)}, "measured": measured}
