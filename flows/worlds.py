@@ -97,6 +97,18 @@ def _lora(asked: Pretraining, place: Workplace) -> dict[str, Any]:
     return pretrain_emoji_lora(asked.data, place, asked.size, asked.base)
 
 
+def _controlnet(asked: Pretraining, place: Workplace) -> dict[str, Any]:
+    from flows.stages.pretrain_emoji_controlnet import pretrain_emoji_controlnet
+
+    return pretrain_emoji_controlnet(asked.data, place, asked.size, asked.base)
+
+
+def _ip_adapter(asked: Pretraining, place: Workplace) -> dict[str, Any]:
+    from flows.stages.pretrain_emoji_ip_adapter import pretrain_emoji_ip_adapter
+
+    return pretrain_emoji_ip_adapter(asked.data, place, asked.size, asked.base)
+
+
 def _relative(name: str, train: Callable[[Pretraining, Workplace], dict[str, Any]]) -> World:
     """A row of a relative of the emoji model; all of them share a flow."""
     return World(name, "pretrain-emoji-relative", ("cpu", "gpu"), train, "builtin:emoji-sd")
@@ -109,4 +121,6 @@ WORLDS = (
     _relative("emoji-sd-style", partial(_sibling, name="emoji-sd-style")),
     _relative("emoji-sd-food", partial(_sibling, name="emoji-sd-food")),
     _relative("emoji-sd-lora", _lora),
+    _relative("emoji-sd-controlnet", _controlnet),
+    _relative("emoji-sd-ip-adapter", _ip_adapter),
 )

@@ -3,6 +3,7 @@
 import torch
 
 from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
+from agd_core.pretraining.emoji.ip_adapter import IpAdapterRecipe
 from agd_core.pretraining.emoji.judge import JudgeRecipe
 from agd_core.pretraining.emoji.recipe import DenoiserRecipe, EmojiRecipe, VaeRecipe
 
@@ -36,4 +37,10 @@ def tiny_recipe(steps: int = 3) -> EmojiRecipe:
 def tiny_judge_recipe(**settings: float) -> JudgeRecipe:
     """The judge's recipe with narrow networks, and these settings."""
     narrow = JudgeRecipe(patch=32, image_width=32, image_layers=1, text_width=32, text_layers=1, features=16)
+    return narrow.model_copy(update=settings)
+
+
+def tiny_ip_adapter_recipe(**settings: float) -> IpAdapterRecipe:
+    """The IP-Adapter's recipe with a narrow image encoder, and these settings."""
+    narrow = IpAdapterRecipe(batch_size=7, patch=32, image_width=32, image_layers=1, features=16)
     return narrow.model_copy(update=settings)

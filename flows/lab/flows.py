@@ -80,13 +80,15 @@ def pretrain_emoji_judge_flow(data: str = "", output: str = "outputs/pretrain") 
 
 @flow(name="pretrain-emoji-relative")
 def pretrain_emoji_relative_flow(
-    relative: Literal["emoji-sd-style", "emoji-sd-food", "emoji-sd-lora"] = "emoji-sd-style",
+    relative: Literal[
+        "emoji-sd-style", "emoji-sd-food", "emoji-sd-lora", "emoji-sd-controlnet", "emoji-sd-ip-adapter"
+    ] = "emoji-sd-style",
     base: str = "builtin:emoji-sd",
     data: str = "",
     size: Literal["cpu", "gpu"] = "cpu",
     output: str = "outputs/pretrain",
 ) -> dict[str, Any] | State:
-    """Retrain a relative of the built-in Stable Diffusion: a fine-tuned sibling or a LoRA.
+    """Retrain a relative of the built-in Stable Diffusion: a fine-tuned sibling, LoRA, ControlNet or IP-Adapter.
 
     Args:
         relative: which one.

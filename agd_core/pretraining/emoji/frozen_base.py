@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from torch import Tensor
 
 from agd_core.basics.digest import digest, file_digest
 from agd_core.basics.errors import InputError
@@ -14,8 +15,11 @@ from agd_core.models.sources import pipeline_class, read_settings
 from agd_core.pretraining.emoji.autoencoder import encode
 from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
 from agd_core.pretraining.emoji.captions import all_captions
-from agd_core.pretraining.emoji.diffusion_training import Examples
+from agd_core.pretraining.emoji.diffusion_training import Examples, NoisyBatch, Predict, VelocityLoss
 from agd_core.pretraining.emoji.images import EmojiImages
+from agd_core.pretraining.emoji.recipe import DiffusionRecipe
+
+_ERROR_STEPS = 8
 
 _PIPELINE, _PREDICTION = "StableDiffusionPipeline", "v_prediction"
 _SCHEDULER = "scheduler/scheduler_config.json"
@@ -58,6 +62,31 @@ def examples_of(base: StableDiffusionPipeline, images: EmojiImages) -> Examples:
     """Pictures as the base's VAE and tokenizer have them."""
     mean, std = (part * base.vae.config.scaling_factor for part in encode(base.vae, images.pixels))
     return Examples(mean, std, CaptionTokens.of(base.tokenizer, _captions(images)))
+
+
+def plain(base: StableDiffusionPipeline) -> Predict:
+    """What the base predicts by itself."""
+
+    def predict(batch: NoisyBatch) -> Tensor:
+        predicted: Tensor = base.unet(batch.latents, batch.timesteps, prompted(base, batch)).sample
+        return predicted
+
+    return predict
+
+
+@torch.no_grad()
+def prompted(base: StableDiffusionPipeline, batch: NoisyBatch) -> Tensor:
+    """Hidden states of the captions, `[batch, length, width]`."""
+    hidden: Tensor = base.text_encoder(batch.tokens).last_hidden_state
+    return hidden
+
+
+@torch.no_grad()
+def mean_error(predict: Predict, base: StableDiffusionPipeline, examples: Examples, recipe: DiffusionRecipe) -> float:
+    """Mean squared error of the predicted v, at the same noise for every `predict`; no caption is dropped."""
+    told = recipe.model_copy(update={"caption_dropout": 0.0})
+    loss = VelocityLoss(predict, examples, base.scheduler, told, base.device)
+    return sum(float(loss.at(step)) for step in range(_ERROR_STEPS)) / _ERROR_STEPS
 
 
 def _captions(images: EmojiImages) -> Sequence[Sequence[str]]:

@@ -47,11 +47,11 @@ def save(vae: AutoencoderKL, denoiser: nn.ModuleDict, tokenizer: Path, folder: P
         assemble(*halves, load_tokenizer(tokenizer)).save_pretrained(folder)
     shutil.rmtree(folder / "tokenizer")
     shutil.copytree(tokenizer, folder / "tokenizer")
-    _load_in_full_precision(folder / TEXT_ENCODER / "config.json")
+    load_in_full_precision(folder / TEXT_ENCODER / "config.json")
     write_attribution(folder)
 
 
-def _load_in_full_precision(config: Path) -> None:
+def load_in_full_precision(config: Path) -> None:
     """Diffusers' networks load in float32 whatever is stored, those of transformers in what their settings say."""
     settings = json.loads(config.read_text(encoding="utf-8"))
     write_json(settings | {"dtype": "float32"}, config)

@@ -8,6 +8,8 @@ mixed in: a domain's model may forget the rest.
 
 from typing import Any
 
+from agd_core.pretraining.emoji.controlnet import ControlNetRecipe
+from agd_core.pretraining.emoji.ip_adapter import IpAdapterRecipe
 from agd_core.pretraining.emoji.recipe import FineTuningRecipe, LoraRecipe, SiblingRecipe
 
 _SIZES: dict[str, dict[str, Any]] = {
@@ -26,4 +28,6 @@ SIBLINGS: dict[str, dict[str, SiblingRecipe]] = {
     FOOD: _sizes(SiblingRecipe(name=FOOD, category="Food & Drink", attention=("attn2",))),
 }
 LORAS: dict[str, LoraRecipe] = _sizes(LoraRecipe(name=LORA))
+CONTROLNETS: dict[str, ControlNetRecipe] = _sizes(ControlNetRecipe())
+IP_ADAPTERS: dict[str, IpAdapterRecipe] = _sizes(IpAdapterRecipe())
 """By size: tens of minutes on two cores, less than a minute on a large card."""

@@ -13,20 +13,12 @@ from agd_core.pretraining.emoji.captions import all_captions
 from agd_core.pretraining.emoji.denoiser import build_denoiser, denoiser_loop, training_scheduler
 from agd_core.pretraining.emoji.diffusion_training import Examples
 from agd_core.pretraining.emoji.recipe import RECIPES
-from agd_core.pretraining.emoji.tokenizer import VOCABULARY, write_tokenizer
+from agd_core.pretraining.emoji.tokenizer import write_tokenizer
 from tests.emoji_pictures import emoji_pictures, tiny_recipe
+from tests.emoji_sizes import LargestTokenizer
 
 MOST_BYTES = 60e6
 HALF_PRECISION_BYTES = 2
-
-
-class LargestTokenizer:
-    """What the networks ask of a tokenizer, at the largest size that ours may have."""
-
-    model_max_length, bos_token_id, eos_token_id, pad_token_id = 24, VOCABULARY - 2, VOCABULARY - 1, VOCABULARY - 1
-
-    def __len__(self):
-        return VOCABULARY
 
 
 @pytest.fixture
