@@ -3,6 +3,7 @@
 Every number has its 95 % interval where one is known, as `agd_core.evaluation.metrics` computes it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from agd_core.evaluation.extractors import FeatureExtractor, open_extractor
 from agd_core.evaluation.extractors.emoji_judge import EmojiJudge
 from agd_core.evaluation.metrics import FeatureStatistics, Measured, Reference, Score, Seen
 from agd_core.evaluation.metrics.frechet import frechet_distance
+from agd_core.evaluation.metrics.standard_errors import NORMAL_95
 from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
 from benchmarks.emoji_sets import Asked
 
@@ -26,6 +28,7 @@ MEASURES = EvaluateConfig(
     extractor="none", metrics=("frechet", "agreement", "retrieval"), distance_subsets=20, measure_cost=False
 )
 
+Latents = Float[Tensor, "images channels height width"]
 Found = dict[str, dict[str, dict[str, Any]]]
 """By split, then by the number's name: value, low, high."""
 
@@ -94,6 +97,17 @@ class Instruments:
             ranks=_rows(seen.ranks, rows),
         )
         return plain(evaluate_samples(Measured(part, None, self.reference), MEASURES))
+
+
+def relative_error(student: Latents, teacher: Latents, unguided: Latents) -> dict[str, float]:
+    """Mean squared distance of the student to the teacher over that of no guidance; image by image from equal noise.
+
+    The interval is two standard errors of a ratio of means (the delta method), over images.
+    """
+    ours, theirs = ((each.double() - teacher.double()).square().flatten(1).mean(1) for each in (student, unguided))
+    ratio = ours.mean() / theirs.mean()
+    error = float((ours - ratio * theirs).std() / theirs.mean()) / math.sqrt(len(ours))
+    return {"value": float(ratio), "low": float(ratio) - NORMAL_95 * error, "high": float(ratio) + NORMAL_95 * error}
 
 
 def plain(scores: dict[str, Score]) -> dict[str, dict[str, Any]]:

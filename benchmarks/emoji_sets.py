@@ -67,10 +67,16 @@ def asked_of(pictures: EmojiImages, images: int) -> Asked:
     return Asked(tuple(captions), torch.arange(images) < few, torch.cat([part.pixels for part in parts]))
 
 
-def training_prompts(pictures: EmojiImages) -> list[str]:
-    """Plain captions of all trained pictures of the best-known concepts, each once."""
+def training_prompts(pictures: EmojiImages, most: int | None = None) -> list[str]:
+    """Plain captions of trained pictures of the best-known concepts, each once, in a mixed order.
+
+    Args:
+        pictures: all that are drawn.
+        most: so many; None takes all.
+    """
     known = pictures.of(TRAIN, common_only=True)
-    return list(dict.fromkeys(plain_caption(*pair) for pair in zip(known.names, known.styles, strict=True)))
+    mixed = known.rows(_in_turn(known, len(known) * len(set(known.styles))))
+    return list(dict.fromkeys(plain_caption(*pair) for pair in zip(mixed.names, mixed.styles, strict=True)))[:most]
 
 
 def _in_turn(pictures: EmojiImages, count: int) -> list[int]:

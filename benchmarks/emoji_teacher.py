@@ -84,9 +84,10 @@ def verdict(scales: list[dict[str, Any]]) -> dict[str, Any]:
 
 def measured(sweep: Sweep, instruments: Instruments, pictures: EmojiImages) -> None:
     """What the judge makes of real pictures: those that it never saw, then those of the prompts."""
-    recipe = JudgeRecipe(held_out=read_json(instruments.judge.folder / ACCURACY)["images"])
-    unseen = split_for_judge(pictures, recipe)[1]
-    sweep.found["judge"] = {"images": len(unseen), **plain(judged(instruments.judge, unseen))}
+    judge = instruments.judge
+    recipe = JudgeRecipe(held_out=read_json(judge.folder / ACCURACY)["images"])
+    unseen = split_for_judge(pictures.of_styles(judge.words.styles.__contains__), recipe)[1]
+    sweep.found["judge"] = {"images": len(unseen), **plain(judged(judge, unseen))}
     tell("judge, unseen pictures", sweep.found["judge"])
     sweep.found["real"] = instruments.scores(sweep.asked.pixels, sweep.asked)
     tell("real pictures", sweep.found["real"]["all"])
