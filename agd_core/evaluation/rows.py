@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 from typing_extensions import TypedDict
 
-from agd_core.evaluation.metrics.agreement import ACCURACY
+from agd_core.evaluation.metrics.agreement import ACCURACY, CLIP_SCORE
 from agd_core.evaluation.metrics.base import LARGEST, Number, Quantity, Score, Text
 from agd_core.evaluation.metrics.distance import FD
 from agd_core.evaluation.metrics.paired import PAIRED_MSE
+from agd_core.evaluation.metrics.retrieval import NAME_TOP1
 
 _Count = Annotated[int, Field(ge=1, le=int(LARGEST))]
 _Positive = Annotated[Number, Field(gt=0)]
@@ -119,26 +121,33 @@ NO_NUMBER = "no number"
 """Where a metric was measured and came out as NaN or infinite; JSON holds null there."""
 WARNED = " (!)"
 """Behind a number that a warning belongs to."""
-HEADINGS = (
-    "method",
-    "scale",
-    "NFE",
-    f"{FD.heading} (95 % interval)",
-    ACCURACY.heading,
-    PAIRED_MSE.heading,
-    "images/s",
-    "adapter parameters",
-)
+_JUDGED = (ACCURACY, CLIP_SCORE, NAME_TOP1)
+"""What a judge says of images, in the order of columns."""
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """The row as text, in the order of `HEADINGS`; a dash where nothing was measured, see also `NO_NUMBER`."""
+@dataclass(frozen=True)
+class Headline:
+    """The rows as a table of texts, with a column for everything that a judge said of one of them."""
+
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "Headline":
+        """A dash stands where nothing was measured, see also `NO_NUMBER`; where no judge was asked, for accuracy."""
+        judged = tuple(it for it in _JUDGED if any(it.name in row.scores for row in rows)) or (ACCURACY,)
+        first = ("method", "scale", "NFE", f"{FD.heading} (95 % interval)")
+        names = (*(it.heading for it in judged), PAIRED_MSE.heading)
+        return cls((*first, *names, "images/s", "adapter parameters"), tuple(_cells(row, judged) for row in rows))
+
+
+def _cells(row: Row, judged: Sequence[Quantity]) -> tuple[str, ...]:
     return (
         row.name,
         f"{row.guidance_scale:g}",
         f"{row.nfe:g}",
         _distance(row),
-        _number(row, ACCURACY),
+        *(_number(row, quantity) for quantity in judged),
         _number(row, PAIRED_MSE),
         f"{row.images_per_second:.1f}",
         f"{row.adapter_parameters:,} ({row.adapter_percent:.1f} %)" if row.adapter_parameters else "-",

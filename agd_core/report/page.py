@@ -99,8 +99,7 @@ def render_page(page: Page) -> str:
     template = environment.from_string(_own("report.html.jinja"))
     return template.render(
         page=page,
-        headings=rows.HEADINGS,
-        lines=[rows.cells(row) for row in page.rows],
+        headline=rows.Headline.of(page.rows),
         tables=tables(page.measured_rows),
         meanings=explained(page.measured_rows),
         warnings=warned(page.measured_rows) | dict.fromkeys(page.warnings, ""),

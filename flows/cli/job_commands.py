@@ -72,9 +72,10 @@ def _lines(done: Done, output: Path) -> Iterator[str]:
     if done.report is None:
         yield from (f"{name}: {path}" for name, path in done.data["artefacts"].items())
         return
-    from agd_core.evaluation.rows import HEADINGS, WARNED, Row, cells, warnings
+    from agd_core.evaluation.rows import WARNED, Headline, Row, warnings
 
     rows = [Row.model_validate(row) for row in done.data["rows"]]
-    print_table(HEADINGS, [cells(row) for row in rows])
+    table = Headline.of(rows)
+    print_table(table.headings, table.lines)
     yield from (f"{WARNED.strip()} {warning}" for warning in warnings(rows))
     yield f"report: {(output / next(done.report.path.glob('*.html')).name).resolve()}"

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from prefect.artifacts import create_markdown_artifact
 
-from agd_core.evaluation.rows import HEADINGS, Row, cells
+from agd_core.evaluation.rows import Headline, Row
 from agd_core.report.images import grid_png
 from agd_core.report.plots import loss_plot
 from flows.stages.sample import STAGE as SAMPLES
@@ -42,8 +42,9 @@ def show_results(metrics: dict[str, Any], report: Artefact, output: Path) -> Non
 
 def metric_table(rows: list[Any]) -> str:
     """Rows of the results table in Markdown."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
-    return "\n".join([*lines, *("| " + " | ".join(cells(Row.model_validate(row))) + " |" for row in rows)])
+    table = Headline.of([Row.model_validate(row) for row in rows])
+    lines = [table.headings, ("---",) * len(table.headings), *table.lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def report_link(page: Path) -> str:

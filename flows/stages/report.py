@@ -21,7 +21,7 @@ from flows.stages.sample import read_images, read_labels
 from flows.stages.summary import summary
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "report", 4
+STAGE, VERSION = "report", 5
 _GRID_IMAGES, _GRID_COLUMNS, _WIDEST = 40, 10, 64
 _LARGE_IMAGES, _LARGE_COLUMNS = 12, 4
 """Of images wider than `_WIDEST` pixels."""
@@ -150,7 +150,7 @@ def _grid(item: Compared, subjects: Subjects) -> Picture:
     count, columns = (_GRID_IMAGES, _GRID_COLUMNS) if small else (_LARGE_IMAGES, _LARGE_COLUMNS)
     caption = f"scale {item.row.guidance_scale:g}, {item.row.nfe:g} NFE"
     labels = subjects.texts(read_labels(item.samples)[:count].tolist())
-    png = grid_png(images[:count], columns, 2 if small else 1)
+    png = grid_png(images[:count], columns, 2 if small else 1, labels if subjects.prompts else ())
     return Picture(item.row.name, caption, png, labels, columns, max(height, width))
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from agd_core.report.images import grid_png
+from agd_core.report.images import comparison_png, grid_png
 
 
 def images(count, channels, height=3, width=4):
@@ -43,3 +43,48 @@ def test_it_is_a_png_and_the_same_every_time():
     png = grid_png(images(3, 1), 2)
     assert png.startswith(b"\x89PNG\r\n")
     assert grid_png(images(3, 1), 2) == png
+
+
+def ink(png, rows):
+    """Whether something dark stands in these rows of pixels."""
+    return bool((decoded(png)[rows] < 100).any())
+
+
+def white(count):
+    return torch.full((count, 64, 64, 3), 255, dtype=torch.uint8)
+
+
+def test_captions_stand_under_their_images_and_move_none():
+    batch = images(4, 3, 64, 64)
+    plain, told = decoded(grid_png(batch, 2)), decoded(grid_png(batch, 2, captions=["one", "", "three", "four"]))
+    assert told.shape[1] == plain.shape[1]
+    below = (told.shape[0] - plain.shape[0]) // 2
+    assert np.array_equal(told[:128], plain[:128])
+    assert np.array_equal(told[130 + below : 258 + below], plain[130:])
+    assert (told[128 : 128 + below, :128] < 100).any()
+    assert (told[128 : 128 + below, 130:] == 255).all()
+
+
+@pytest.mark.parametrize("caption", ["word " * 50, "w" * 500, "a " + "w" * 60 + " b", "é 漢 \U0001f600", " "])
+def test_a_caption_stays_under_its_own_image(caption):
+    told = decoded(grid_png(white(2), 2, captions=[caption, ""]))
+    assert (told[:, 132:] == 255).all()
+    assert (told[:128] == 255).all()
+
+
+def test_a_caption_that_is_cut_says_so():
+    cut, whole = (grid_png(white(1), 1, captions=[text]) for text in ("w" * 500, "w" * 5))
+    assert cut == grid_png(white(1), 1, captions=["w" * 600]) != whole
+    assert grid_png(white(1), 1, captions=["w " * 40]) != grid_png(white(1), 1, captions=["w " * 20])
+
+
+def test_methods_stand_under_their_names_and_subjects_under_the_last():
+    batch = images(3, 3, 64, 64)
+    told = decoded(comparison_png([("no guidance", batch), ("CFG", batch)], ["a", "b", "c"], enlarge=1))
+    strip = decoded(grid_png(batch, 3, enlarge=1))
+    starts = [top for top in range(len(told) - 64) if np.array_equal(told[top : top + 64], strip)]
+    assert len(starts) == 2
+    title = starts[0]
+    assert starts[1] == 2 * title + 64
+    assert ink(comparison_png([("CFG", white(3))], ["", "", ""], enlarge=1), slice(0, title))
+    assert (told[starts[1] + 64 :] < 100).any()

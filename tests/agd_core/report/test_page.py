@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from agd_core.basics.errors import InputError
-from agd_core.evaluation.rows import HEADINGS
+from agd_core.evaluation.rows import Headline
 from agd_core.report.costs import COST_HEADINGS, Costs
 from agd_core.report.page import Page, Picture, render_page
 from tests.agd_core.report import made_up
@@ -104,7 +104,7 @@ def test_pictures_are_inside_byte_for_byte():
 def test_every_row_and_heading_is_in_the_headline_table():
     names = [f"method number {number}" for number in range(17)]
     table = parsed(rows=[row(name) for name in names]).tables[0]
-    assert table[0] == list(HEADINGS)
+    assert table[0] == list(Headline.of([row("agd")]).headings)
     assert [line[0] for line in table[1:]] == names
 
 
@@ -154,6 +154,13 @@ def test_a_number_with_a_warning_is_marked_and_the_warning_listed():
     assert "FD, KID:" in listed
 
 
+def test_what_a_judge_said_has_a_column_each():
+    prompted = {name: score(0.5) for name in ("name_top1", "name_top5", "clip_score")}
+    table = parsed(rows=[row("agd", scores=prompted), row("bare", scores={})]).tables[0]
+    assert table[0][3:7] == ["FD (95 % interval)", "CLIP score", "name top-1", "paired MSE"]
+    assert [line[4:6] for line in table[1:]] == [["0.50", "50.0%"], ["-", "-"]]
+
+
 def test_without_warnings_notes_costs_and_pictures_their_sections_are_missing():
     plain = Page("t", "s", [row("CFG")], [], [], {}, {}, "agd")
     ids = Parsed(render_page(plain)).values("id")
@@ -161,7 +168,7 @@ def test_without_warnings_notes_costs_and_pictures_their_sections_are_missing():
 
 
 def test_a_page_without_rows_is_a_page():
-    assert Parsed(render_page(Page("t", "s", [], [], [], {}, {}, "agd"))).tables[0] == [list(HEADINGS)]
+    assert Parsed(render_page(Page("t", "s", [], [], [], {}, {}, "agd"))).tables[0] == [list(Headline.of([]).headings)]
 
 
 def test_protocol_artefacts_command_and_notes_are_shown():
