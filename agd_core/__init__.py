@@ -6,10 +6,20 @@ from agd_core.basics.errors import InputError
 
 if TYPE_CHECKING:
     from agd_core.methods.adapter_files import load_student
+    from agd_core.models.sources import builtin_folder
     from agd_core.pipelines.drift import measure_drift
     from agd_core.pipelines.loading import load_adapter, set_active, set_enabled, unload
 
-__all__ = ["InputError", "load_adapter", "load_student", "measure_drift", "set_active", "set_enabled", "unload"]
+__all__ = [
+    "InputError",
+    "builtin_folder",
+    "load_adapter",
+    "load_student",
+    "measure_drift",
+    "set_active",
+    "set_enabled",
+    "unload",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +27,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from agd_core.methods import adapter_files
+    from agd_core.models import sources
     from agd_core.pipelines import drift, loading
 
-    return next(getattr(room, name) for room in (adapter_files, drift, loading) if hasattr(room, name))
+    return next(getattr(room, name) for room in (adapter_files, sources, drift, loading) if hasattr(room, name))

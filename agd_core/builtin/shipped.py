@@ -41,15 +41,24 @@ def names(*kinds: str) -> list[str]:
     return [row.name for row in SHIPPED if not kinds or row.kind in kinds]
 
 
+def shipped(name: str) -> Shipped:
+    """The row of a name.
+
+    Raises:
+        InputError: nothing ships under it.
+    """
+    if found := next((row for row in SHIPPED if row.name == name), None):
+        return found
+    raise InputError(f"nothing ships under the name {printable(name)!r}; known: {', '.join(names())}")
+
+
 def shipped_folder(name: str) -> Path:
     """The folder that ships under a name.
 
     Raises:
         InputError: there is no such name, or its folder is not there.
     """
-    if name not in names():
-        raise InputError(f"nothing ships under the name {printable(name)!r}; known: {', '.join(names())}")
-    folder = BUILTIN_FOLDER / name
+    folder = BUILTIN_FOLDER / shipped(name).name
     if not folder.is_dir():
         raise InputError(f"builtin:{name} is not in this installation; `agd pretrain {name}` makes it from its data")
     return folder

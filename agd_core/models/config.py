@@ -13,7 +13,8 @@ from agd_core.models.backbones import Backbone
 from agd_core.models.base_schedule import check_schedule
 from agd_core.models.folder import MODEL_INDEX, require_library, require_safe_folder
 from agd_core.models.model import BaseModel
-from agd_core.models.sources import network_class, read_settings, resolve_source
+from agd_core.models.reading import network_class, read_settings
+from agd_core.models.sources import resolve_source
 
 _OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of stock pipelines that no image of ours goes through."""

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agd_core.models.denoiser import Latents
-from agd_core.models.sources import load_component, read_settings, stored_fingerprint, weights_variant
+from agd_core.models.reading import load_component, read_settings, stored_fingerprint, weights_variant
 
 PIXELS_TOGETHER = 1 << 20
 """Images are decoded together up to so many pixels, which bounds memory: one image of 1024 x 1024."""

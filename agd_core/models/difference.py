@@ -16,7 +16,7 @@ from agd_core.basics.checkpoint import load_tensors, save_tensors, system_errors
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
 from agd_core.models.folder import require_safe_folder
-from agd_core.models.sources import read_settings, stored_fingerprint
+from agd_core.models.reading import read_settings, stored_fingerprint
 
 TENSORS, DESCRIPTION = "difference.safetensors", "difference.json"
 UNET = "unet"

@@ -19,8 +19,8 @@ from agd_core.models.denoiser import Denoiser, Latents, PerRow, Prediction
 from agd_core.models.folder import MODEL_INDEX
 from agd_core.models.prompt_encoder import PromptEncoder
 from agd_core.models.prompt_length import CutPrompts, cut_prompts
+from agd_core.models.reading import load_component, read_settings, stored_fingerprint, weights_variant
 from agd_core.models.schedulers import IMAGE_TOKENS, is_flow_matching
-from agd_core.models.sources import load_component, read_settings, stored_fingerprint, weights_variant
 
 
 class BaseModel(Denoiser):

@@ -14,7 +14,7 @@ from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.safe_files import printable
 from agd_core.models.backbones import NULL
 from agd_core.models.folder import CONFIG, MODEL_INDEX, require_possible_size
-from agd_core.models.sources import pipeline_class, read_settings, weights_variant
+from agd_core.models.reading import pipeline_class, read_settings, weights_variant
 from agd_core.models.text_identity import text_fingerprint
 
 _NOT_NEEDED = {"unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder"}

@@ -9,7 +9,7 @@ from typing import Any
 from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.safe_files import printable
 from agd_core.models.folder import MODEL_INDEX
-from agd_core.models.sources import pipeline_class, read_settings
+from agd_core.models.reading import pipeline_class, read_settings
 
 _SPECIAL_TOKENS = 2
 """Begin and end of a text."""

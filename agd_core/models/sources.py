@@ -1,23 +1,16 @@
-"""Where a base model's files are: shipped with this package, written by it, a local folder, or a hub id."""
+"""Where a model's files are: shipped with this package, written by it, a local folder, or a hub id."""
 
-import hashlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from agd_core.basics import safe_files
 from agd_core.basics.config import BUILTIN
+from agd_core.basics.digest import digest, file_digest
 from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.home import expand
-from agd_core.basics.safe_files import open_tensors, printable
+from agd_core.basics.safe_files import printable
+from agd_core.builtin.cache import cached_folder
 from agd_core.builtin.miniatures import MINIATURES, miniature_folder
-from agd_core.builtin.shipped import MODEL, names, shipped_folder
-from agd_core.models.backbones import BACKBONES, Backbone
-from agd_core.models.folder import CONFIG, MODEL_INDEX, MOST_SETTINGS_BYTES, require_possible_size
-
-_FINGERPRINT_VALUES = 4096
+from agd_core.builtin.shipped import FINE_TUNED, MODEL, names, shipped, shipped_folder
+from agd_core.models.difference import write_fine_tuned
 
 
 def resolve_source(source: str, revision: str | None = None) -> Path:
@@ -37,128 +30,35 @@ def resolve_source(source: str, revision: str | None = None) -> Path:
     return _download(source, revision)
 
 
-def pipeline_class(folder: Path) -> str:
-    """The pipeline class that a diffusers folder declares, e.g. "DiTPipeline".
-
-    Raises:
-        InputError: the folder has no readable model_index.json.
-    """
-    try:
-        return str(read_settings(folder / MODEL_INDEX)["_class_name"])
-    except KeyError as error:
-        raise InputError(f"{folder / MODEL_INDEX} names no pipeline class") from error
-
-
-def network_class(folder: Path, source: str) -> type[Backbone]:
-    """The class of networks that a diffusers folder holds a model of.
-
-    Its pipeline tells: folders of earlier diffusers have other names for the network's class.
-
-    Raises:
-        InputError: the pipeline is not known.
-    """
-    pipeline = pipeline_class(folder)
-    for kind in BACKBONES.values():
-        if pipeline in kind.pipelines:
-            return kind
-    known = ", ".join(name for kind in BACKBONES.values() for name in kind.pipelines)
-    raise InputError(f"base model {source} is a {printable(pipeline)}; known are {known}")
-
-
-def read_settings(path: Path, form: str = "diffusers") -> dict[str, Any]:
-    """A JSON object of a folder in diffusers (or another) format.
-
-    Raises:
-        InputError: missing or unreadable.
-    """
-    if not path.exists():
-        raise InputError(f"not a complete {form} folder: {printable(path)} is missing")
-    content = safe_files.read_json(path, MOST_SETTINGS_BYTES)
-    if not isinstance(content, dict):
-        raise InputError(f"not a complete {form} folder: {printable(path)} holds no JSON object")
-    return content
-
-
-def load_component(
-    kind: Any, folder: Path, dtype: torch.dtype, device: torch.device, variant: str | None = None
-) -> Any:
-    """One frozen network of a folder in diffusers or transformers format, from safetensors only.
+def builtin_folder(name: str) -> Path:
+    """The folder of anything that ships, as stock calls take it; a fine-tuned model is written at the first call.
 
     Args:
-        kind: its class.
-        folder: where its settings and weights are.
-        dtype: of its parameters.
-        device: where it goes.
-        variant: see `weights_variant`.
+        name: such as "emoji-sd-lora", also with "builtin:" before it.
 
     Raises:
-        InputError: missing or unreadable.
+        InputError: nothing ships under this name, or it is not in this installation.
     """
-    if (folder / CONFIG).exists():
-        require_possible_size(kind, folder)
-    try:
-        module, loading = kind.from_pretrained(
-            folder,
-            dtype=dtype,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # a damaged folder may raise anything
-        reason = printable(first_line(error))
-        raise InputError(f"cannot load {kind.__name__} from {printable(folder)}: {reason}") from error
-    if missing := sorted(loading["missing_keys"]):
-        raise InputError(
-            f"cannot load {kind.__name__} from {printable(folder)}: {len(missing)} weights missing, e.g. {missing[0]}"
-        )
-    return module.to(device).requires_grad_(False).eval()
-
-
-def weights_variant(folder: Path) -> str | None:
-    """None, or "fp16" for a component whose weights are there as `NAME.fp16.safetensors` alone."""
-    halves = set(folder.glob("*.fp16*.safetensors"))
-    return "fp16" if halves and halves == set(folder.glob("*.safetensors")) else None
-
-
-def stored_fingerprint(folder: Path, stem: str = "diffusion_pytorch_model") -> str:
-    """Identity of a component's weights as its safetensors files hold them.
-
-    sha256 over name, shape and up to 4096 evenly spaced values (as float32) of every tensor: fast for billions of
-    parameters, and fine-tuning moves nearly all of them.
-
-    Args:
-        folder: of the component.
-        stem: begins the names of the files: diffusers' own, or "model" as transformers has it.
-
-    Raises:
-        InputError: a file is damaged.
-    """
-    parts = sorted(_tensor_digests(folder, stem))
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def _tensor_digests(folder: Path, stem: str) -> Iterator[str]:
-    """Name, shape and digest of every tensor of the one file, or of all parts where the weights are split."""
-    variant = f".{found}" if (found := weights_variant(folder)) else ""
-    whole = folder / f"{stem}{variant}.safetensors"
-    parts = folder.glob(f"{stem}{variant}-*-of-*.safetensors")
-    for path in [whole] if whole.is_file() else sorted(parts):
-        with open_tensors(path) as file:
-            yield from (_tensor_digest(name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
-
-
-def _tensor_digest(name: str, tensor: torch.Tensor) -> str:
-    values = tensor.flatten()[:: max(1, tensor.numel() // _FINGERPRINT_VALUES)].float().contiguous()
-    return f"{name} {tuple(tensor.shape)} {hashlib.sha256(values.numpy().tobytes()).hexdigest()}\n"
+    name = name.removeprefix(BUILTIN)
+    if name in MINIATURES:
+        return miniature_folder(name)
+    folder, row = shipped_folder(name), shipped(name)
+    return _put_together(name, shipped_folder(row.base), folder) if row.kind == FINE_TUNED else folder
 
 
 def _builtin_model(name: str) -> Path:
-    if name in MINIATURES:
-        return miniature_folder(name)
-    if name not in (models := names(MODEL)):
-        raise InputError(f"unknown built-in model {printable(name)!r}; known: {', '.join([*models, *MINIATURES])}")
-    return shipped_folder(name)
+    if name not in (known := [*names(MODEL, FINE_TUNED), *MINIATURES]):
+        raise InputError(f"unknown built-in model {printable(name)!r}; known: {', '.join(known)}")
+    return builtin_folder(name)
+
+
+def _put_together(name: str, base: Path, difference: Path) -> Path:
+    """A base and what a fine-tuned model has in place of its tensors, as one folder in the user's cache."""
+    paths = sorted(path for part in (base, difference) for path in part.rglob("*") if path.is_file())
+    content = digest([[path.name, file_digest(path)] for path in paths])[:16]
+    return cached_folder(
+        f"fine-tuned/{name}-{content}", f"builtin:{name}", lambda folder: write_fine_tuned(difference, base, folder)
+    )
 
 
 def _download(hub_id: str, revision: str | None) -> Path:

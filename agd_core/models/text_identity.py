@@ -5,7 +5,7 @@ from typing import Any
 
 from agd_core.basics.digest import digest, file_digest
 from agd_core.models.folder import CONFIG, MODEL_INDEX
-from agd_core.models.sources import read_settings, stored_fingerprint
+from agd_core.models.reading import read_settings, stored_fingerprint
 
 _ENCODER, _TOKENIZER, _WEIGHTS = "text_encoder", "tokenizer", "model"
 _NOTES = ("transformers_version", "dtype", "torch_dtype")

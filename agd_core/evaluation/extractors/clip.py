@@ -22,7 +22,7 @@ from agd_core.evaluation.extractors.files import (
 )
 from agd_core.evaluation.extractors.preprocessing import BICUBIC, Planes, apply_in_batches, normalised, planes, resized
 from agd_core.evaluation.metrics.base import Images
-from agd_core.models.sources import read_settings
+from agd_core.models.reading import read_settings
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _PREPROCESSOR = "preprocessor_config.json"

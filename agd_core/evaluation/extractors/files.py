@@ -11,7 +11,7 @@ from agd_core.basics.digest import digest, file_digest
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
 from agd_core.models.folder import require_safe_folder
-from agd_core.models.sources import load_component, read_settings
+from agd_core.models.reading import load_component, read_settings
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")

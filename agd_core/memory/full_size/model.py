@@ -16,7 +16,7 @@ from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.safe_files import printable
 from agd_core.models.backbones import Backbone, backbone_class
 from agd_core.models.folder import MODEL_INDEX, MOST_SIDE, no_larger, require_safe_folder
-from agd_core.models.sources import network_class, pipeline_class, read_settings
+from agd_core.models.reading import network_class, pipeline_class, read_settings
 
 _HERE = Path(__file__).resolve().parent
 _CLASS = "_class_name"

@@ -11,7 +11,7 @@ from agd_core.basics.digest import digest, file_digest
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
 from agd_core.models.folder import require_safe_folder
-from agd_core.models.sources import pipeline_class, read_settings
+from agd_core.models.reading import pipeline_class, read_settings
 from agd_core.pretraining.emoji.autoencoder import encode
 from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
 from agd_core.pretraining.emoji.captions import all_captions

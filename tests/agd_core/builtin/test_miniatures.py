@@ -12,9 +12,11 @@ import transformers
 
 from agd_core.basics.digest import file_digest
 from agd_core.basics.errors import InputError
+from agd_core.builtin.cache import write_at_once
 from agd_core.builtin.miniatures import MINIATURES, cache, miniature_folder, write_miniature
 from agd_core.builtin.miniatures.parts import clip_tokenizer, t5_tokenizer
-from agd_core.models.sources import pipeline_class, resolve_source
+from agd_core.models.reading import pipeline_class
+from agd_core.models.sources import resolve_source
 from tests.composition_parts import PROMPT, draw, load_stock, network, share
 
 PIPELINES = {
@@ -274,7 +276,7 @@ def test_two_writers_at_once_make_one_whole_folder(tmp_path, monkeypatch, folder
 def test_whoever_is_second_takes_the_first_ones_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = file_digests(miniature_folder("tiny-dit"))
-    cache._write_at_once("tiny-dit", miniature_folder("tiny-dit"))
+    write_at_once(miniature_folder("tiny-dit"), MINIATURES["tiny-dit"])
     assert file_digests(miniature_folder("tiny-dit")) == first
 
 
@@ -294,7 +296,10 @@ def test_a_writer_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_unknown_names_list_the_known_ones(tmp_path):
     known = "tiny-dit, tiny-pixart, tiny-sd, tiny-sd-v, tiny-sd3, tiny-sdxl"
-    with pytest.raises(InputError, match=f"unknown built-in model 'tiny'; known: fashion-dit, emoji-sd, {known}"):
+    with pytest.raises(
+        InputError,
+        match=f"unknown built-in model 'tiny'; known: fashion-dit, emoji-sd, emoji-sd-style, emoji-sd-food, {known}",
+    ):
         resolve_source("builtin:tiny")
     with pytest.raises(InputError, match=f"unknown miniature 'tiny'; known: {known}"):
         write_miniature("tiny", tmp_path / "tiny")

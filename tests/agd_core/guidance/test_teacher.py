@@ -70,7 +70,10 @@ def test_unused_label_rows_do_not_count_as_parameters(teacher):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("builtin:nothing", "unknown built-in model 'nothing'; known: fashion-dit, emoji-sd, tiny-dit"),
+        (
+            "builtin:nothing",
+            "unknown built-in model 'nothing'; known: fashion-dit, emoji-sd, emoji-sd-style, ",
+        ),
         ("/no/such/folder", "folder /no/such/folder does not exist"),
         ("justaword", "folder justaword does not exist"),
     ],

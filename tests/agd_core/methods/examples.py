@@ -12,7 +12,7 @@ from agd_core.methods import AnyMethodConfig, CrossAttentionConfig, LoraConfig, 
 from agd_core.models.backbones import BACKBONES
 from agd_core.models.config import BaseModelConfig
 from agd_core.models.denoiser import Denoiser
-from agd_core.models.sources import network_class
+from agd_core.models.reading import network_class
 
 CPU = torch.device("cpu")
 KINDS = {config.model_fields["kind"].default: config for config in get_args(get_args(AnyMethodConfig)[0])}

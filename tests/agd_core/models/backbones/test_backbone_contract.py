@@ -16,7 +16,7 @@ from agd_core.memory import Sized
 from agd_core.memory.full_size import FullSizeModel
 from agd_core.models.backbones import BACKBONES
 from agd_core.models.config import BaseModelConfig
-from agd_core.models.sources import network_class
+from agd_core.models.reading import network_class
 from tests.agd_core.pipelines.stock import write_adapter
 from tests.composition_parts import PROMPT, draw, load_stock, network
 
