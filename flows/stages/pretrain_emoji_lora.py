@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
 
 from agd_core.basics.atomic import write_json
 from agd_core.basics.checkpoint import Checkpoint
+from agd_core.basics.errors import InputError
 from agd_core.methods.training_loop import Loop
 from agd_core.models.sources import resolve_source
 from agd_core.pretraining.emoji.attribution import write_attribution
-from agd_core.pretraining.emoji.fine_tuning import fine_tuning, trained_tensors
+from agd_core.pretraining.emoji.fine_tuning import fine_tuning, load_into, measured_errors, trained_tensors
 from agd_core.pretraining.emoji.frozen_base import base_digest, examples_of, load_frozen, require_base
-from agd_core.pretraining.emoji.images import EmojiImages
+from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
 from agd_core.pretraining.emoji.ink import INK_STYLE
 from agd_core.pretraining.emoji.lora import add_lora, ink_pictures, write_lora
 from agd_core.pretraining.emoji.recipe import LoraRecipe
@@ -54,8 +56,14 @@ def train_emoji_lora(
         place: where to work.
         recipe: of the training.
         base: a stock folder.
+
+    Raises:
+        InputError: there is nothing to learn from, or peft is missing.
+        Stopped: after a checkpoint, when asked to; run again to resume.
     """
-    learnt = ink_pictures(images, recipe)
+    learnt = ink_pictures(images.of(TRAIN, common_only=recipe.common_only), recipe)
+    if not len(learnt):
+        raise InputError(f"{recipe.name}: there is no picture of style {recipe.drawn_from}")
 
     def start(checkpoint: Checkpoint) -> tuple[Loop, nn.Module]:
         frozen = load_frozen(base, place.device)
@@ -65,8 +73,23 @@ def train_emoji_lora(
 
     identity = {"recipe": recipe.identity(), "images": seen, "base": base_digest(base)}
     trained = trained_network(recipe.name, identity, recipe.seed, start, place)
-    folder = place.output / recipe.name
-    write_lora(trained_tensors(trained.path / WEIGHTS), folder)
+    folder, tensors = place.output / recipe.name, trained_tensors(trained.path / WEIGHTS)
+    write_lora(tensors, folder)
     write_json({"base": base.name, "prompt": f"NAME, {INK_STYLE} style", "recipe": recipe.identity()}, folder / ABOUT)
     write_attribution(folder)
-    return {"artefacts": {recipe.name: str(folder)}, "measured": {"trained_images": len(learnt)}}
+    measured = _measured(images, tensors, place, recipe, base)
+    return {"artefacts": {recipe.name: str(folder)}, "measured": {"trained_images": len(learnt)} | measured}
+
+
+def _measured(
+    images: EmojiImages, tensors: dict[str, Tensor], place: Workplace, recipe: LoraRecipe, base: Path
+) -> dict[str, float]:
+    """Errors over ink drawings that it did not learn, of the base and with the LoRA."""
+
+    def change(unet: UNet2DConditionModel) -> None:
+        add_lora(unet, recipe.rank)
+        load_into(unet, tensors)
+
+    with place.on_device("measure the LoRA"):
+        unseen = ink_pictures(images.of(HELD_OUT), recipe)
+        return measured_errors(load_frozen(base, place.device), unseen, recipe, change)

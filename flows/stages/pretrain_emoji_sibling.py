@@ -6,19 +6,19 @@ Each leaves two folders: what differs from the base, which ships, and both toget
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.methods.training_loop import Loop
 from agd_core.models.difference import write_difference, write_fine_tuned
 from agd_core.models.sources import resolve_source
 from agd_core.pretraining.emoji.attribution import write_attribution
-from agd_core.pretraining.emoji.fine_tuning import fine_tuning, trained_tensors
+from agd_core.pretraining.emoji.fine_tuning import fine_tuning, load_into, measured_errors, trained_tensors
 from agd_core.pretraining.emoji.frozen_base import base_digest, examples_of, load_frozen, require_base
 from agd_core.pretraining.emoji.images import EmojiImages
 from agd_core.pretraining.emoji.recipe import SiblingRecipe
 from agd_core.pretraining.emoji.relative_recipes import SIBLINGS
-from agd_core.pretraining.emoji.sibling import sibling_pictures, train_attention
+from agd_core.pretraining.emoji.sibling import sibling_pictures, train_attention, unseen_pictures
 from flows.stages.emoji_source import emoji_source, read_emoji
 from flows.stages.network_training import WEIGHTS, trained_network
 from flows.workplace import Workplace
@@ -58,6 +58,10 @@ def train_emoji_sibling(
         place: where to work.
         recipe: of the training.
         base: a stock folder.
+
+    Raises:
+        InputError: there is nothing to learn from.
+        Stopped: after a checkpoint, when asked to; run again to resume.
     """
     learnt, rows = sibling_pictures(images, recipe)
 
@@ -69,10 +73,19 @@ def train_emoji_sibling(
 
     identity = {"recipe": recipe.identity(), "images": seen, "base": base_digest(base)}
     trained = trained_network(recipe.name, identity, recipe.seed, start, place)
+    tensors = trained_tensors(trained.path / WEIGHTS)
+    artefacts = _written(tensors, place, recipe, base)
+    with place.on_device(f"measure {recipe.name}"):
+        unseen, frozen = unseen_pictures(images, recipe), load_frozen(base, place.device)
+        measured = measured_errors(frozen, unseen, recipe, lambda unet: load_into(unet, tensors))
+    return {"artefacts": artefacts, "measured": {"trained_images": len(learnt)} | measured}
+
+
+def _written(tensors: dict[str, Tensor], place: Workplace, recipe: SiblingRecipe, base: Path) -> dict[str, str]:
+    """Write both folders; where they are, by name."""
     folder, stock = place.output / recipe.name, place.output / STOCK.format(name=recipe.name)
-    about = {"name": recipe.name, "base": base.name, "recipe": recipe.identity()}
-    write_difference(trained_tensors(trained.path / WEIGHTS), base, about, folder)
+    write_difference(tensors, base, {"name": recipe.name, "base": base.name, "recipe": recipe.identity()}, folder)
     write_attribution(folder, {recipe.style})
     write_fine_tuned(folder, base, stock)
-    measured = {"trained_images": len(learnt)}
-    return {"artefacts": {recipe.name: str(folder), stock.name: str(stock)}, "measured": measured}
+    write_attribution(stock, {recipe.style})
+    return {recipe.name: str(folder), stock.name: str(stock)}

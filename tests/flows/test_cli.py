@@ -104,6 +104,8 @@ def test_verify_says_ok_and_then_names_the_damage(distilled):
         (["pretrain", "--data", "/no/folder"], "Fashion-MNIST file /no/folder/"),
         (["pretrain", "fashion"], "world 'fashion' is unknown; allowed: fashion-dit, emoji-sd, emoji-judge"),
         (["pretrain", "emoji-sd", "--base", "builtin:tiny-sd"], "emoji-sd is trained from nothing: leave the base out"),
+        (["pretrain", "emoji-sd-food", "--base", "/no/folder"], "base model folder /no/folder does not exist"),
+        (["pretrain", "emoji-sd-lora", "--base", "builtin:tiny-dit"], "a relative needs a StableDiffusionPipeline"),
         (["pretrain", "emoji-sd", "--size", "big"], "size 'big' of emoji-sd is unknown; allowed: cpu, gpu"),
     ],
 )

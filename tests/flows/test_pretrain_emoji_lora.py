@@ -25,8 +25,8 @@ def base(tmp_path_factory):
     return write_emoji_base(tmp_path_factory.mktemp("base"))
 
 
-def train(base, output, **settings):
-    return train_emoji_lora(emoji_pictures(), "squares", Workplace(output, **settings), RECIPE, base)
+def train(base, output, recipe=RECIPE, **settings):
+    return train_emoji_lora(emoji_pictures(), "squares", Workplace(output, **settings), recipe, base)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,19 @@ def straight(base, tmp_path_factory):
 
 def test_the_stock_pipeline_loads_it_and_makes_other_pictures(base, straight):
     output, result = straight
-    assert result["measured"] == {"trained_images": 4}
+    assert result["measured"] == {"trained_images": 4}, "no picture of this style is held out"
     pipeline = StableDiffusionPipeline.from_pretrained(base)
     plain = pictures_of(pipeline)
     pipeline.load_lora_weights(output / "emoji-sd-lora")
     assert not pictures_of(pipeline).equal(plain)
     pipeline.set_adapters(pipeline.get_active_adapters(), 0.0)
     assert pictures_of(pipeline).equal(plain)
+
+
+def test_it_is_measured_on_drawings_that_it_did_not_learn(base, tmp_path):
+    measured = train(base, tmp_path, recipe=RECIPE.model_copy(update={"drawn_from": "round"}))["measured"]
+    assert set(measured) == {"trained_images", "error_of_base", "error"}
+    assert measured["error"] != measured["error_of_base"]
 
 
 def test_every_projection_of_every_attention_has_two_small_layers(base, straight):
@@ -68,7 +74,7 @@ def test_interrupted_anywhere_it_resumes_to_the_same_bytes(base, straight, tmp_p
 def test_without_peft_or_pictures_it_is_one_line(base, tmp_path, monkeypatch):
     recipe = RECIPE.model_copy(update={"drawn_from": "noto"})
     with pytest.raises(InputError, match="there is no picture of style noto"):
-        train_emoji_lora(emoji_pictures(), "squares", Workplace(tmp_path), recipe, base)
+        train(base, tmp_path, recipe)
     unet = StableDiffusionPipeline.from_pretrained(base).unet
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(InputError, match="needs peft: pip install"):

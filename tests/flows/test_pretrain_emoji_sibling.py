@@ -10,22 +10,29 @@ from agd_core.basics.errors import InputError
 from agd_core.basics.progress import Stopped
 from agd_core.builtin.miniatures import miniature_folder
 from agd_core.models.difference import TENSORS, apply_difference
-from agd_core.pretraining.emoji.images import SIBLING
+from agd_core.pretraining.emoji.denoiser import build_denoiser
+from agd_core.pretraining.emoji.fine_tuning import trained_part
+from agd_core.pretraining.emoji.images import HELD_OUT, SIBLING, TRAIN
+from agd_core.pretraining.emoji.recipe import RECIPES
 from agd_core.pretraining.emoji.relative_recipes import SIBLINGS
+from agd_core.pretraining.emoji.sibling import train_attention
 from flows.stages.pretrain_emoji_sibling import pretrain_emoji_sibling, train_emoji_sibling
 from flows.workplace import Workplace
 from tests.emoji_base import pictures_of, write_emoji_base
 from tests.emoji_pictures import emoji_pictures
+from tests.emoji_sizes import LargestTokenizer
 
+MOST_BYTES, HALF_PRECISION_BYTES = 6e6, 2
 FEW = {"steps": 3, "batch_size": 4, "learning_rate": 1e-2, "precision": "float32"}
 FOOD, STYLE = (SIBLINGS[f"emoji-sd-{name}"]["gpu"].model_copy(update=FEW) for name in ("food", "style"))
 
 
 def pictures():
-    """Red and green squares are food; the last two pictures are drawn in the siblings' style."""
+    """Red and green squares are food, the fourth is held out; the last two are drawn in the siblings' style."""
     plain = emoji_pictures()
     categories = ("Food & Drink",) * 4 + ("Symbols",) * 4
-    styles, splits = plain.styles[:6] + ("firefox",) * 2, plain.splits[:6] + (SIBLING,) * 2
+    styles = plain.styles[:6] + ("firefox",) * 2
+    splits = (TRAIN,) * 3 + (HELD_OUT,) + (TRAIN,) * 2 + (SIBLING,) * 2
     return dataclasses.replace(plain, categories=categories, styles=styles, splits=splits)
 
 
@@ -62,7 +69,9 @@ def test_it_leaves_a_stock_pipeline_in_which_the_cross_attention_alone_is_new(ba
     assert all(".attn2." in name for name in names)
     stock = StableDiffusionPipeline.from_pretrained(output / "emoji-sd-food-stock")
     assert not pictures_of(stock).equal(pictures_of(StableDiffusionPipeline.from_pretrained(base)))
-    assert result["measured"] == {"trained_images": 4}
+    assert set(result["measured"]) == {"trained_images", "error_of_base", "error"}
+    assert result["measured"]["trained_images"] == 3
+    assert result["measured"]["error"] != result["measured"]["error_of_base"]
 
 
 def test_the_difference_turns_the_base_into_it(base, straight):
@@ -80,7 +89,7 @@ def test_a_style_learns_both_attentions_and_the_bases_pictures_as_often_as_its_o
     names = changed(base, tmp_path / "emoji-sd-style-stock")
     assert {kind for kind in ("attn1", "attn2") if any(f".{kind}." in name for name in names)} == {"attn1", "attn2"}
     assert all(".attn" in name for name in names)
-    assert result["measured"] == {"trained_images": 8}
+    assert result["measured"] == {"trained_images": 7}, "no picture of a new style is held out"
     assert "fxemoji" in (tmp_path / "emoji-sd-style" / "ATTRIBUTION.md").read_text()
 
 
@@ -117,16 +126,10 @@ def test_no_pictures_and_another_kind_of_base_are_one_line(base, tmp_path):
         pretrain_emoji_sibling("emoji-sd-food", None, Workplace(tmp_path), "cpu", str(miniature_folder("tiny-sd")))
 
 
+@pytest.mark.parametrize("size", ["cpu", "gpu"])
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_what_ships_has_at_most_six_megabytes(name):
-    from agd_core.pretraining.emoji.denoiser import build_denoiser
-    from agd_core.pretraining.emoji.fine_tuning import trained_part
-    from agd_core.pretraining.emoji.recipe import RECIPES
-    from agd_core.pretraining.emoji.sibling import train_attention
-    from tests.agd_core.pretraining.emoji.test_emoji_denoiser import LargestTokenizer
-
-    for size, recipe in SIBLINGS[name].items():
-        with torch.device("meta"):
-            unet = build_denoiser(RECIPES[size].denoiser, (4, 16, 16), LargestTokenizer())["unet"]
-        train_attention(unet, recipe)
-        assert 2 * sum(parameter.numel() for parameter in trained_part(unet).parameters()) < 6e6
+def test_what_ships_has_at_most_six_megabytes(name, size):
+    with torch.device("meta"):
+        unet = build_denoiser(RECIPES[size].denoiser, (4, 16, 16), LargestTokenizer())["unet"]
+    train_attention(unet, SIBLINGS[name][size])
+    assert HALF_PRECISION_BYTES * sum(parameter.numel() for parameter in trained_part(unet).parameters()) < MOST_BYTES

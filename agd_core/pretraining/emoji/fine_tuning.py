@@ -1,14 +1,17 @@
 """Relatives of the emoji model that learn by a few of its UNet's tensors, all others frozen."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from agd_core.basics.checkpoint import Checkpoint, load_tensors
 from agd_core.methods.training_loop import Loop
 from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.emoji.diffusion_training import Examples, VelocityLoss, diffusion_loop, text_to_image
+from agd_core.pretraining.emoji.frozen_base import examples_of, mean_error, plain
+from agd_core.pretraining.emoji.images import EmojiImages
 from agd_core.pretraining.emoji.recipe import FineTuningRecipe
 
 _DOT, _SLASH = ".", "/"
@@ -30,6 +33,11 @@ def trained_tensors(path: Path) -> dict[str, Tensor]:
     return {name.replace(_SLASH, _DOT): tensor for name, tensor in load_tensors(path)[0].items()}
 
 
+def load_into(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put trained tensors into the network; all others stay."""
+    network.load_state_dict(tensors, strict=False)
+
+
 def fine_tuning(
     base: StableDiffusionPipeline, examples: Examples, recipe: FineTuningRecipe, checkpoint: Checkpoint
 ) -> tuple[Loop, nn.Module]:
@@ -46,3 +54,25 @@ def fine_tuning(
     predict = text_to_image(base.unet, base.text_encoder)
     loss = VelocityLoss(predict, examples, base.scheduler, recipe, base.unet.device)
     return diffusion_loop(part, ema, loss, recipe.steps, recipe, checkpoint), ema.average
+
+
+def measured_errors(
+    base: StableDiffusionPipeline,
+    unseen: EmojiImages,
+    recipe: FineTuningRecipe,
+    change: Callable[[UNet2DConditionModel], None],
+) -> dict[str, float]:
+    """Error of the predicted v over pictures that were not learnt, before and after the base's UNet is changed.
+
+    Args:
+        base: its UNet is changed.
+        unseen: where there are none, nothing is measured.
+        recipe: of the training.
+        change: turns the UNet into the relative's.
+    """
+    if not len(unseen):
+        return {}
+    examples = examples_of(base, unseen)
+    before = mean_error(plain(base), base, examples, recipe)
+    change(base.unet)
+    return {"error_of_base": before, "error": mean_error(plain(base), base, examples, recipe)}

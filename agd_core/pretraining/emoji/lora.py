@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agd_core.basics.checkpoint import system_errors
 from agd_core.basics.errors import InputError
-from agd_core.pretraining.emoji.images import TRAIN, EmojiImages
+from agd_core.pretraining.emoji.images import EmojiImages
 from agd_core.pretraining.emoji.ink import INK_STYLE, ink_drawing
 from agd_core.pretraining.emoji.recipe import LoraRecipe
 
@@ -34,16 +34,9 @@ def add_lora(unet: UNet2DConditionModel, rank: int) -> None:
 
 
 def ink_pictures(images: EmojiImages, recipe: LoraRecipe) -> EmojiImages:
-    """The training pictures of one style as ink drawings, captioned in the ink style.
-
-    Raises:
-        InputError: there are none.
-    """
-    learnt = images.of(TRAIN, common_only=recipe.common_only)
-    learnt = learnt.rows([row for row, style in enumerate(learnt.styles) if style == recipe.drawn_from])
-    if not len(learnt):
-        raise InputError(f"{recipe.name}: there is no picture of style {recipe.drawn_from}")
-    return dataclasses.replace(learnt, pixels=ink_drawing(learnt.pixels), styles=(INK_STYLE,) * len(learnt))
+    """The pictures of one style as ink drawings, captioned in the ink style; there may be none."""
+    chosen = images.rows([row for row, style in enumerate(images.styles) if style == recipe.drawn_from])
+    return dataclasses.replace(chosen, pixels=ink_drawing(chosen.pixels), styles=(INK_STYLE,) * len(chosen))
 
 
 def write_lora(tensors: dict[str, Tensor], folder: Path) -> None:

@@ -1,9 +1,9 @@
 """How the fine-tuned relatives that ship are trained: every recipe in the sizes of the base that it starts from.
 
-Style: the layers of both attentions learn, because a style is also how places of a picture look beside one another. A
-third of a thousand names are drawn in it, so half of the examples are the base's own: the other names, and the other
-styles, are not forgotten. Food: the base knows names and styles, so what the text asks for learns alone, and nothing is
-mixed in: a domain's model may forget the rest.
+Style: the layers of both attentions learn, because a style is also how places of a picture look beside one another. Few
+names are drawn in it, so half of the examples are the base's own: the other names and styles are not forgotten. Food:
+the base knows names and styles, so what the text asks for learns alone, and nothing is mixed in: a domain's model may
+forget the rest.
 """
 
 from typing import Any

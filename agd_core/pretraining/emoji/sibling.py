@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from agd_core.basics.errors import InputError
-from agd_core.pretraining.emoji.images import SIBLING, TRAIN, EmojiImages
+from agd_core.pretraining.emoji.images import HELD_OUT, SIBLING, TRAIN, EmojiImages
 from agd_core.pretraining.emoji.recipe import SiblingRecipe
 
 
@@ -27,8 +27,7 @@ def sibling_pictures(images: EmojiImages, recipe: SiblingRecipe) -> tuple[EmojiI
     Raises:
         InputError: there are none.
     """
-    own = images.of(*((SIBLING,) if recipe.style else (TRAIN,)), common_only=recipe.common_only)
-    own = own.rows([row for row in range(len(own)) if _belongs(own, row, recipe)])
+    own = _belonging(images.of(SIBLING if recipe.style else TRAIN, common_only=recipe.common_only), recipe)
     if not len(own):
         raise InputError(f"{recipe.name}: there is no picture of {recipe.style or recipe.category}")
     if not recipe.base_share:
@@ -39,5 +38,17 @@ def sibling_pictures(images: EmojiImages, recipe: SiblingRecipe) -> tuple[EmojiI
     return own.joined(others), torch.cat([repeated, torch.arange(len(others)) + len(own)])
 
 
-def _belongs(images: EmojiImages, row: int, recipe: SiblingRecipe) -> bool:
-    return recipe.style in ("", images.styles[row]) and recipe.category in ("", images.categories[row])
+def unseen_pictures(images: EmojiImages, recipe: SiblingRecipe) -> EmojiImages:
+    """Pictures of the sibling's kind that nobody learns; a style of its own has none."""
+    return _belonging(images.of(HELD_OUT), recipe)
+
+
+def _belonging(images: EmojiImages, recipe: SiblingRecipe) -> EmojiImages:
+    """Those of the recipe's style or group."""
+    known = enumerate(zip(images.styles, images.categories, strict=True))
+    wanted = (recipe.style, recipe.category)
+    return images.rows([row for row, found in known if all(map(_fits, wanted, found))])
+
+
+def _fits(wanted: str, found: str) -> bool:
+    return wanted in ("", found)
