@@ -4,13 +4,14 @@ python -m benchmarks.emoji_adapter MODEL JUDGE PICTURES [--images 3000] [--steps
     [--preset FILE] [--set train.steps=1000 train.batch_size=256] [--minutes 5] [--output FOLDER]
 
 With the stages of `agd run`: guided trajectories are collected, the methods of the preset trained, and images sampled.
-What is collected and trained stays in the output folder and is reused. Folders as in benchmarks/emoji_teacher.py. Two
-cores: --images 500 --steps 20. adapter.json is whole at all times; adapter.png has no guidance, CFG and the adapters
-under the same prompts at the first scale.
+What is collected and trained stays in the output folder and is reused; every adapter lies there under its name. The
+folders are those of benchmarks/emoji_teacher.py. Two cores: --images 500 --steps 20. adapter.json is whole at all
+times; adapter.png has no guidance, CFG and the adapters under the same prompts at the first scale.
 """
 
 import argparse
 import math
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import torch
 from agd_core.basics.atomic import write_bytes, write_json
 from agd_core.basics.progress import Stopped
 from agd_core.evaluation.sampling import SampleSet
-from agd_core.methods.adapter_files import load_student, read_card
+from agd_core.methods.adapter_files import FILES, load_student, read_card
 from benchmarks.emoji_pages import named_rows
 from benchmarks.emoji_scores import Instruments, relative_error
 from benchmarks.emoji_sets import SEED, Asked, Sampler, asked_of, training_prompts
@@ -99,6 +100,7 @@ def trained(run: Run) -> tuple[dict[str, Artefact], list[dict[str, Any]]]:
     for method in run.config.methods:
         started = time.monotonic()
         artefact = adapters[method.label] = train(run, method, trajectories)
+        copy_adapter(artefact.path, run.place.output / method.label)
         losses, parameters = artefact.json(LOSSES, list[float]), read_card(artefact.path)[1].parameters
         told.append(
             {
@@ -113,6 +115,13 @@ def trained(run: Run) -> tuple[dict[str, Artefact], list[dict[str, Any]]]:
         )
         print(told[-1], flush=True)
     return adapters, told
+
+
+def copy_adapter(trained: Path, folder: Path) -> None:
+    """What `agd_core.load_adapter` reads."""
+    folder.mkdir(exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(trained / name, folder / name)
 
 
 def compare(comparison: Comparison, sampler: Sampler, adapters: Mapping[str, Artefact], scales: list[float]) -> None:

@@ -63,6 +63,10 @@ class Instruments:
             FeatureStatistics.of(other.extract(real).features) if other else None,
         )
 
+    def against(self, real: UInt8[Tensor, "images height width 3"]) -> "Instruments":
+        """The judge alone, with these real pictures."""
+        return Instruments(self.judge, _reference(self.judge, real), None, None)
+
     def scores(self, images: UInt8[Tensor, "images height width 3"], asked: Asked) -> Found:
         """Every number of a set, by split."""
         seen = self._seen(images, asked.prompts)
@@ -121,7 +125,7 @@ def _rows(values: Float[Tensor, "images *rest"] | None, rows: Bool[Tensor, " ima
 
 def _reference(judge: EmojiJudge, real: UInt8[Tensor, "images height width 3"]) -> Reference:
     features = judge.extract(real).features
-    return Reference(FeatureStatistics.of(features), features, f"{len(real):,} emoji of the base styles")
+    return Reference(FeatureStatistics.of(features), features, f"{len(real):,} emoji")
 
 
 def _of_photographs(device: torch.device) -> FeatureExtractor | None:

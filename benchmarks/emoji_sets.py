@@ -44,6 +44,10 @@ class Asked:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def worded(self, words: Sequence[str]) -> "Asked":
+        """The same images in other words."""
+        return Asked(tuple(words), self.held_out, self.pixels)
+
     @cached_property
     def splits(self) -> dict[str, Bool[Tensor, " images"]]:
         """Which images are reported together, by name; those that are empty are left out."""
@@ -52,9 +56,7 @@ class Asked:
 
 
 def asked_of(pictures: EmojiImages, images: int) -> Asked:
-    """Plain captions of held-out pairs, and of trained pictures of the same, best-known concepts.
-
-    Each split takes the styles in turn and each picture as often as any other of its style, in a fixed random order.
+    """Held-out pairs, and trained pictures of the same, best-known concepts.
 
     Args:
         pictures: all that are drawn.
@@ -62,9 +64,13 @@ def asked_of(pictures: EmojiImages, images: int) -> Asked:
     """
     held_out, trained = pictures.of(HELD_OUT, common_only=True), pictures.of(TRAIN, common_only=True)
     few = images // HELD_OUT_PART if len(held_out) else 0
-    parts = [held_out.rows(_in_turn(held_out, few)), trained.rows(_in_turn(trained, images - few))]
-    captions = [plain_caption(*pair) for part in parts for pair in zip(part.names, part.styles, strict=True)]
-    return Asked(tuple(captions), torch.arange(images) < few, torch.cat([part.pixels for part in parts]))
+    return asked_for(in_turn(held_out, few).joined(in_turn(trained, images - few)))
+
+
+def asked_for(pictures: EmojiImages) -> Asked:
+    """The plain captions of these pictures, one image for each."""
+    captions = [plain_caption(*pair) for pair in zip(pictures.names, pictures.styles, strict=True)]
+    return Asked(tuple(captions), torch.tensor([split == HELD_OUT for split in pictures.splits]), pictures.pixels)
 
 
 def training_prompts(pictures: EmojiImages, most: int | None = None) -> list[str]:
@@ -75,15 +81,15 @@ def training_prompts(pictures: EmojiImages, most: int | None = None) -> list[str
         most: so many; None takes all.
     """
     known = pictures.of(TRAIN, common_only=True)
-    mixed = known.rows(_in_turn(known, len(known) * len(set(known.styles))))
+    mixed = in_turn(known, len(known) * len(set(known.styles)))
     return list(dict.fromkeys(plain_caption(*pair) for pair in zip(mixed.names, mixed.styles, strict=True)))[:most]
 
 
-def _in_turn(pictures: EmojiImages, count: int) -> list[int]:
-    """Rows of pictures, a style at a time."""
+def in_turn(pictures: EmojiImages, count: int) -> EmojiImages:
+    """So many pictures, a style at a time, each as often as any other of its style, in a fixed random order."""
     orders = [_shuffled(pictures, style) for style in sorted(set(pictures.styles))]
     chosen = ((orders[number % len(orders)], number // len(orders)) for number in range(count))
-    return [order[turn % len(order)] for order, turn in chosen]
+    return pictures.rows([order[turn % len(order)] for order, turn in chosen])
 
 
 def _shuffled(pictures: EmojiImages, style: str) -> list[int]:

@@ -23,9 +23,9 @@ class Folders:
     pictures: Path
 
 
-def toy_folders(root):
-    """Three steps of narrow networks on eight squares."""
-    pictures, place = emoji_pictures(), Workplace(root)
+def toy_folders(root, pictures=None):
+    """Three steps of narrow networks on eight squares, or on these pictures."""
+    pictures, place = pictures or emoji_pictures(), Workplace(root)
     train_emoji(pictures, "squares", place, tiny_recipe())
     train_judge(pictures, "squares", place, tiny_judge_recipe(steps=3, batch_size=4, held_out=2))
     write_parquet(_columns(pictures), root / "pictures" / f"all{SUFFIX}")
