@@ -34,7 +34,7 @@ _HEAD = 32
 class JudgeRecipe(Config):
     """How the judge is trained."""
 
-    steps: int = 2400
+    steps: int = 3600
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.05

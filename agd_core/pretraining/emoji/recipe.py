@@ -15,7 +15,7 @@ class VaeRecipe(Config):
     latent_channels: int = 8
     steps: int = 4000
     batch_size: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     gradient_weight: float = 1.0
     kl_weight: float = 1e-4
     ema_decay: float = 0.998
@@ -64,13 +64,14 @@ class EmojiRecipe(Config):
 RECIPES = {
     "cpu": EmojiRecipe(),
     "gpu": EmojiRecipe(
-        vae=VaeRecipe(channels=(24, 48, 96), latent_channels=4, batch_size=64),
+        vae=VaeRecipe(channels=(24, 48, 96), latent_channels=4, steps=3000, batch_size=64),
         denoiser=DenoiserRecipe(
             common_only=False,
             unet_channels=(96, 128, 256),
             plain_levels=1,
             epochs=250,
             batch_size=256,
+            learning_rate=5e-4,
             ema_decay=0.9995,
             precision="bfloat16",
         ),
