@@ -60,7 +60,7 @@ def _of_sibling(name: str, pictures: EmojiImages) -> EmojiImages:
 
 
 def _of_lora(pictures: EmojiImages, images: int) -> Task:
-    ink = ink_pictures(pictures, _LORA)
+    ink = ink_pictures(pictures.of(TRAIN, HELD_OUT, common_only=True), _LORA)
     chosen = in_turn(ink, images)
     known = asked_for(dataclasses.replace(chosen, styles=(_LORA.drawn_from,) * images))
     return Task(asked_for(chosen), known.prompts, ink.pixels)
