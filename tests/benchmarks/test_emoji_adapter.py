@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import emoji_adapter
 from benchmarks.emoji_scores import relative_error
+from benchmarks.emoji_tables import adapter_table
 from tests.emoji_folders import toy_folders
 
 TINY = ["methods.0.hidden_width=4", "methods.0.bottleneck_width=4", "train.steps=4", "train.batch_size=4"]
@@ -35,6 +36,9 @@ def test_every_scale_has_cfg_and_the_adapter(compared):
         (adapter, 1.5, 2.0),
     ]
     assert [(bar["name"], bar["scale"]) for bar in compared[1]["bars"]] == [(adapter, 3.0), (adapter, 1.5)]
+    lines = adapter_table(compared[1])
+    assert len(lines) == 7
+    assert lines[-1].startswith(f"| {adapter} | 1.5 | 2 | ")
     assert compared[1]["adapters"][0]["parameters"] > 0
     assert (compared[0] / "adapter.png").read_bytes().startswith(b"\x89PNG")
 

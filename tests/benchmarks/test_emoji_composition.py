@@ -15,6 +15,7 @@ from benchmarks import emoji_adapter, emoji_composition, emoji_compositions
 from benchmarks.emoji_composition import ADAPTER, CFG, UNGUIDED, Calls
 from benchmarks.emoji_compositions import BASE, CONTROLNET, IP_ADAPTER, NAMES, compose, task_of
 from benchmarks.emoji_scores import relative_error
+from benchmarks.emoji_tables import composition_table
 from flows.stages.pretrain_emoji_controlnet import train_emoji_controlnet
 from flows.stages.pretrain_emoji_ip_adapter import train_emoji_ip_adapter
 from flows.stages.pretrain_emoji_lora import train_emoji_lora
@@ -78,7 +79,9 @@ def adapter(toy, tmp_path_factory):
 def test_every_composition_is_measured_three_ways(toy, relatives, adapter, tmp_path, monkeypatch):
     folders = (toy.model, relatives, adapter, toy.judge, toy.pictures)
     call(emoji_composition, monkeypatch, *folders, "--images", 6, "--steps", 2, "--output", tmp_path)
-    found = json.loads((tmp_path / "composition.json").read_text())["compositions"]
+    written = json.loads((tmp_path / "composition.json").read_text())
+    assert [line.split(" | ")[0][2:] for line in composition_table(written)[2:]] == sorted(NAMES)
+    found = written["compositions"]
     assert list(found) == sorted(NAMES)
     for numbers in found.values():
         assert set(numbers["scores"]) == {UNGUIDED, CFG, ADAPTER}

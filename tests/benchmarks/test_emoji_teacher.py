@@ -11,6 +11,7 @@ from agd_core.basics.seeding import derive_seed, generator, stacked_noise
 from agd_core.evaluation.sampling import to_bytes
 from benchmarks import emoji_teacher
 from benchmarks.emoji_sets import SEED, Sampler, asked_of, open_model, training_prompts
+from benchmarks.emoji_tables import teacher_table
 from tests.emoji_folders import toy_folders
 from tests.emoji_pictures import emoji_pictures
 
@@ -78,6 +79,8 @@ def test_every_scale_is_measured_by_split(toy, tmp_path, monkeypatch):
     best = min(found["scales"], key=lambda row: row["all"]["fd"]["value"])
     assert found["best_scale"] == best["scale"]
     assert found["fd_over_unguided"] <= 1
+    firsts = [line.split(" | ")[0] for line in teacher_table(found)[2:]]
+    assert firsts == ["| judge on unseen pictures", "| real pictures", "| 1", "| 3"]
     for page in ("best.png", "scales.png"):
         assert (tmp_path / page).read_bytes().startswith(b"\x89PNG")
 
