@@ -1,6 +1,7 @@
 """The judge of the emoji world: its training, its folder in CLIPModel format, and its own accuracy.
 
-The folder is an extractor's: `evaluate.extractor=emoji-judge`, `evaluate.extractor_weights=FOLDER`.
+The folder is an extractor's: `evaluate.extractor=emoji-judge` takes the one that ships, `evaluate.extractor_weights`
+another one.
 """
 
 from pathlib import Path

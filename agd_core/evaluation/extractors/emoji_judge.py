@@ -59,6 +59,7 @@ class EmojiJudge(FeatureExtractor):
         self.words = read_words(self.folder / WORDS)
         self.sha256 = digest([self.clip.sha256, file_digest(self.folder / WORDS)])
         self.width, self.device = self.clip.width, device
+        self._known: dict[tuple[str, ...], Tensor] = {}
         self._tables: dict[tuple[str, ...], Tensor] = {}
 
     @property
@@ -95,6 +96,14 @@ class EmojiJudge(FeatureExtractor):
             table = normalize(self.clip.embed(texts), dim=1)
             self._tables = {names: table.view(len(self.words.styles), len(names), -1)}
         return self._tables[names]
+
+    def _directions(self, names: tuple[str, ...]) -> Float[Tensor, "styles names width"]:
+        """Of every name's caption in every style; kept, for all sample sets of a run ask for the same."""
+        if names not in self._known:
+            texts = [self.words.caption.format(name=name, style=style) for style in self.words.styles for name in names]
+            table = normalize(self.clip.embed(texts), dim=1).view(len(self.words.styles), len(names), -1)
+            self._known = {names: table}
+        return self._known[names]
 
     def shipped_reference(self) -> Reference | None:
         """The real pictures that the base model learns, if their statistics lie beside the weights."""

@@ -34,6 +34,17 @@ def test_places_are_what_a_count_gives(judge, cuttings):
     assert len(ranks.unique(dim=0)) > 1
 
 
+def test_captions_are_read_once_and_again_for_other_names(judge, cuttings, monkeypatch):
+    read, embed = [], judge.clip.embed
+    monkeypatch.setattr(judge.clip, "embed", lambda texts: read.append(len(texts)) or embed(texts))
+    asked = ["bear in flat style"] * 2
+    ranks = [judge.ranks(judge.extract(cuttings[:2]), asked) for _ in range(2)]
+    assert torch.equal(*ranks)
+    assert read == [8]
+    judge.ranks(judge.extract(cuttings[:1]), ["lion in noto style"])
+    assert read == [8, 8]
+
+
 def test_an_image_that_is_the_text_is_found_first(judge):
     asked = [f"{name} in {style} style" for name in NAMES for style in STYLES]
     assert judge.ranks(Extracted(3 * judge.clip.embed(asked), None), asked).tolist() == [[1, 1]] * len(asked)
