@@ -13,7 +13,7 @@ import argparse
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,12 @@ from agd_core.evaluation.sampling import SampleSet
 from agd_core.methods.adapter_files import FILES, load_student, read_card
 from benchmarks.emoji_pages import named_rows
 from benchmarks.emoji_scores import Instruments, relative_error
-from benchmarks.emoji_sets import SEED, Asked, Sampler, asked_of, training_prompts
+from benchmarks.emoji_sets import SEED, Asked, Sampler, asked_of, drawn, training_prompts
 from flows.config import PipelineConfig
 from flows.presets import load_config
 from flows.reference import even_rows
 from flows.run import Run
 from flows.stages.collect import collect
-from flows.stages.emoji_source import read_emoji
 from flows.stages.train import LOSSES, train
 from flows.workplace import Workplace, describe_device, pick_device
 from storage.artefacts import Artefact
@@ -156,7 +155,7 @@ def bars(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("judge", type=Path)
@@ -171,14 +170,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["float32", "bfloat16", "float16"], default="float16", help="on a GPU")
     parser.add_argument("--judge-only", action="store_true", help="leave EfficientNet-Lite0 out")
     parser.add_argument("--output", type=Path, default=Path("outputs/emoji-adapter"))
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    given = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    given = arguments(words)
     device, ends_at = pick_device(given.device), time.monotonic() + 60 * given.minutes
     given.output.mkdir(parents=True, exist_ok=True)
-    pictures = read_emoji(given.pictures)
+    pictures = drawn(given.pictures)
     config = configuration(given, training_prompts(pictures), device)
     place = Workplace(given.output, device, print, should_stop=lambda: time.monotonic() > ends_at)
     run = Run(config, place).check()

@@ -12,6 +12,7 @@ over all images is what `agd_core.measure_drift` computes, which is asked on the
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,8 @@ from agd_core.pretraining.emoji.images import EmojiImages
 from benchmarks.emoji_compositions import BASE, NAMES, Composition, Task, compose, task_of
 from benchmarks.emoji_pages import named_rows
 from benchmarks.emoji_scores import Found, Instruments, relative_error
-from benchmarks.emoji_sets import SEED
+from benchmarks.emoji_sets import SEED, drawn
 from flows.reference import even_rows
-from flows.stages.emoji_source import read_emoji
 from flows.workplace import describe_device, pick_device
 
 UNGUIDED, CFG, ADAPTER = "no guidance", "CFG", "adapter"
@@ -152,7 +152,7 @@ def tell(name: str, numbers: dict[str, Any]) -> None:
         print(f"  {way}: {', '.join(told)}", flush=True)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "relatives", "adapter", "judge", "pictures"):
         parser.add_argument(name, type=Path)
@@ -163,14 +163,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, default=Path("outputs/emoji-composition"))
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    given = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    given = arguments(words)
     diffusers.logging.set_verbosity_error()
     given.output.mkdir(parents=True, exist_ok=True)
-    pictures = read_emoji(given.pictures)
+    pictures = drawn(given.pictures)
     run(given, pictures, Instruments.open(given.judge, pictures, pick_device(given.device), judge_only=True))
 
 

@@ -5,7 +5,7 @@ Image i has one prompt and one noise, whoever samples it, at whatever scale: set
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from agd_core.models.denoiser import Denoiser
 from agd_core.models.model import BaseModel
 from agd_core.pretraining.emoji.captions import plain_caption
 from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
+from flows.stages.emoji_source import read_emoji
 
 SEED = 16
 HELD_OUT_PART = 5
@@ -53,6 +54,12 @@ class Asked:
         """Which images are reported together, by name; those that are empty are left out."""
         parts = {"all": torch.ones(len(self), dtype=torch.bool), TRAIN: ~self.held_out, HELD_OUT: self.held_out}
         return {name: rows for name, rows in parts.items() if int(rows.sum()) > 1}
+
+
+@cache
+def drawn(folder: Path) -> EmojiImages:
+    """All pictures of a folder, read once: several benchmarks may run in one process."""
+    return read_emoji(folder)
 
 
 def asked_of(pictures: EmojiImages, images: int) -> Asked:

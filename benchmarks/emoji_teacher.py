@@ -11,7 +11,7 @@ of all and not picked, scales.png a few prompts over all scales.
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,8 @@ from agd_core.pretraining.emoji.images import EmojiImages
 from agd_core.pretraining.emoji.judge import JudgeRecipe, split_for_judge
 from benchmarks.emoji_pages import captioned, named_rows
 from benchmarks.emoji_scores import Instruments, plain
-from benchmarks.emoji_sets import SEED, Asked, Sampler, asked_of, open_model
+from benchmarks.emoji_sets import SEED, Asked, Sampler, asked_of, drawn, open_model
 from flows.reference import even_rows
-from flows.stages.emoji_source import read_emoji
 from flows.stages.pretrain_emoji_judge import ACCURACY, judged
 from flows.workplace import describe_device, pick_device
 
@@ -112,7 +111,7 @@ def tell(what: str, numbers: Mapping[str, Any]) -> None:
     print(f"{time.monotonic() - _STARTED:6.1f} s  {what}: {', '.join(known)}", flush=True)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("judge", type=Path)
@@ -125,13 +124,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--judge-only", action="store_true", help="leave EfficientNet-Lite0 out")
     parser.add_argument("--output", type=Path, default=Path("outputs/emoji-teacher"))
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    given = arguments()
-    device, ends_at = pick_device(given.device), _STARTED + 60 * given.minutes
-    pictures = read_emoji(given.pictures)
+def main(words: Sequence[str] | None = None) -> None:
+    given = arguments(words)
+    device, ends_at = pick_device(given.device), time.monotonic() + 60 * given.minutes
+    pictures = drawn(given.pictures)
     asked = asked_of(pictures, given.images)
     model = open_model(given.model, device, given.precision)
     settings = {"images": len(asked), "held_out": int(asked.held_out.sum()), "steps": given.steps, "seed": SEED}
