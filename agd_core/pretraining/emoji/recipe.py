@@ -8,14 +8,15 @@ from agd_core.basics.config import NOT_IDENTITY, Config
 
 
 class VaeRecipe(Config):
-    """The VAE: mean absolute error of pixels and of their differences, and a faint KL term."""
+    """The VAE: mean absolute and squared error of pixels, absolute error of their differences, and a faint KL term."""
 
     channels: tuple[int, ...] = (16, 32, 64, 128)
     """Of the levels; every level but the last halves the sides."""
     latent_channels: int = 8
     steps: int = 4000
     batch_size: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 7e-4
+    squared_weight: float = 4.0
     gradient_weight: float = 1.0
     kl_weight: float = 1e-4
     ema_decay: float = 0.998
