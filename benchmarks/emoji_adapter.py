@@ -13,7 +13,7 @@ import argparse
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from agd_core.basics.atomic import write_bytes, write_json
 from agd_core.basics.progress import Stopped
 from agd_core.evaluation.sampling import SampleSet
 from agd_core.methods.adapter_files import FILES, load_student, read_card
+from agd_core.models.model import BaseModel
 from benchmarks.emoji_pages import named_rows
 from benchmarks.emoji_scores import Instruments, relative_error
 from benchmarks.emoji_sets import SEED, Asked, Sampler, asked_of, drawn, training_prompts
@@ -39,7 +40,7 @@ from storage.artefacts import Artefact
 NO_GUIDANCE, CFG = "no guidance", "CFG"
 SCALES = (3.0, 2.0, 5.0, 1.5)
 PRESET = Path(__file__).with_suffix(".yaml")
-FEW, LAST_LOSSES = 12, 50
+FEW, FEW_LOSSES = 12, 50
 _KEPT = 2
 """One of so many sampler steps is stored."""
 
@@ -73,14 +74,13 @@ class Comparison:
 
 def configuration(given: argparse.Namespace, pool: list[str], device: torch.device) -> PipelineConfig:
     """The preset with this model, and with as many prompts, one a trajectory, as training will read."""
-    prompts = given.output / "prompts.txt"
-    kept = max(1, given.steps // _KEPT)
-    together = 64 if device.type == "cpu" else 640
-    collected = {"steps": given.steps, "kept_steps": kept, "shard_trajectories": together, "batch_size": together}
-    model = {"source": str(given.model), "dtype": "float32" if device.type == "cpu" else given.precision}
+    prompts, kept = given.output / "prompts.txt", max(1, given.steps // _KEPT)
+    on_cpu = device.type == "cpu"
+    together = 64 if on_cpu else 640
     asked = {"prompts": str(prompts), "prompt_count": None}
+    collected = {"steps": given.steps, "kept_steps": kept, "shard_trajectories": together, "batch_size": together}
     sections = {
-        "base_model": model,
+        "base_model": {"source": str(given.model), "dtype": "float32" if on_cpu else given.precision},
         "collect": {**asked, **collected},
         "sample": asked,
         "evaluate": {"extractor": "none"},
@@ -93,27 +93,30 @@ def configuration(given: argparse.Namespace, pool: list[str], device: torch.devi
 
 def trained(run: Run) -> tuple[dict[str, Artefact], list[dict[str, Any]]]:
     """The adapters by name, and what is to be told of each."""
-    started = time.monotonic()
-    trajectories = collect(run)
-    collecting, adapters, told = time.monotonic() - started, {}, []
+    trajectories, collecting = timed(lambda: collect(run))
+    adapters, told = {}, []
     for method in run.config.methods:
-        started = time.monotonic()
-        artefact = adapters[method.label] = train(run, method, trajectories)
+        artefact, training = timed(lambda method=method: train(run, method, trajectories))
+        adapters[method.label] = artefact
         copy_adapter(artefact.path, run.place.output / method.label)
-        losses, parameters = artefact.json(LOSSES, list[float]), read_card(artefact.path)[1].parameters
-        told.append(
-            {
-                "name": method.label,
-                "parameters": parameters,
-                "percent": 100 * parameters / run.model.parameters,
-                "first_losses": sum(losses[:LAST_LOSSES]) / len(losses[:LAST_LOSSES]),
-                "last_losses": sum(losses[-LAST_LOSSES:]) / len(losses[-LAST_LOSSES:]),
-                "training_seconds": time.monotonic() - started,
-                "collecting_seconds": collecting,
-            }
-        )
+        seconds = {"collecting_seconds": collecting, "training_seconds": training}
+        told.append({"name": method.label, **described(artefact, run.model), **seconds})
         print(told[-1], flush=True)
     return adapters, told
+
+
+def timed(work: Callable[[], Artefact]) -> tuple[Artefact, float]:
+    """What work leaves, and its seconds."""
+    started = time.monotonic()
+    return work(), time.monotonic() - started
+
+
+def described(adapter: Artefact, model: BaseModel) -> dict[str, float]:
+    """Its parameters, also in percent of the base's, and its first and last losses."""
+    losses, parameters = adapter.json(LOSSES, list[float]), read_card(adapter.path)[1].parameters
+    first, last = (sum(few) / len(few) for few in (losses[:FEW_LOSSES], losses[-FEW_LOSSES:]))
+    share = 100 * parameters / model.parameters
+    return {"parameters": parameters, "percent": share, "first_losses": first, "last_losses": last}
 
 
 def copy_adapter(trained: Path, folder: Path) -> None:

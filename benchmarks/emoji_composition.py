@@ -118,24 +118,30 @@ def _value(scores: Found, name: str) -> float:
 
 def run(given: argparse.Namespace, pictures: EmojiImages, instruments: Instruments) -> None:
     """Composition by composition; what was measured is written at once."""
-    device = instruments.judge.device
-    settings = {"scale": given.scale, "steps": given.steps, "seed": SEED, "device": describe_device(device)}
+    device = describe_device(instruments.judge.device)
+    settings = {"scale": given.scale, "steps": given.steps, "seed": SEED, "device": device}
     found: dict[str, Any] = {"settings": settings, "compositions": {}}
     for name in given.only:
         if name != BASE and not (given.relatives / name).is_dir():
             print(f"{name}: left out, {given.relatives / name} is not there", flush=True)
             continue
-        started, task = time.monotonic(), task_of(name, pictures, given.images)
-        composition = compose(name, given.model, given.relatives, task.asked.pixels, device)
-        agd_core.load_adapter(composition.pipe, given.adapter, allow_sibling=True)
-        together = 500 if device.type == "cuda" else 50
-        calls = Calls(composition, task, given.scale, given.steps, together, given.drift_images)
+        started = time.monotonic()
+        calls = opened(name, given, pictures, instruments.judge.device)
         numbers, images = measured(calls, instruments)
-        seconds = time.monotonic() - started
-        found["compositions"][name] = {**numbers, "drift": calls.drift(), "seconds": seconds}
+        numbers |= {"drift": calls.drift(), "seconds": time.monotonic() - started}
+        found["compositions"][name] = numbers
         write_json(found, given.output / "composition.json")
-        draw(task, images, given.output / f"{name}.png")
-        tell(name, found["compositions"][name])
+        draw(calls.task, images, given.output / f"{name}.png")
+        tell(name, numbers)
+
+
+def opened(name: str, given: argparse.Namespace, pictures: EmojiImages, device: torch.device) -> Calls:
+    """A composition with the adapter in it, and what it is asked for."""
+    task = task_of(name, pictures, given.images)
+    composition = compose(name, given.model, given.relatives, task.asked.pixels, device)
+    agd_core.load_adapter(composition.pipe, given.adapter, allow_sibling=True)
+    together = 500 if device.type == "cuda" else 50
+    return Calls(composition, task, given.scale, given.steps, together, given.drift_images)
 
 
 def draw(task: Task, images: dict[str, Tensor], path: Path) -> None:
