@@ -65,11 +65,14 @@ def test_training_moves_it_alone_and_its_loss_falls(base, tmp_path):
 
 
 @pytest.mark.parametrize("size", RECIPES)
-def test_in_half_precision_it_has_at_most_9_megabytes(size):
+def test_it_takes_edges_of_64_pixels_and_has_at_most_9_megabytes(size):
     halvings = len(RECIPES[size].vae.channels) - 1
     side = 64 >> halvings
     with torch.device("meta"):
         shape = (RECIPES[size].vae.latent_channels, side, side)
         unet = build_denoiser(RECIPES[size].denoiser, shape, LargestTokenizer())[UNET]
         controlnet = build_controlnet(unet, 2**halvings)
+        hidden = torch.zeros(1, 8, RECIPES[size].denoiser.text_width)
+        condition = torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long), hidden, torch.zeros(1, 3, 64, 64)
+        assert EdgeConditioned(controlnet, unet)(*condition).shape == (1, *shape)
     assert sum(tensor.numel() for tensor in controlnet.parameters()) * HALF_PRECISION_BYTES < MOST_BYTES
