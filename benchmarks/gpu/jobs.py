@@ -21,7 +21,7 @@ class Job:
 
 
 JOBS = (
-    Job("hardware", share=1, least_seconds=5),
+    Job("hardware", share=2, least_seconds=20),
     Job("denoiser_speed", share=8, least_seconds=20),
     Job("training_memory", share=5, least_seconds=20),
     Job("training_speed", share=4, least_seconds=20),
