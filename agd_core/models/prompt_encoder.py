@@ -14,6 +14,7 @@ from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.safe_files import printable
 from agd_core.models.backbones import NULL
 from agd_core.models.folder import CONFIG, MODEL_INDEX, require_possible_size
+from agd_core.models.quiet import quiet
 from agd_core.models.reading import pipeline_class, read_settings, weights_variant
 from agd_core.models.text_identity import text_fingerprint
 
@@ -78,7 +79,7 @@ class PromptEncoder:
         }
         required = {name for name, it in takes.items() if it.default is Parameter.empty}
         known = {name: value for name, value in settings.items() if name in takes}
-        with _quiet():
+        with quiet():
             answers = encode(**dict.fromkeys(required) | known)  # SD3 wants prompts 2 and 3 named, if only as None
         return {name: answer for name, answer in zip(self._names, answers, strict=False) if answer is not None}
 
@@ -92,7 +93,7 @@ class PromptEncoder:
         absent = dict.fromkeys(_NOT_NEEDED & set(index))
         kind = getattr(diffusers, pipeline_class(self._folder))
         try:
-            with _quiet():
+            with quiet():
                 pipe: Any = kind.from_pretrained(
                     self._folder,
                     dtype=self._dtype,
@@ -115,26 +116,3 @@ def _require_possible_encoders(folder: Path, index: dict[str, Any]) -> None:
             kind = getattr(transformers, str(named[1]), None)
             if hasattr(kind, "config_class"):
                 require_possible_size(kind, folder / name)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries print the text of every prompt that they cut, and progress bars among ours.
-
-    How many prompts are cut is said once, by `cut_prompts`.
-    """
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(library, library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level, bars in before:
-            library.set_verbosity(level)
-            if bars:
-                library.enable_progress_bar()

@@ -11,6 +11,7 @@ from agd_core.basics.digest import digest, file_digest
 from agd_core.basics.errors import InputError
 from agd_core.basics.safe_files import printable
 from agd_core.models.folder import require_safe_folder
+from agd_core.models.quiet import quiet
 from agd_core.models.reading import pipeline_class, read_settings
 from agd_core.pretraining.emoji.autoencoder import encode
 from agd_core.pretraining.emoji.caption_tokens import CaptionTokens
@@ -45,7 +46,8 @@ def load_frozen(folder: Path, device: torch.device) -> StableDiffusionPipeline:
         InputError: it is no folder that may be opened.
     """
     require_safe_folder(folder)
-    base = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True).to(device)
+    with quiet():
+        base = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True).to(device)
     base.set_progress_bar_config(disable=True)
     for part in (base.vae, base.text_encoder, base.unet):
         part.requires_grad_(False).eval()

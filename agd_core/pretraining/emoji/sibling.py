@@ -1,8 +1,8 @@
 """Fine-tuned siblings of the emoji model: which pictures they learn, and by which of the UNet's tensors.
 
 Text reaches the UNet through cross-attention alone, and of all layers its weights move most when a model is fine-tuned;
-training them alone is enough for a new concept, with the base's own pictures mixed in so that nothing is forgotten:
-Custom Diffusion, https://arxiv.org/abs/2212.04488, sections 3.1 and 3.2.
+training its keys and values alone is enough for a new concept, with other pictures mixed in so that nothing is
+forgotten: Custom Diffusion, https://arxiv.org/abs/2212.04488, section 3.1.
 """
 
 import torch
