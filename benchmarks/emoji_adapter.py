@@ -30,7 +30,6 @@ from benchmarks.emoji_scores import Instruments, relative_error
 from benchmarks.emoji_sets import SEED, Asked, Sampler, asked_of, drawn, training_prompts
 from flows.config import PipelineConfig
 from flows.presets import load_config
-from flows.reference import even_rows
 from flows.run import Run
 from flows.stages.collect import collect
 from flows.stages.train import LOSSES, train
@@ -66,7 +65,7 @@ class Comparison:
 
     def draw(self, name: str, samples: SampleSet) -> None:
         """A row of the picture."""
-        few = even_rows(len(self.asked), FEW).tolist()
+        few = self.asked.shown(FEW)
         self.shown[name] = samples.images[few]
         page = named_rows(self.shown, [self.asked.prompts[row] for row in few])
         write_bytes(page, self.folder / "adapter.png")

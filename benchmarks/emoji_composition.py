@@ -32,7 +32,6 @@ from benchmarks.emoji_compositions import BASE, NAMES, Composition, Task, compos
 from benchmarks.emoji_pages import named_rows
 from benchmarks.emoji_scores import Found, Instruments, relative_error
 from benchmarks.emoji_sets import SEED, drawn
-from flows.reference import even_rows
 from flows.workplace import describe_device, pick_device
 
 UNGUIDED, CFG, ADAPTER = "no guidance", "CFG", "adapter"
@@ -145,7 +144,7 @@ def opened(name: str, given: argparse.Namespace, pictures: EmojiImages, device: 
 
 
 def draw(task: Task, images: dict[str, Tensor], path: Path) -> None:
-    few = even_rows(len(task.asked), FEW).tolist()
+    few = task.asked.shown(FEW)
     rows = {"real": task.asked.pixels[few], **{way: each[few] for way, each in images.items()}}
     write_bytes(named_rows(rows, [task.asked.prompts[row] for row in few]), path)
 

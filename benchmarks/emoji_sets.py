@@ -45,6 +45,12 @@ class Asked:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def shown(self, most: int) -> list[int]:
+        """Rows to look at: the first of each split, in their shares. Styles come in turn there, names by chance."""
+        splits = torch.nonzero(self.held_out).flatten().tolist(), torch.nonzero(~self.held_out).flatten().tolist()
+        unseen = min(len(splits[0]), most // HELD_OUT_PART)
+        return [*splits[0][:unseen], *splits[1][: most - unseen]]
+
     def worded(self, words: Sequence[str]) -> "Asked":
         """The same images in other words."""
         return Asked(tuple(words), self.held_out, self.pixels)

@@ -5,8 +5,8 @@ python -m benchmarks.emoji_teacher MODEL JUDGE PICTURES [--images 3000] [--steps
 MODEL and JUDGE are folders that `agd pretrain` left, PICTURES is the one with the drawn emoji (one .parquet a style).
 The judge's own accuracy comes first, then that of the real pictures of the same prompts, which no model can pass by
 much. Every scale has the same prompts and the same noise. Scales come in the order of --scales; after --minutes what is
-finished stays. teacher.json is whole at all times; best.png has 100 images at the scale of least distance, every n-th
-of all and not picked, scales.png a few prompts over all scales.
+finished stays. teacher.json is whole at all times; best.png has 100 images at the scale of least distance, not picked:
+the first of held-out and of trained prompts; scales.png a few prompts over all scales.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from agd_core.pretraining.emoji.judge import JudgeRecipe, split_for_judge
 from benchmarks.emoji_pages import captioned, named_rows
 from benchmarks.emoji_scores import Instruments, plain
 from benchmarks.emoji_sets import SEED, Asked, Sampler, asked_of, drawn, open_model
-from flows.reference import even_rows
 from flows.stages.pretrain_emoji_judge import ACCURACY, judged
 from flows.workplace import describe_device, pick_device
 
@@ -61,7 +60,7 @@ class Sweep:
 
     def draw(self) -> None:
         """Both pages."""
-        shown, few = even_rows(len(self.asked), PAGE).tolist(), even_rows(len(self.asked), FEW).tolist()
+        shown, few = self.asked.shown(PAGE), self.asked.shown(FEW)
         best = self.images[self.found["best_scale"]]
         page = captioned(best[shown], [self.asked.prompts[row] for row in shown], COLUMNS)
         write_bytes(page, self.folder / "best.png")

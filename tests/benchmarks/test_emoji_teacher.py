@@ -89,3 +89,10 @@ def test_out_of_time_it_keeps_what_it_has(toy, tmp_path, monkeypatch):
     found = swept(toy, tmp_path, monkeypatch, "--minutes", "-1000")
     assert found["scales"] == []
     assert found["judge"]["name_top1"]["value"] >= 0
+
+
+def test_what_is_shown_has_a_fifth_held_out_and_styles_in_turn():
+    asked = asked_of(emoji_pictures(), 30)
+    shown = asked.shown(10)
+    assert [bool(asked.held_out[row]) for row in shown] == [True] * 2 + [False] * 8
+    assert [asked.prompts[row].split(", ")[1] for row in shown[2:]] == ["flat style", "round style"] * 4
