@@ -2,14 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make demo` runs: fashion-dit or emoji-sd-quick.
+PRESET := fashion-dit
 # Compiled code is kept, whatever the shell says: a process of ours starts in half the time.
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv demo up test soak fresh-check check bench gpu-wheels clean
+.PHONY: help venv demo demo-fashion demo-emoji up test soak fresh-check check bench gpu-wheels clean
 
 help:
 	@echo "make demo   set up everything and distil the built-in teacher (about 5 minutes on 2 cores)"
+	@echo "make demo-fashion, make demo-emoji  the same with the class-conditional and with the text-to-image teacher"
 	@echo "make up     the GPU lab: Prefect server, UI and one worker, until Ctrl-C"
 	@echo "make test   run the tests"
 	@echo "make soak   the long forms of tests: every kill, every damage, many nights; hours"
@@ -31,7 +34,13 @@ up: $(STAMP)
 	$(BIN)/agd up
 
 demo: $(STAMP)
-	$(BIN)/agd distill fashion-dit --output outputs/demo
+	$(BIN)/agd distill $(PRESET) --output outputs/demo
+
+demo-fashion: $(STAMP)
+	$(BIN)/agd distill fashion-dit --output outputs/demo-fashion
+
+demo-emoji: $(STAMP)
+	$(BIN)/agd distill emoji-sd-quick --output outputs/demo-emoji
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder

@@ -15,7 +15,7 @@ from agd_core.models.config import BaseModelConfig
 from agd_core.models.denoising import denoise
 from agd_core.models.schedulers import build_scheduler
 
-MAX_SHIPPED_BYTES = 20_000_000
+MAX_SHIPPED_BYTES = 80_000_000
 
 
 @pytest.fixture(scope="module")
