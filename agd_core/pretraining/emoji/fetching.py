@@ -30,7 +30,7 @@ def fetch_packages(folder: Path, announce: Announce, packages: Iterable[Package]
     if wanted and npm is None:
         raise InputError(f"npm is not installed, so the emoji packages cannot be fetched; {_INSTEAD}")
     for package in wanted:
-        announce(f"emoji: fetching {SCOPE}/{package.name} {package.version} ({package.licence})")
+        announce(f"emoji: fetching {SCOPE}/{package.name} {package.version} ({package.drawings_licence})")
         with tempfile.TemporaryDirectory() as scratch:
             unpack(_packed(str(npm), package, Path(scratch)), folder / package.name)
 

@@ -28,31 +28,61 @@ class Package:
     is_base: bool
     """Whether the base model learns it; the others are left for siblings."""
     licence: str
-    """SPDX identifier."""
+    """SPDX identifier that the package's own files give."""
+    drawings_licence: str
+    """SPDX identifier that the drawings' authors give: what is attributed."""
     author: str
     page: str
+    notice: str
+    """The authors' copyright line; where they write none, the credit that they ask for."""
 
     @property
     def may_ship(self) -> bool:
         """Whether what learns from it may ship: share-alike asks for its own licence."""
-        return "-SA" not in self.licence
+        return "-SA" not in self.drawings_licence
 
 
+_APACHE, _MIT, _BY, _BY_SA = "Apache-2.0", "MIT", "CC-BY-4.0", "CC-BY-SA-4.0"
 _NOTO = "https://github.com/googlefonts/noto-emoji"
+_TWEMOJI = "https://github.com/jdecked/twemoji"
 _FLUENT = "https://github.com/microsoft/fluentui-emoji"
+_EMOJITWO = "https://github.com/EmojiTwo/emojitwo"
+_FXEMOJI = "https://github.com/mozilla/fxemoji"
+_OPENMOJI = "https://github.com/hfg-gmuend/openmoji"
 _MICROSOFT = "Microsoft Corporation"
 
+_OF_GOOGLE = "Copyright 2013 Google, Inc. All Rights Reserved."
+"""svg/LICENSE; the LICENSE of the whole repository, since 2025 the SIL Open Font License, is for the fonts."""
+_OF_TWITTER = (
+    "Copyright 2019 Twitter, Inc and other contributors; "
+    "Copyright (c) 2022\N{EN DASH}present Jason Sofonia & Justine De Caires"
+)
+"""README.md of twitter/twemoji, LICENSE of jdecked/twemoji, which goes on with it."""
+_OF_MICROSOFT = "Copyright (c) Microsoft Corporation."
+"""LICENSE."""
+_OF_EMOJITWO = (
+    "Emoji artwork is provided by Emojitwo (https://emojitwo.github.io/), originally released as Emojione 2.2 "
+    "(https://www.emojione.com) by Ranks.com (http://www.ranks.com) with contributions from the Emojitwo community "
+    "and is licensed under CC-BY 4.0 (https://creativecommons.org/licenses/by/4.0/legalcode)"
+)
+"""README.md, "Ideal Attribution"; LICENSE.md has no copyright line."""
+_OF_MOZILLA = "Copyright 2015, Mozilla Foundation"
+"""LICENSE.md: Apache-2.0 for the code, CC BY 4.0 for the visual design."""
+_OF_OPENMOJI = (
+    "All emojis designed by OpenMoji (https://openmoji.org/) \N{EN DASH} the open-source emoji and icon project. "
+    "License: CC BY-SA 4.0"
+)
+"""README.md, "Attribution Requirements", which has no copyright line."""
+
 PACKAGES = (
-    Package("noto", "1.2.9", "noto", True, "Apache-2.0", "Google Inc", _NOTO),
-    Package("noto-v1", "1.2.5", "blob", True, "Apache-2.0", "Google Inc", _NOTO),
-    Package("twemoji", "1.2.5", "twemoji", True, "CC-BY-4.0", "Twitter", "https://github.com/jdecked/twemoji"),
-    Package("fluent-emoji-flat", "1.2.6", "flat", True, "MIT", _MICROSOFT, _FLUENT),
-    Package("fluent-emoji", "1.2.7", "3d", True, "MIT", _MICROSOFT, _FLUENT),
-    Package("emojione", "1.2.3", "emojione", True, "CC-BY-4.0", "Emoji One", "https://github.com/EmojiTwo/emojitwo"),
-    Package("fxemoji", "1.2.2", "firefox", False, "Apache-2.0", "Mozilla", "https://github.com/mozilla/fxemoji"),
-    Package(
-        "openmoji", "1.2.29", "openmoji", False, "CC-BY-SA-4.0", "OpenMoji", "https://github.com/hfg-gmuend/openmoji"
-    ),
+    Package("noto", "1.2.9", "noto", True, _APACHE, _APACHE, "Google Inc", _NOTO, _OF_GOOGLE),
+    Package("noto-v1", "1.2.5", "blob", True, _APACHE, _APACHE, "Google Inc", _NOTO, _OF_GOOGLE),
+    Package("twemoji", "1.2.5", "twemoji", True, _BY, _BY, "Twitter", _TWEMOJI, _OF_TWITTER),
+    Package("fluent-emoji-flat", "1.2.6", "flat", True, _MIT, _MIT, _MICROSOFT, _FLUENT, _OF_MICROSOFT),
+    Package("fluent-emoji", "1.2.7", "3d", True, _MIT, _MIT, _MICROSOFT, _FLUENT, _OF_MICROSOFT),
+    Package("emojione", "1.2.3", "emojione", True, _BY, _BY, "Emoji One", _EMOJITWO, _OF_EMOJITWO),
+    Package("fxemoji", "1.2.2", "firefox", False, _APACHE, _BY, "Mozilla", _FXEMOJI, _OF_MOZILLA),
+    Package("openmoji", "1.2.29", "openmoji", False, _BY_SA, _BY_SA, "OpenMoji", _OPENMOJI, _OF_OPENMOJI),
 )
 """The first one names the pictures: others are called as it calls them, and it sorts them into categories."""
 

@@ -21,7 +21,7 @@ from agd_core.models.config import BaseModelConfig
 from agd_core.models.denoising import denoise
 from agd_core.models.schedulers import build_scheduler
 from agd_core.models.sources import builtin_folder
-from agd_core.pretraining.emoji.attribution import ATTRIBUTION
+from agd_core.pretraining.emoji.attribution import ATTRIBUTION, write_attribution
 from agd_core.pretraining.emoji.packages import PACKAGES
 
 MOST_BYTES = 60_000_000
@@ -30,6 +30,8 @@ CPU = torch.device("cpu")
 PROMPTS = ["fire engine, noto style", "pizza, twemoji style"]
 THERE = [name for name in names() if (BUILTIN_FOLDER / name).is_dir()]
 EMOJI = [name for name in THERE if name.startswith("emoji")]
+MORE_STYLES = {"emoji-sd-style": ["firefox"], "emoji-judge": ["firefox"]}
+"""What a folder learnt beside the base styles."""
 RECIPE_ALONE = {"emoji-sd-food"}
 """Known, but not worth shipping: what it learnt was no better than the base on pictures that nobody saw."""
 CALL = {"guidance_scale": 3.0, "num_inference_steps": 4, "output_type": "np"}
@@ -82,11 +84,13 @@ def test_it_is_small():
 
 
 @pytest.mark.parametrize("name", EMOJI)
-def test_every_folder_says_whose_drawings_it_learnt_and_none_is_share_alike(name):
+def test_every_folder_says_whose_drawings_it_learnt_and_none_is_share_alike(name, tmp_path):
     said = (shipped_folder(name) / ATTRIBUTION).read_text(encoding="utf-8")
-    named = {package.name for package in PACKAGES if f"/{package.name} |" in said}
-    assert {package.name for package in PACKAGES if package.is_base} <= named
-    assert named <= {package.name for package in PACKAGES if package.may_ship}
+    learnt = [package for package in PACKAGES if package.is_base or package.style in MORE_STYLES.get(name, [])]
+    assert [package for package in PACKAGES if f"/{package.name} |" in said] == learnt
+    assert all(package.may_ship for package in learnt)
+    write_attribution(tmp_path, MORE_STYLES.get(name, []))
+    assert said == (tmp_path / ATTRIBUTION).read_text(encoding="utf-8")
 
 
 def test_the_packages_metadata_names_every_licence_file():

@@ -29,13 +29,21 @@ def test_the_page_shows_the_table():
     links = {re.sub(r".*\((.*)\)", r"\1", row[0]) for row in rows}
     for package in PACKAGES:
         use = "base" if package.is_base else "sibling"
-        assert shown[package.name][:5] == [package.version, package.style, use, package.licence, package.author]
+        licences = [package.licence, package.drawings_licence]
+        assert shown[package.name][:6] == [package.version, package.style, use, *licences, package.author]
         assert package.page in links
 
 
 def test_styles_differ_and_one_licence_is_kept_from_the_base():
     assert len({package.style for package in PACKAGES}) == len(PACKAGES) == 8
-    assert all("SA" not in package.licence for package in PACKAGES if package.is_base)
+    assert all("SA" not in package.drawings_licence for package in PACKAGES if package.is_base)
+
+
+def test_only_mozilla_gives_its_drawings_another_licence_than_the_package_says():
+    differ = [package for package in PACKAGES if package.licence != package.drawings_licence]
+    assert [(package.name, package.licence, package.drawings_licence) for package in differ] == [
+        ("fxemoji", "Apache-2.0", "CC-BY-4.0")
+    ]
 
 
 @pytest.mark.parametrize("place", ["{}", "@iconify-json/{}", "node_modules/@iconify-json/{}", "{}/package"])
