@@ -6,6 +6,7 @@ from typing import Any
 from diffusers import ControlNetModel, StableDiffusionPipeline
 from torch import nn
 
+from agd_core.basics.atomic import write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, system_errors
 from agd_core.methods.training_loop import Loop
 from agd_core.models.sources import resolve_source
@@ -32,6 +33,8 @@ from flows.stages.emoji_source import emoji_source, read_emoji
 from flows.stages.network_training import WEIGHTS, trained_network
 from flows.workplace import Workplace
 
+ABOUT = "controlnet.json"
+
 
 def pretrain_emoji_controlnet(data: Path | None, place: Workplace, size: str, base: str) -> dict[str, Any]:
     """Draw the emoji and train a ControlNet for a base on their edges.
@@ -55,7 +58,7 @@ def pretrain_emoji_controlnet(data: Path | None, place: Workplace, size: str, ba
 def train_emoji_controlnet(
     images: EmojiImages, seen: str, place: Workplace, recipe: ControlNetRecipe, base: Path
 ) -> dict[str, Any]:
-    """Train on the base styles' pictures and leave `emoji-sd-controlnet`, a stock ControlNetModel's folder.
+    """Train on the base styles' pictures and leave `emoji-sd-controlnet`, a ControlNetModel's folder, and its recipe.
 
     Args:
         images: of all styles.
@@ -85,6 +88,7 @@ def train_emoji_controlnet(
         measured = _measured(controlnet, frozen, images.of(HELD_OUT), recipe)
     with system_errors():
         controlnet.half().save_pretrained(folder)
+    write_json({"base": base.name, "recipe": recipe.identity()}, folder / ABOUT)
     write_attribution(folder)
     return {"artefacts": {recipe.name: str(folder)}, "measured": measured}
 

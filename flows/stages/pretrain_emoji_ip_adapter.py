@@ -6,6 +6,7 @@ from typing import Any
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
+from agd_core.basics.atomic import write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, save_tensors, system_errors
 from agd_core.methods.training_loop import Loop
 from agd_core.models.sources import resolve_source
@@ -30,6 +31,7 @@ from flows.workplace import Workplace
 
 SUBFOLDER, FILE = "models", "ip-adapter.safetensors"
 """`pipe.load_ip_adapter(folder, SUBFOLDER, FILE)`, which finds the image encoder beside the file."""
+ABOUT = "ip-adapter.json"
 
 
 def pretrain_emoji_ip_adapter(data: Path | None, place: Workplace, size: str, base: str) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def pretrain_emoji_ip_adapter(data: Path | None, place: Workplace, size: str, ba
 def train_emoji_ip_adapter(
     images: EmojiImages, seen: str, place: Workplace, recipe: IpAdapterRecipe, base: Path
 ) -> dict[str, Any]:
-    """Train on the base styles' pictures and leave `emoji-sd-ip-adapter`, as `load_ip_adapter` reads it.
+    """Train on the base styles' pictures and leave `emoji-sd-ip-adapter` as `load_ip_adapter` reads it, and its recipe.
 
     Args:
         images: of all styles.
@@ -86,6 +88,7 @@ def train_emoji_ip_adapter(
         adapter.load_state_dict(load_tensors(trained.path / WEIGHTS)[0])
         measured = without | _error_with(adapter, frozen, unseen, recipe)
     _save(adapter, frozen, folder / SUBFOLDER)
+    write_json({"base": base.name, "recipe": recipe.identity()}, folder / ABOUT)
     write_attribution(folder)
     return {"artefacts": {recipe.name: str(folder)}, "measured": measured}
 

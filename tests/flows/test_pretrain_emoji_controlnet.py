@@ -1,12 +1,14 @@
 """The ControlNet's world, in miniature: a stock pipeline draws with it, and it resumes to the same bytes."""
 
+import json
+
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 
 from agd_core.builtin.edge_maps import edge_image, edge_maps
 from agd_core.pretraining.emoji.controlnet import ControlNetRecipe
-from flows.stages.pretrain_emoji_controlnet import train_emoji_controlnet
+from flows.stages.pretrain_emoji_controlnet import ABOUT, train_emoji_controlnet
 from flows.workplace import Workplace
 from tests.emoji_base import pictures_of, write_emoji_base
 from tests.emoji_pictures import emoji_pictures
@@ -59,6 +61,11 @@ def test_it_is_stored_in_half_precision_and_says_what_edges_are_worth(straight):
     assert b'"F32"' not in stored[:9000]
     assert ControlNetModel.from_pretrained(folder).dtype == torch.float32
     assert set(result["measured"]) == {"error_with_edges", "error_without"}
+
+
+def test_its_recipe_lies_beside_it(straight, base):
+    said = json.loads((straight[0] / ABOUT).read_text(encoding="utf-8"))
+    assert said == {"base": base.name, "recipe": RECIPE.identity()}
 
 
 def test_interrupted_anywhere_it_resumes_to_the_same_bytes(straight, base, tmp_path):

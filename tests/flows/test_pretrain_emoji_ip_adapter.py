@@ -1,12 +1,14 @@
 """The IP-Adapter's world, in miniature: the stock loader reads it, and it resumes to the same bytes."""
 
+import json
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from flows.stages.pretrain_emoji_ip_adapter import FILE, SUBFOLDER, train_emoji_ip_adapter
+from flows.stages.pretrain_emoji_ip_adapter import ABOUT, FILE, SUBFOLDER, train_emoji_ip_adapter
 from flows.workplace import Workplace
 from tests.emoji_base import pictures_of, write_emoji_base
 from tests.emoji_pictures import emoji_pictures, tiny_ip_adapter_recipe
@@ -80,6 +82,11 @@ def test_it_is_stored_in_half_precision_and_says_what_image_prompts_are_worth(st
     assert len(stored) == 2
     assert {tensor.dtype for tensors in stored for tensor in tensors.values()} == {torch.float16}
     assert set(result["measured"]) == {"error_with_image_prompts", "error_without"}
+
+
+def test_its_recipe_lies_beside_it(straight, base):
+    said = json.loads((straight[0] / ABOUT).read_text(encoding="utf-8"))
+    assert said == {"base": base.name, "recipe": RECIPE.identity()}
 
 
 def test_interrupted_anywhere_it_resumes_to_the_same_bytes(straight, base, tmp_path):

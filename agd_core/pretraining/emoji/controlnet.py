@@ -29,7 +29,7 @@ class ControlNetRecipe(FineTuningRecipe):
     """How the ControlNet is trained: the base is frozen, and half of the prompts are empty, as in the paper."""
 
     name: str = "emoji-sd-controlnet"
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     caption_dropout: float = 0.5
     """The paper's: so the network must read the edges themselves."""
 
