@@ -9,6 +9,8 @@ from agd_core.basics.safe_files import printable
 BUILTIN_FOLDER = Path(__file__).resolve().parent
 MODEL, FINE_TUNED, LORA = "model", "fine-tuned model", "LoRA"
 CONTROLNET, IP_ADAPTER, EXTRACTOR = "ControlNet", "IP-Adapter", "extractor"
+STOCK = "-stock"
+"""Ends the name of a folder that holds a fine-tuned model together with its base, as `agd pretrain` leaves it."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +23,28 @@ class Shipped:
     """A model is a whole stock folder; a fine-tuned one is what differs from its base."""
     base: str = ""
     """Of a relative: the model that it belongs to."""
+    recipe: str = ""
+    """What `agd pretrain` must be told to make it as it ships; "": its name alone."""
+
+    @property
+    def remedy(self) -> str:
+        """The command that makes it, and what it leaves, in words."""
+        command = f"`agd pretrain {self.recipe or self.name} --output DIR`"
+        if self.kind not in (MODEL, FINE_TUNED):
+            return f"{command} makes DIR/{self.name}"
+        folder = self.name + (STOCK if self.kind == FINE_TUNED else "")
+        return f"{command} makes it: then set base_model.source=DIR/{folder}"
 
 
 SHIPPED = (
     Shipped("fashion-dit", MODEL),
-    Shipped("fashion-classifier", EXTRACTOR),
-    Shipped("emoji-sd", MODEL),
-    Shipped("emoji-sd-style", FINE_TUNED, "emoji-sd"),
-    Shipped("emoji-sd-food", FINE_TUNED, "emoji-sd"),
-    Shipped("emoji-sd-lora", LORA, "emoji-sd"),
-    Shipped("emoji-sd-controlnet", CONTROLNET, "emoji-sd"),
-    Shipped("emoji-sd-ip-adapter", IP_ADAPTER, "emoji-sd"),
+    Shipped("fashion-classifier", EXTRACTOR, recipe="fashion-dit"),
+    Shipped("emoji-sd", MODEL, recipe="emoji-sd --size gpu"),
+    Shipped("emoji-sd-style", FINE_TUNED, "emoji-sd", "emoji-sd-style --size gpu"),
+    Shipped("emoji-sd-food", FINE_TUNED, "emoji-sd", "emoji-sd-food --size gpu"),
+    Shipped("emoji-sd-lora", LORA, "emoji-sd", "emoji-sd-lora --size gpu"),
+    Shipped("emoji-sd-controlnet", CONTROLNET, "emoji-sd", "emoji-sd-controlnet --size gpu"),
+    Shipped("emoji-sd-ip-adapter", IP_ADAPTER, "emoji-sd", "emoji-sd-ip-adapter --size gpu"),
     Shipped("emoji-judge", EXTRACTOR),
 )
 
@@ -58,7 +71,8 @@ def shipped_folder(name: str) -> Path:
     Raises:
         InputError: there is no such name, or its folder is not there.
     """
-    folder = BUILTIN_FOLDER / shipped(name).name
+    row = shipped(name)
+    folder = BUILTIN_FOLDER / row.name
     if not folder.is_dir():
-        raise InputError(f"builtin:{name} is not in this installation; `agd pretrain {name}` makes it from its data")
+        raise InputError(f"builtin:{row.name} is not in this installation; {row.remedy}")
     return folder

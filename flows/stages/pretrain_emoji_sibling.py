@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from agd_core.basics.checkpoint import Checkpoint
+from agd_core.builtin.shipped import STOCK
 from agd_core.methods.training_loop import Loop
 from agd_core.models.difference import write_difference, write_fine_tuned
 from agd_core.models.sources import resolve_source
@@ -22,9 +23,6 @@ from agd_core.pretraining.emoji.sibling import sibling_pictures, train_attention
 from flows.stages.emoji_source import emoji_source, read_emoji
 from flows.stages.network_training import WEIGHTS, trained_network
 from flows.workplace import Workplace
-
-STOCK = "{name}-stock"
-"""The folder of base and difference together."""
 
 
 def pretrain_emoji_sibling(name: str, data: Path | None, place: Workplace, size: str, base: str) -> dict[str, Any]:
@@ -83,7 +81,7 @@ def train_emoji_sibling(
 
 def _written(tensors: dict[str, Tensor], place: Workplace, recipe: SiblingRecipe, base: Path) -> dict[str, str]:
     """Write both folders; where they are, by name."""
-    folder, stock = place.output / recipe.name, place.output / STOCK.format(name=recipe.name)
+    folder, stock = place.output / recipe.name, place.output / f"{recipe.name}{STOCK}"
     write_difference(tensors, base, {"name": recipe.name, "base": base.name, "recipe": recipe.identity()}, folder)
     write_attribution(folder, {recipe.style})
     write_fine_tuned(folder, base, stock)

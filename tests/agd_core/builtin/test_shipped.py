@@ -14,7 +14,7 @@ from agd_core.builtin.shipped import BUILTIN_FOLDER, MODEL, SHIPPED, names, ship
 from agd_core.models.config import BaseModelConfig
 from agd_core.models.difference import write_difference
 from agd_core.models.sources import resolve_source
-from flows.worlds import WORLDS
+from flows.worlds import WORLDS, world_of
 
 CPU = torch.device("cpu")
 NO_MODEL = {"captions", "miniatures", "__pycache__"}
@@ -45,10 +45,19 @@ def test_another_name_is_refused_with_those_that_are_known(name):
 
 def test_what_is_not_installed_says_what_makes_it(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "BUILTIN_FOLDER", tmp_path)
-    with pytest.raises(InputError, match="builtin:emoji-sd is not in this installation; `agd pretrain emoji-sd` makes"):
-        resolve_source("builtin:emoji-sd")
+    for name, left in {"emoji-sd": "emoji-sd", "emoji-sd-food": "emoji-sd-food-stock"}.items():
+        remedy = f"`agd pretrain {name} --size gpu --output DIR` makes it: then set base_model.source=DIR/{left}"
+        with pytest.raises(InputError, match=f"^builtin:{name} is not in this installation; {remedy}$"):
+            resolve_source(f"builtin:{name}")
     (tmp_path / "emoji-sd").mkdir()
     assert resolve_source("builtin:emoji-sd") == tmp_path / "emoji-sd"
+
+
+@pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.name)
+def test_the_command_that_makes_it_is_one(row):
+    world, *size = (row.recipe or row.name).split(" --size ")
+    assert world_of(world).asked(size=size[0] if size else None)
+    assert f"`agd pretrain {row.recipe or row.name} --output DIR` makes" in row.remedy
 
 
 @pytest.fixture
