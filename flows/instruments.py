@@ -35,6 +35,12 @@ class Instruments:
         extractor, judge = open_networks(config, base_model, place.device)
         return cls(extractor, judge, reference(config, extractor, place) if extractor else None)
 
+    @property
+    def remarks(self) -> list[str]:
+        """What must be known of the networks before their numbers are believed."""
+        found = (network.remark() for network in (self.extractor, self.judge) if network)
+        return [remark for remark in dict.fromkeys(found) if remark]
+
     def identity(self) -> dict[str, Any]:
         """What they are, as plain data."""
         return {

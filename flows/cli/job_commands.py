@@ -77,5 +77,6 @@ def _lines(done: Done, output: Path) -> Iterator[str]:
     rows = [Row.model_validate(row) for row in done.data["rows"]]
     table = Headline.of(rows)
     print_table(table.headings, table.lines)
+    yield from (f"note: {note}" for note in done.data["notes"])
     yield from (f"{WARNED.strip()} {warning}" for warning in warnings(rows))
     yield f"report: {(output / next(done.report.path.glob('*.html')).name).resolve()}"

@@ -16,7 +16,7 @@ from agd_core.basics.atomic import write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, system_errors
 from agd_core.basics.permutation import Permutation
 from agd_core.basics.seeding import derive_seed
-from agd_core.evaluation.extractors.emoji_judge import MOST_NAMES, REFERENCE, WORDS, EmojiJudge
+from agd_core.evaluation.extractors.emoji_judge import ACCURACY, MOST_NAMES, REFERENCE, WORDS, EmojiJudge
 from agd_core.evaluation.metrics import FeatureStatistics, Measured, Reference, Score, Seen
 from agd_core.evaluation.metrics.reference import KEPT_FEATURES
 from agd_core.evaluation.metrics.retrieval import RETRIEVAL
@@ -35,7 +35,6 @@ from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
 STAGE = FOLDER = "emoji-judge"
-ACCURACY = "accuracy.json"
 
 
 def pretrain_emoji_judge(data: Path | None, place: Workplace) -> dict[str, Any]:

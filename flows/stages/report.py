@@ -21,7 +21,7 @@ from flows.stages.sample import read_images, read_labels
 from flows.stages.summary import summary
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "report", 5
+STAGE, VERSION = "report", 6
 _GRID_IMAGES, _GRID_COLUMNS, _WIDEST = 40, 10, 64
 _LARGE_IMAGES, _LARGE_COLUMNS = 12, 4
 """Of images wider than `_WIDEST` pixels."""
@@ -115,12 +115,13 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
     for number, picture in enumerate((*grids, *drawn), start=1):
         write_bytes(picture.png, artefact.path / f"{number:02}-{_file_name(picture.title)}.png")
     digests = {name: f"{item.path.name} sha256 {item.digest}" for name, item in made.artefacts.items()}
-    protocol = _protocol(made)
+    protocol, notes = _protocol(made), _notes(rows[0].protocol, made.run.instruments.remarks)
     metrics = {
         "rows": [row.as_dict() for row in rows],
         "curve": [row.as_dict() for row in curve],
         "all_rows": [row.as_dict() for row in everything],
         "protocol": protocol,
+        "notes": notes,
         "artefacts": digests,
         "command": made.command,
         **made.extras.as_dict(),
@@ -137,7 +138,7 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
         command=made.command,
         all_rows=everything,
         costs=made.extras.costs(made.run.config.sample.steps),
-        notes=_notes(rows[0].protocol),
+        notes=notes,
     )
     write_bytes(render_page(page).encode(), artefact.path / files.page)
 
@@ -164,13 +165,14 @@ def _protocol(made: Made) -> dict[str, str]:
     }
 
 
-def _notes(protocol: Mapping[str, Any]) -> list[str]:
+def _notes(protocol: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
     """What must be known before the numbers are believed."""
     if protocol["extractor"] == "none" or protocol["distance"] == "FID":
-        return []
+        return [*remarks]
     return [
+        *remarks,
         f"{protocol['distance']} is measured in the features of {protocol['extractor']}: it is no FID, and is not to "
-        "be compared with published ones."
+        "be compared with published ones.",
     ]
 
 

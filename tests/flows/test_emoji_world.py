@@ -1,5 +1,7 @@
 """The text-to-image world from one end to the other, on a toy: trained, distilled by its preset, judged by name."""
 
+import json
+
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
@@ -67,6 +69,15 @@ def test_its_report_has_the_prompts(distilled):
     page = (output / "report.html").read_text()
     assert page.count('title="black square, round style"') >= 3
     assert "name top-1" in page
+
+
+def test_its_report_and_its_numbers_begin_with_the_judges_own_accuracy(installation, distilled):
+    output, metrics = distilled
+    accuracy = json.loads((installation / "emoji-judge" / "accuracy.json").read_text())
+    said = f"on {accuracy['images']} real pictures that it never saw, names {accuracy['name_top1']['value']:.1%}"
+    said = said.replace("%", " %")
+    assert said in metrics["notes"][0]
+    assert said in (output / "report.html").read_text()
 
 
 def test_its_adapter_guides_stock_pipelines_in_one_pass(installation, distilled):

@@ -97,6 +97,10 @@ class FeatureExtractor(ABC):
         """
         return None
 
+    def remark(self) -> str:
+        """What must be known of it before its numbers are believed, in a sentence; "" where nothing was measured."""
+        return ""
+
     def shipped_reference(self) -> Reference | None:
         """Statistics of real images that are shipped with it, if any."""
         return None

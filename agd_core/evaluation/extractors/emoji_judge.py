@@ -7,6 +7,7 @@ image than the other candidates? (AttnGAN, https://arxiv.org/abs/1711.10485, sec
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,9 +24,10 @@ from agd_core.evaluation.extractors.clip import ClipFeatures
 from agd_core.evaluation.metrics.base import Images
 from agd_core.evaluation.metrics.reference import Reference
 
-WORDS, REFERENCE = "words.json", "train_reference.safetensors"
+WORDS, REFERENCE, ACCURACY = "words.json", "train_reference.safetensors", "accuracy.json"
 MOST_NAMES = 1000
 _NAME = "{name}"
+Told = TypeVar("Told", bound=BaseModel)
 
 
 class Words(BaseModel):
@@ -37,6 +39,20 @@ class Words(BaseModel):
     """How a prompt is made of a name and a style."""
     names: list[str] = Field(min_length=2, max_length=MOST_NAMES)
     styles: list[str] = Field(min_length=2, max_length=100)
+
+
+class Share(BaseModel):
+    """A part of all pictures."""
+
+    value: float = Field(ge=0, le=1)
+
+
+class Accuracy(BaseModel):
+    """How often the judge is right on pictures that it never saw."""
+
+    images: int = Field(ge=1)
+    name_top1: Share
+    style_top1: Share
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,6 @@ class EmojiJudge(FeatureExtractor):
         self.words = read_words(self.folder / WORDS)
         self.sha256 = digest([self.clip.sha256, file_digest(self.folder / WORDS)])
         self.width, self.device = self.clip.width, device
-        self._known: dict[tuple[str, ...], Tensor] = {}
         self._tables: dict[tuple[str, ...], Tensor] = {}
 
     @property
@@ -97,13 +112,18 @@ class EmojiJudge(FeatureExtractor):
             self._tables = {names: table.view(len(self.words.styles), len(names), -1)}
         return self._tables[names]
 
-    def _directions(self, names: tuple[str, ...]) -> Float[Tensor, "styles names width"]:
-        """Of every name's caption in every style; kept, for all sample sets of a run ask for the same."""
-        if names not in self._known:
-            texts = [self.words.caption.format(name=name, style=style) for style in self.words.styles for name in names]
-            table = normalize(self.clip.embed(texts), dim=1).view(len(self.words.styles), len(names), -1)
-            self._known = {names: table}
-        return self._known[names]
+    def remark(self) -> str:
+        """Its own accuracy, if it lies beside the weights."""
+        path = self.folder / ACCURACY
+        if not path.exists():
+            return ""
+        told = _validated(path, Accuracy)
+        return (
+            f"{self.name} itself, on {told.images:,} real pictures that it never saw, names "
+            f"{100 * told.name_top1.value:.1f} % rightly among {len(self.words.names):,} names and tells the style of "
+            f"{100 * told.style_top1.value:.1f} % among {len(self.words.styles)}: its numbers compare sets of images "
+            "with one another, and no more."
+        )
 
     def shipped_reference(self) -> Reference | None:
         """The real pictures that the base model learns, if their statistics lie beside the weights."""
@@ -117,8 +137,12 @@ def read_words(path: Path) -> Words:
     Raises:
         InputError: it cannot be read or says something else.
     """
+    return _validated(path, Words)
+
+
+def _validated(path: Path, kind: type[Told]) -> Told:
     try:
-        return Words.model_validate(read_json(path))
+        return kind.model_validate(read_json(path))
     except ValidationError as error:
         fault = error.errors()[0]
         raise InputError(f"{printable(path)}: {printable(fault['loc'])}: {printable(fault['msg'])}") from error

@@ -1,9 +1,12 @@
 """The emoji judge: places of names and styles against a count by hand, prompts taken apart, folders that do not fit."""
 
+import json
+
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from agd_core.basics.errors import InputError
 from agd_core.builtin import shipped
 from agd_core.evaluation.extractors import Extracted, open_extractor
 from agd_core.evaluation.extractors.clip import ClipFeatures
@@ -53,6 +56,18 @@ def test_an_image_that_is_the_text_is_found_first(judge):
 def test_a_name_that_is_no_candidate_joins_them(judge):
     asked = ["zebra in flat style"]
     assert judge.ranks(Extracted(-judge.clip.embed(asked), None), asked).tolist() == [[4, 2]]
+
+
+def test_it_says_how_often_it_is_right_itself(cpu, tmp_path):
+    told = EmojiJudge(write_tiny_judge(tmp_path), cpu)
+    assert told.remark() == ""
+    accuracy = {"images": 1200, "name_top1": {"value": 0.294, "low": 0.2}, "style_top1": {"value": 0.5}}
+    (tmp_path / "accuracy.json").write_text(json.dumps(accuracy))
+    assert "on 1,200 real pictures that it never saw, names 29.4 % rightly among 3 names" in told.remark()
+    assert "the style of 50.0 % among 2:" in told.remark()
+    (tmp_path / "accuracy.json").write_text(json.dumps(accuracy | {"name_top1": {"value": 29.4}}))
+    with pytest.raises(InputError, match=r"accuracy.json: .*name_top1"):
+        told.remark()
 
 
 def test_prompts_of_another_form_have_no_places(judge, cuttings):
