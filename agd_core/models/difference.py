@@ -20,6 +20,7 @@ from agd_core.models.reading import read_settings, stored_fingerprint
 
 TENSORS, DESCRIPTION = "difference.safetensors", "difference.json"
 UNET = "unet"
+_CREDITS = "ATTRIBUTION.md"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _MOST_BYTES = 1 << 30
 
@@ -68,12 +69,15 @@ def write_fine_tuned(difference: Path, base: Path, folder: Path) -> None:
         InputError: see `apply_difference`.
         OSError: no space, no permission, a disk that fails.
     """
-    require_safe_folder(base)
+    for source in (base, difference):
+        require_safe_folder(source)
     own, _ = load_tensors(base / UNET / _WEIGHTS)
     changed = _read(difference, base, {name: tensor.shape for name, tensor in own.items()})
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder)
     own |= {name: tensor.to(own[name].dtype) for name, tensor in changed.items()}
+    if (difference / _CREDITS).is_file():
+        shutil.copyfile(difference / _CREDITS, folder / _CREDITS)  # names what the base learnt from, and more
     with replacing(folder / UNET / _WEIGHTS) as partial, system_errors():
         save_file(own, partial, {"format": "pt"})
 

@@ -74,3 +74,10 @@ def test_tensors_that_fit_no_place_are_refused(base, tmp_path, tensors):
     write_difference(tensors, base, {}, tmp_path / "wrong")
     with pytest.raises(InputError, match="is no tensor of the base"):
         apply_difference(load(base), tmp_path / "wrong", base)
+
+
+def test_the_folder_credits_whom_the_fine_tuned_model_learnt_from(base, difference, tmp_path):
+    (base / "ATTRIBUTION.md").write_text("six styles")
+    (difference / "ATTRIBUTION.md").write_text("seven styles")
+    write_fine_tuned(difference, base, tmp_path / "tuned")
+    assert (tmp_path / "tuned" / "ATTRIBUTION.md").read_text() == "seven styles"
