@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
-from PIL import Image
+from PIL import Image, ImageDraw
+from torch.nn.functional import normalize
 
 from agd_core.basics.seeding import generator, stacked_noise
-from agd_core.builtin.edge_maps import edge_image
+from agd_core.builtin.edge_maps import edge_image, edge_maps
 from agd_core.builtin.shipped import BUILTIN_FOLDER, FINE_TUNED, MODEL, names, shipped_folder
 from agd_core.data.subjects import Subjects
 from agd_core.evaluation.extractors.emoji_judge import EmojiJudge
@@ -63,8 +64,12 @@ def quiet(pipe):
     return pipe
 
 
-def drawn(pipe, **more):
-    return pipe(PROMPTS, generator=torch.Generator().manual_seed(0), **CALL, **more).images
+def drawn(pipe, prompts=PROMPTS, **more):
+    return pipe(prompts, generator=torch.Generator().manual_seed(0), **CALL | more).images
+
+
+def as_bytes(images):
+    return torch.from_numpy((images * 255).round().astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +78,12 @@ def pipe():
 
 
 @pytest.fixture(scope="module")
-def picture():
-    image = Image.new("RGB", (64, 64), "white")
-    image.paste((220, 30, 30), (12, 20, 52, 44))
-    return image
+def pictures():
+    """A red box, a blue disc."""
+    box, disc = (Image.new("RGB", (64, 64), "white") for _ in range(2))
+    box.paste((220, 30, 30), (12, 20, 52, 44))
+    ImageDraw.Draw(disc).ellipse((8, 8, 56, 56), fill=(40, 90, 220))
+    return box, disc
 
 
 def test_it_is_small():
@@ -129,24 +136,48 @@ def test_siblings_are_stock_folders_that_draw_otherwise(name, pipe):
     assert BaseModelConfig(source=f"builtin:{name}").build(CPU).latent_shape[1:] == (16, 16)
 
 
-def test_the_lora_changes_pictures(pipe):
+def test_the_sibling_draws_its_own_style_better_than_the_base(pipe):
+    """In sum: of single prompts the base wins some."""
+    other = quiet(StableDiffusionPipeline.from_pretrained(builtin_folder("emoji-sd-style")))
+    asked = [f"{name}, firefox style" for name in ("fire engine", "pizza", "cat face", "house")]
+    judge, unused = EmojiJudge(None, CPU), torch.zeros(len(asked), dtype=torch.long)
+    seen = (judge.extract(as_bytes(drawn(each, asked, num_inference_steps=8))) for each in (other, pipe))
+    sibling, base = (judge.agreement(each, unused, asked).values.mean() for each in seen)
+    assert sibling > base + 2
+
+
+def test_the_lora_draws_in_blue_black_and_grey(pipe):
     other = quiet(StableDiffusionPipeline.from_pretrained(shipped_folder("emoji-sd")))
     other.load_lora_weights(builtin_folder("emoji-sd-lora"))
-    assert np.abs(drawn(other) - drawn(pipe)).mean() > 0.01
+    inked, coloured = (drawn(each, num_inference_steps=8) for each in (other, pipe))
+    saturations = [np.ptp(images, axis=-1).mean() for images in (inked, coloured)]
+    assert saturations[0] < 0.1 < saturations[1]
+    assert saturations[0] < saturations[1] / 3
+    assert (inked[..., 2] >= inked[..., 0] - 0.02).mean() > 0.8
 
 
-def test_the_controlnet_follows_edges(picture):
+def test_the_controlnet_draws_more_of_the_given_edges_than_of_other_ones(pictures):
     controlnet = ControlNetModel.from_pretrained(builtin_folder("emoji-sd-controlnet"))
     other = quiet(StableDiffusionControlNetPipeline.from_pretrained(shipped_folder("emoji-sd"), controlnet=controlnet))
-    edges, nothing = (edge_image(each) for each in (picture, Image.new("RGB", (64, 64), "white")))
-    assert np.abs(drawn(other, image=[edges] * 2) - drawn(other, image=[nothing] * 2)).mean() > 0.01
+    asked = edge_maps(as_bytes(np.stack([np.asarray(picture) / 255 for picture in pictures])))
+    told = [drawn(other, image=[edge_image(each)] * 2, num_inference_steps=8) for each in pictures]
+    found = torch.stack([edge_maps(as_bytes(images)) for images in told])
+    recalled = (found[:, :, None] * asked).sum(dim=(3, 4, 5)) / asked.sum(dim=(1, 2, 3))
+    assert recalled.shape == (2, 2, 2), "told x prompts x pictures"
+    for prompt in (0, 1):
+        assert recalled[:, prompt].diagonal().min() > 0.5 > recalled[:, prompt].fliplr().diagonal().max()
 
 
-def test_the_ip_adapter_follows_pictures(picture):
+def test_without_a_prompt_the_ip_adapter_draws_what_it_is_shown(pictures):
     other = quiet(StableDiffusionPipeline.from_pretrained(shipped_folder("emoji-sd")))
     other.load_ip_adapter(str(builtin_folder("emoji-sd-ip-adapter")), "models", "ip-adapter.safetensors")
-    told = [drawn(other, ip_adapter_image=[[each] * 2]) for each in (picture, Image.new("RGB", (64, 64), "blue"))]
-    assert np.abs(told[0] - told[1]).mean() > 0.01
+    told = np.concatenate([drawn(other, [""], ip_adapter_image=each, num_inference_steps=8) for each in pictures])
+    shown = np.stack([np.asarray(picture) / 255 for picture in pictures])
+    errors = ((told[:, None] - shown) ** 2).mean(axis=(2, 3, 4))
+    judge = EmojiJudge(None, CPU)
+    seen, asked = (normalize(judge.extract(as_bytes(images)).features, dim=1) for images in (told, shown))
+    assert errors.argmin(axis=1).tolist() == [0, 1]
+    assert (seen @ asked.T).argmax(dim=1).tolist() == [0, 1]
 
 
 def test_the_judge_ships_with_its_real_pictures():
