@@ -5,7 +5,7 @@ A further world is one more row here, its file below `flows/stages`, and its nam
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,27 +86,37 @@ def _judge(asked: Pretraining, place: Workplace) -> dict[str, Any]:
 
 
 def _sibling(asked: Pretraining, place: Workplace, name: str) -> dict[str, Any]:
-    from flows.stages.pretrain_emoji_sibling import pretrain_emoji_sibling
+    from agd_core.pretraining.emoji.relative_recipes import SIBLINGS
+    from flows.stages.pretrain_emoji_sibling import train_emoji_sibling
 
-    return pretrain_emoji_sibling(name, asked.data, place, asked.size, asked.base)
+    return _trained(train_emoji_sibling, SIBLINGS[name], asked, place)
 
 
 def _lora(asked: Pretraining, place: Workplace) -> dict[str, Any]:
-    from flows.stages.pretrain_emoji_lora import pretrain_emoji_lora
+    from agd_core.pretraining.emoji.relative_recipes import LORAS
+    from flows.stages.pretrain_emoji_lora import train_emoji_lora
 
-    return pretrain_emoji_lora(asked.data, place, asked.size, asked.base)
+    return _trained(train_emoji_lora, LORAS, asked, place)
 
 
 def _controlnet(asked: Pretraining, place: Workplace) -> dict[str, Any]:
-    from flows.stages.pretrain_emoji_controlnet import pretrain_emoji_controlnet
+    from agd_core.pretraining.emoji.relative_recipes import CONTROLNETS
+    from flows.stages.pretrain_emoji_controlnet import train_emoji_controlnet
 
-    return pretrain_emoji_controlnet(asked.data, place, asked.size, asked.base)
+    return _trained(train_emoji_controlnet, CONTROLNETS, asked, place)
 
 
 def _ip_adapter(asked: Pretraining, place: Workplace) -> dict[str, Any]:
-    from flows.stages.pretrain_emoji_ip_adapter import pretrain_emoji_ip_adapter
+    from agd_core.pretraining.emoji.relative_recipes import IP_ADAPTERS
+    from flows.stages.pretrain_emoji_ip_adapter import train_emoji_ip_adapter
 
-    return pretrain_emoji_ip_adapter(asked.data, place, asked.size, asked.base)
+    return _trained(train_emoji_ip_adapter, IP_ADAPTERS, asked, place)
+
+
+def _trained(train: Any, recipes: Mapping[str, Any], asked: Pretraining, place: Workplace) -> dict[str, Any]:
+    from flows.stages.emoji_relative import pretrain_emoji_relative
+
+    return pretrain_emoji_relative(train, recipes[asked.size], asked.data, place, asked.base)
 
 
 def _relative(name: str, train: Callable[[Pretraining, Workplace], dict[str, Any]]) -> World:

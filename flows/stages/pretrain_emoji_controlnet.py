@@ -9,7 +9,6 @@ from torch import nn
 from agd_core.basics.atomic import write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, system_errors
 from agd_core.methods.training_loop import Loop
-from agd_core.models.sources import resolve_source
 from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.emoji.attribution import write_attribution
 from agd_core.pretraining.emoji.controlnet import (
@@ -25,34 +24,12 @@ from agd_core.pretraining.emoji.frozen_base import (
     load_frozen,
     mean_error,
     plain,
-    require_base,
 )
 from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
-from agd_core.pretraining.emoji.relative_recipes import CONTROLNETS
-from flows.stages.emoji_source import emoji_source, read_emoji
 from flows.stages.network_training import WEIGHTS, trained_network
 from flows.workplace import Workplace
 
 ABOUT = "controlnet.json"
-
-
-def pretrain_emoji_controlnet(data: Path | None, place: Workplace, size: str, base: str) -> dict[str, Any]:
-    """Draw the emoji and train a ControlNet for a base on their edges.
-
-    Args:
-        data: folder of the npm packages; None fetches them with npm.
-        place: where to work.
-        size: names the recipe.
-        base: what the ControlNet is for, as `base_model.source` names it.
-
-    Raises:
-        InputError: the base, the packages or what draws them are missing.
-        Stopped: after a checkpoint, when asked to; run again to resume.
-    """
-    folder = resolve_source(base)
-    require_base(folder)
-    source = emoji_source(data, place)
-    return train_emoji_controlnet(read_emoji(source.path), source.digest, place, CONTROLNETS[size], folder)
 
 
 def train_emoji_controlnet(

@@ -9,7 +9,6 @@ from torch import nn
 from agd_core.basics.atomic import write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, save_tensors, system_errors
 from agd_core.methods.training_loop import Loop
-from agd_core.models.sources import resolve_source
 from agd_core.pretraining.ema import Ema
 from agd_core.pretraining.emoji.attribution import write_attribution
 from agd_core.pretraining.emoji.frozen_base import (
@@ -18,39 +17,17 @@ from agd_core.pretraining.emoji.frozen_base import (
     load_frozen,
     mean_error,
     plain,
-    require_base,
 )
 from agd_core.pretraining.emoji.image_prompts import ImageConditioned, ImagePrompts, ip_adapter_loop, with_image_prompts
 from agd_core.pretraining.emoji.images import HELD_OUT, TRAIN, EmojiImages
 from agd_core.pretraining.emoji.ip_adapter import ENCODER, IpAdapterRecipe, build_ip_adapter, stored_state
 from agd_core.pretraining.emoji.pipeline import load_in_full_precision
-from agd_core.pretraining.emoji.relative_recipes import IP_ADAPTERS
-from flows.stages.emoji_source import emoji_source, read_emoji
 from flows.stages.network_training import WEIGHTS, trained_network
 from flows.workplace import Workplace
 
 SUBFOLDER, FILE = "models", "ip-adapter.safetensors"
 """`pipe.load_ip_adapter(folder, SUBFOLDER, FILE)`, which finds the image encoder beside the file."""
 ABOUT = "ip-adapter.json"
-
-
-def pretrain_emoji_ip_adapter(data: Path | None, place: Workplace, size: str, base: str) -> dict[str, Any]:
-    """Draw the emoji and train an IP-Adapter for a base on them.
-
-    Args:
-        data: folder of the npm packages; None fetches them with npm.
-        place: where to work.
-        size: names the recipe.
-        base: what the IP-Adapter is for, as `base_model.source` names it.
-
-    Raises:
-        InputError: the base, the packages or what draws them are missing.
-        Stopped: after a checkpoint, when asked to; run again to resume.
-    """
-    folder = resolve_source(base)
-    require_base(folder)
-    source = emoji_source(data, place)
-    return train_emoji_ip_adapter(read_emoji(source.path), source.digest, place, IP_ADAPTERS[size], folder)
 
 
 def train_emoji_ip_adapter(

@@ -12,37 +12,14 @@ from agd_core.basics.checkpoint import Checkpoint
 from agd_core.builtin.shipped import STOCK
 from agd_core.methods.training_loop import Loop
 from agd_core.models.difference import write_difference, write_fine_tuned
-from agd_core.models.sources import resolve_source
 from agd_core.pretraining.emoji.attribution import write_attribution
 from agd_core.pretraining.emoji.fine_tuning import fine_tuning, load_into, measured_errors, trained_tensors
-from agd_core.pretraining.emoji.frozen_base import base_digest, examples_of, load_frozen, require_base
+from agd_core.pretraining.emoji.frozen_base import base_digest, examples_of, load_frozen
 from agd_core.pretraining.emoji.images import EmojiImages
 from agd_core.pretraining.emoji.recipe import SiblingRecipe
-from agd_core.pretraining.emoji.relative_recipes import SIBLINGS
 from agd_core.pretraining.emoji.sibling import sibling_pictures, train_attention, unseen_pictures
-from flows.stages.emoji_source import emoji_source, read_emoji
 from flows.stages.network_training import WEIGHTS, trained_network
 from flows.workplace import Workplace
-
-
-def pretrain_emoji_sibling(name: str, data: Path | None, place: Workplace, size: str, base: str) -> dict[str, Any]:
-    """Draw the emoji and fine-tune a base on some of them.
-
-    Args:
-        name: of the sibling.
-        data: folder of the npm packages; None fetches them with npm.
-        place: where to work.
-        size: names the recipe.
-        base: what is fine-tuned, as `base_model.source` names it.
-
-    Raises:
-        InputError: the base, the packages or what draws them are missing.
-        Stopped: after a checkpoint, when asked to; run again to resume.
-    """
-    folder = resolve_source(base)
-    require_base(folder)
-    source = emoji_source(data, place)
-    return train_emoji_sibling(read_emoji(source.path), source.digest, place, SIBLINGS[name][size], folder)
 
 
 def train_emoji_sibling(

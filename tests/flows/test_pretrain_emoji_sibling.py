@@ -16,7 +16,8 @@ from agd_core.pretraining.emoji.images import HELD_OUT, SIBLING, TRAIN
 from agd_core.pretraining.emoji.recipe import RECIPES
 from agd_core.pretraining.emoji.relative_recipes import SIBLINGS
 from agd_core.pretraining.emoji.sibling import train_attention
-from flows.stages.pretrain_emoji_sibling import pretrain_emoji_sibling, train_emoji_sibling
+from flows.stages.emoji_relative import pretrain_emoji_relative
+from flows.stages.pretrain_emoji_sibling import train_emoji_sibling
 from flows.workplace import Workplace
 from tests.emoji_base import pictures_of, write_emoji_base
 from tests.emoji_pictures import emoji_pictures
@@ -115,8 +116,9 @@ def test_no_pictures_and_another_kind_of_base_are_one_line(base, tmp_path):
     nothing = FOOD.model_copy(update={"category": "Flags"})
     with pytest.raises(InputError, match="there is no picture of Flags"):
         train(base, tmp_path, nothing)
+    base, recipe = str(miniature_folder("tiny-sd")), SIBLINGS["emoji-sd-food"]["cpu"]
     with pytest.raises(InputError, match="a relative needs a StableDiffusionPipeline with v_prediction"):
-        pretrain_emoji_sibling("emoji-sd-food", None, Workplace(tmp_path), "cpu", str(miniature_folder("tiny-sd")))
+        pretrain_emoji_relative(train_emoji_sibling, recipe, None, Workplace(tmp_path), base)
 
 
 @pytest.mark.parametrize("size", ["cpu", "gpu"])
