@@ -8,16 +8,18 @@ from agd_core.methods.agd.cross_attention import CrossAttentionConfig
 from agd_core.methods.agd.modulated_mlp import ModulatedMlpConfig
 from agd_core.methods.agd.offset import OffsetConfig
 from agd_core.methods.base import MethodConfig, Pairs, Trained
+from agd_core.methods.gated_lora import GatedLoraConfig
 from agd_core.methods.lora import LoraConfig
 
 AnyMethodConfig = Annotated[
-    CrossAttentionConfig | OffsetConfig | ModulatedMlpConfig | LoraConfig,
+    CrossAttentionConfig | OffsetConfig | ModulatedMlpConfig | LoraConfig | GatedLoraConfig,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
     "AnyMethodConfig",
     "CrossAttentionConfig",
+    "GatedLoraConfig",
     "LoraConfig",
     "MethodConfig",
     "ModulatedMlpConfig",

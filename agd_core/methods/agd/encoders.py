@@ -86,13 +86,13 @@ class ConditionEncoder(nn.Module):
         self.time = nn.Linear(time_width, width) if time_width else None
         self.condition = nn.Linear(condition_width, width) if condition_width else None
 
-    def forward(self, guidance_scale: PerRow, time_features: Tensor, condition_features: Tensor) -> Codes:
+    def forward(self, guidance_scale: PerRow, time_features: Tensor, condition_features: Tensor | None = None) -> Codes:
         """The encoded call.
 
         Args:
             guidance_scale: one per row.
             time_features: `[batch, time_width]`, or `[steps, 1, time_width]` for a sampler's steps.
-            condition_features: `[batch, condition_tokens, condition_width]`.
+            condition_features: `[batch, condition_tokens, condition_width]`; not read where the condition is left out.
         """
         return Codes(
             self.scale(guidance_scale)[:, None],

@@ -8,7 +8,14 @@ import torch
 from agd_core.basics.seeding import generator
 from agd_core.builtin.miniatures import MINIATURES, miniature_folder
 from agd_core.data.subjects import Subjects
-from agd_core.methods import AnyMethodConfig, CrossAttentionConfig, LoraConfig, ModulatedMlpConfig, OffsetConfig
+from agd_core.methods import (
+    AnyMethodConfig,
+    CrossAttentionConfig,
+    GatedLoraConfig,
+    LoraConfig,
+    ModulatedMlpConfig,
+    OffsetConfig,
+)
 from agd_core.models.backbones import BACKBONES
 from agd_core.models.config import BaseModelConfig
 from agd_core.models.denoiser import Denoiser
@@ -23,6 +30,7 @@ EXAMPLES = {
         OffsetConfig(hidden_width=16),
         ModulatedMlpConfig(hidden_width=16, bottleneck_width=8),
         LoraConfig(rank=4),
+        GatedLoraConfig(rank=4, hidden_width=16),
     )
 }
 MODELS = {network_class(miniature_folder(name), name).class_name: name for name in reversed(MINIATURES)}
