@@ -4,27 +4,29 @@ A rule names the predictions that it needs, its passes, and combines their answe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from agd_core.basics.config import Config
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
-from agd_core.models.denoiser import Denoiser, Latents, PerRow, Prediction
+from agd_core.models.denoiser import Answer, Denoiser, Latents, PerRow, Prediction
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import noise_level
 
 Answers = Mapping[str, Tensor]
 """What each pass predicted, by its name: `[batch, channels, ...]`, as many channels as a latent has."""
 Rows = Bool[Tensor, " batch"]
+Remembered = dict[str, Tensor]
+"""What a rule keeps from step to step of one sampler's run, by names of its own, each `[batch, ...]`."""
 _ALL = slice(None)
 
 
@@ -54,6 +56,12 @@ class GuidanceCall:
     """What the network is handed."""
     scheduler_config: Mapping[str, Any]
     """Of the noise schedule that the model was trained with."""
+    step: int = 0
+    """Which of the sampler's steps it is, from 0; all rows are at the same."""
+    steps: int = 1
+    """How many the sampler makes: a prediction by itself is the only one."""
+    memory: Remembered = field(default_factory=dict)
+    """Of this run of the sampler, whose steps come in their order; empty at the first."""
 
     @cached_property
     def noise_level(self) -> PerRow:
@@ -115,24 +123,43 @@ class GuidedDenoiser(Denoiser):
         self.base_model, self.guidance = base_model, guidance
         self._passes = guidance.passes(base_model)
 
-    @torch.no_grad()
     def predict(self, latents: Latents, timestep: PerRow, ask: Ask) -> Prediction:
         """The guided prediction, one guidance scale per row.
 
         The rule guides as many channels as a latent has; a learned variance behind them is the conditional one, as in
         DiT's `forward_with_cfg` (https://github.com/facebookresearch/DiT, models.py).
         """
-        call = GuidanceCall(ask.guidance_scale, timestep, self.base_model.scheduler_config)
+        return self._guided(latents, ask, self._call(timestep, ask))
+
+    def steps(self, timesteps: Float[Tensor, " steps"], ask: Ask) -> Iterator[Answer]:
+        """The same for a sampler's steps; the rule knows which it is at, and what it kept of those before."""
+        for call in self._calls(timesteps, ask):
+            yield partial(self._guided, ask=ask, call=call)
+
+    def evaluations(self, timesteps: Float[Tensor, " steps"], ask: Ask) -> list[int]:
+        """How many rows the networks would evaluate at each of a sampler's steps, without making them."""
+        counts = []
+        for call in self._calls(timesteps, ask):
+            rows = [self.guidance.rows(one, call) for one in self._passes]
+            counts.append(sum(len(ask) if mine is None else int(mine.sum()) for mine in rows))
+        return counts
+
+    def _call(self, timestep: PerRow, ask: Ask) -> GuidanceCall:
+        return GuidanceCall(ask.guidance_scale, timestep, self.base_model.scheduler_config)
+
+    def _calls(self, timesteps: Float[Tensor, " steps"], ask: Ask) -> Iterator[GuidanceCall]:
+        """Of one run of a sampler."""
+        memory: Remembered = {}
+        for step, timestep in enumerate(timesteps):
+            call = self._call(timestep.expand(len(ask)), ask)
+            yield replace(call, step=step, steps=len(timesteps), memory=memory)
+
+    @torch.no_grad()
+    def _guided(self, latents: Latents, ask: Ask, call: GuidanceCall) -> Prediction:
         answers = self._answers(latents, ask, call)
         channels, conditional = latents.shape[1], answers[CONDITIONAL.name]
         guided = self.guidance.combine({name: answer[:, :channels] for name, answer in answers.items()}, call)
         return torch.cat([guided, conditional[:, channels:]], dim=1)
-
-    def evaluations(self, timestep: PerRow, ask: Ask) -> int:
-        """How many rows the networks would evaluate for one prediction, without making it."""
-        call = GuidanceCall(ask.guidance_scale, timestep, self.base_model.scheduler_config)
-        rows = [self.guidance.rows(one, call) for one in self._passes]
-        return sum(len(ask.guidance_scale) if mine is None else int(mine.sum()) for mine in rows)
 
     def _answers(self, latents: Latents, ask: Ask, call: GuidanceCall) -> dict[str, Tensor]:
         """What every pass predicts in all rows, a learned variance included."""

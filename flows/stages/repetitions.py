@@ -128,8 +128,6 @@ def _evaluations(run: Run, name: str, scheduler: SchedulerName, steps: int, scal
     timesteps = build_scheduler(scheduler, run.model.scheduler_config, steps).timesteps.float().tolist()
     if name != teacher_of(run.config).name:
         return 1, len(timesteps)
-    counts = []
-    for timestep in timesteps:
-        _, ask = Bench({}, run.collected, scale, (timestep,)).inputs(1)
-        counts.append(run.teacher.evaluations(torch.tensor([timestep], device=run.model.device), ask))
+    _, ask = Bench({}, run.collected, scale, tuple(timesteps)).inputs(1)
+    counts = run.teacher.evaluations(torch.tensor(timesteps, device=run.model.device), ask)
     return max(counts), sum(counts)

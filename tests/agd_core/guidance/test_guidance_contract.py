@@ -5,17 +5,24 @@ import torch
 from pydantic import TypeAdapter
 
 from agd_core.basics.config_problems import _models
+from agd_core.data.subjects import Subjects
+from agd_core.evaluation.sampling import SampleConfig, sample_images
 from agd_core.guidance import (
     CONDITIONAL,
+    CachedGuidance,
     ClassifierFreeGuidance,
+    GatedGuidance,
     GuidanceCall,
     GuidanceConfig,
     GuidedDenoiser,
     IntervalGuidance,
 )
 from agd_core.models.ask import Ask
+from agd_core.models.schedulers import build_scheduler
 
 Inside = IntervalGuidance[ClassifierFreeGuidance]
+Gate = GatedGuidance[ClassifierFreeGuidance]
+Cache = CachedGuidance[ClassifierFreeGuidance]
 EXAMPLES = {
     "cfg": [
         ClassifierFreeGuidance(),
@@ -29,9 +36,20 @@ EXAMPLES = {
         Inside(high=1000.0, rule=ClassifierFreeGuidance(guided_channels=3)),
         Inside(high=1000.0, rule=ClassifierFreeGuidance(rescale=0.7)),
     ],
+    "cfg-gate": [
+        Gate(rule=ClassifierFreeGuidance()),
+        Gate(until=0.3, rule=ClassifierFreeGuidance()),
+        Gate(rule=ClassifierFreeGuidance(rescale=0.7)),
+    ],
+    "guidance-cache": [
+        Cache(rule=ClassifierFreeGuidance()),
+        Cache(every=3, rule=ClassifierFreeGuidance()),
+        Cache(rule=ClassifierFreeGuidance(guided_channels=3)),
+    ],
 }
 """Rules by kind; no two of them are the same rule."""
 RULES = [rule for rules in EXAMPLES.values() for rule in rules]
+SAMPLED = SampleConfig(images=5, steps=7, batch_size=5, guidance_scales=(3.0,))
 each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule.model_dump(exclude_defaults=True)))
 
 
@@ -91,7 +109,40 @@ def test_every_row_of_every_pass_is_counted(rule, teacher, asked):
     needed = [rule.rows(one, call_of(teacher, asked)) for one in rule.passes(teacher)]
     assert guided.network_evaluations == sum(4 if rows is None else int(rows.sum()) for rows in needed)
     assert 4 < guided.network_evaluations <= 4 * len(needed)
-    assert teacher.network_evaluations - before == guided.network_evaluations == guided.evaluations(*asked[1:])
+    assert teacher.network_evaluations - before == guided.network_evaluations
+
+
+@each_rule
+def test_the_evaluations_of_a_sampler_are_known_before_they_are_made(rule, teacher):
+    guided, subjects = GuidedDenoiser(teacher, rule), Subjects(teacher)
+    samples = sample_images(guided, subjects, SAMPLED)
+    timesteps = build_scheduler("ddim", teacher.scheduler_config, SAMPLED.steps).timesteps.float()
+    counts = GuidedDenoiser(teacher, rule).evaluations(timesteps, subjects.ask([0, 1], 3.0))
+    assert len(counts) == SAMPLED.steps
+    assert samples.nfe == sum(counts) / 2
+
+
+@each_rule
+def test_a_sampler_does_not_see_how_images_are_batched_nor_what_was_sampled_before(rule, teacher):
+    guided, subjects = GuidedDenoiser(teacher, rule), Subjects(teacher)
+    together = sample_images(guided, subjects, SAMPLED)
+    by_two = sample_images(guided, subjects, SAMPLED.model_copy(update={"batch_size": 2}))
+    assert torch.allclose(by_two.latents, together.latents, atol=1e-4)
+    assert by_two.nfe == together.nfe
+    again = sample_images(guided, subjects, SAMPLED)
+    assert torch.equal(again.latents, together.latents)
+
+
+@each_rule
+def test_two_runs_of_a_sampler_at_a_time_share_nothing(rule, teacher, asked):
+    """As where several are measured side by side."""
+    latents, _, ask = asked
+    guided, timesteps = GuidedDenoiser(teacher, rule), torch.tensor([900.0, 600.0, 300.0, 30.0])
+    alone = [answer(latents + step) for step, answer in enumerate(guided.steps(timesteps, ask))]
+    runs = guided.steps(timesteps, ask), guided.steps(timesteps, ask)
+    for step, (one, other) in enumerate(zip(*runs, strict=True)):
+        assert torch.equal(one(latents + step), alone[step])
+        other(-latents)
 
 
 @each_rule
