@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from agd_core.basics.digest import digest, file_digest
+from agd_core.basics.digest import file_digest
 from agd_core.pretraining.emoji.recipe import EmojiRecipe
 from benchmarks.killing import KILLED, command_line, kill, show, start, wait
 from flows.stages.pretrain_emoji import train_emoji
@@ -39,13 +39,18 @@ def train(folder: Path, steps: int) -> None:
     train_emoji(emoji_pictures(), "squares", Workplace(folder), recipe_of(steps))
 
 
-def bytes_of(folder: Path) -> str:
-    """Identity of all files of the finished model."""
+def bytes_of(folder: Path) -> dict[str, str]:
+    """Digests of all files of the finished model."""
     files = sorted(path for path in (folder / "emoji-sd").rglob("*") if path.is_file())
-    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in files}) if files else "none"
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
-def unbroken(folder: Path, steps: int) -> str:
+def unlike(left: dict[str, str], right: dict[str, str]) -> list[str]:
+    """Files that only one of two models has, or whose bytes differ."""
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+
+
+def unbroken(folder: Path, steps: int) -> dict[str, str]:
     """The bytes of a run that nobody kills.
 
     Raises:
@@ -87,13 +92,16 @@ def kill_pretrainings(kills: int, steps: int, seed: int, folder: Path) -> dict[s
     begin = time.monotonic()
     expected = unbroken(folder / "unbroken", steps)
     life, rng, counts = time.monotonic() - begin, random.Random(seed), Counter[str]()  # noqa: S311
-    counts["second runs unlike the first"] += unbroken(folder / "again", steps) != expected
+    counts["second runs unlike the first"] += bool(unlike(unbroken(folder / "again", steps), expected))
+    files: list[str] = []
     while counts["kills"] < kills and not counts["failed processes"]:
         place = folder / str(counts["rounds"])
         counts.update(killed(place, steps, kills - counts["kills"], lambda: rng.uniform(0, life / 3)))
         counts["rounds"] += 1
-        counts["models unlike the unbroken run's"] += bytes_of(place) != expected
-    return {"unbroken training, seconds": round(life, 2), "steps": steps, **counts}
+        found = unlike(bytes_of(place), expected)
+        counts["models unlike the unbroken run's"] += bool(found)
+        files += found
+    return {"unbroken training, seconds": round(life, 2), "steps": steps, **counts, "files unlike": files}
 
 
 def main() -> int:

@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all, and survive a power cut once the call returns."""
+"""Files and folders that appear whole or not at all, and survive a power cut once the call returns."""
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,32 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which replaces `folder` when the block ends; one process at a time may do so.
+
+    Where the block fails, or the process is killed, what `folder` held before is still there. Between two renames
+    there is none for a moment. What a killed process left beside it goes at the next call.
+
+    Raises:
+        OSError: no space, no permission, a disk that fails.
+    """
+    partial, old = (folder.with_name(f".{folder.name}.{ending}") for ending in ("partial", "old"))
+    for abandoned in (partial, old):
+        _remove(abandoned)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _sync_below(partial)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    finally:
+        for done_with in (partial, old):
+            _remove(done_with)
+    sync_folder(folder.parent)
+
+
 def write_bytes(data: bytes, path: Path) -> None:
     """Replace `path` with `data`, see `replacing`."""
     with replacing(path) as partial:
@@ -55,6 +82,19 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_below(folder: Path) -> None:
+    """Force all that a folder holds to disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync_folder(path)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 @contextmanager

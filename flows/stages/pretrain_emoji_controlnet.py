@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import ControlNetModel, StableDiffusionPipeline
 from torch import nn
 
-from agd_core.basics.atomic import write_json
+from agd_core.basics.atomic import replacing_folder, write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, system_errors
 from agd_core.methods.training_loop import Loop
 from agd_core.pretraining.ema import Ema
@@ -63,10 +63,10 @@ def train_emoji_controlnet(
         controlnet = _build(frozen).requires_grad_(False)
         controlnet.load_state_dict(load_tensors(trained.path / WEIGHTS)[0])
         measured = _measured(controlnet, frozen, images.of(HELD_OUT), recipe)
-    with system_errors():
-        controlnet.half().save_pretrained(folder)
-    write_json({"base": base.name, "recipe": recipe.identity()}, folder / ABOUT)
-    write_attribution(folder)
+    with replacing_folder(folder) as partial, system_errors():
+        controlnet.half().save_pretrained(partial)
+        write_json({"base": base.name, "recipe": recipe.identity()}, partial / ABOUT)
+        write_attribution(partial)
     return {"artefacts": {recipe.name: str(folder)}, "measured": measured}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from agd_core.basics.atomic import write_json
+from agd_core.basics.atomic import replacing_folder, write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, save_tensors, system_errors
 from agd_core.methods.training_loop import Loop
 from agd_core.pretraining.ema import Ema
@@ -64,9 +64,10 @@ def train_emoji_ip_adapter(
         adapter = build_ip_adapter(frozen, recipe).requires_grad_(False)
         adapter.load_state_dict(load_tensors(trained.path / WEIGHTS)[0])
         measured = without | _error_with(adapter, frozen, unseen, recipe)
-    _save(adapter, frozen, folder / SUBFOLDER)
-    write_json({"base": base.name, "recipe": recipe.identity()}, folder / ABOUT)
-    write_attribution(folder)
+    with replacing_folder(folder) as partial:
+        _save(adapter, frozen, partial / SUBFOLDER)
+        write_json({"base": base.name, "recipe": recipe.identity()}, partial / ABOUT)
+        write_attribution(partial)
     return {"artefacts": {recipe.name: str(folder)}, "measured": measured}
 
 

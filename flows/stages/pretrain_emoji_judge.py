@@ -5,14 +5,14 @@ another one.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import CLIPTokenizer
 
-from agd_core.basics.atomic import write_json
+from agd_core.basics.atomic import replacing_folder, write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, system_errors
 from agd_core.basics.permutation import Permutation
 from agd_core.basics.seeding import derive_seed
@@ -64,7 +64,8 @@ def train_judge(images: EmojiImages, seen: str, place: Workplace, recipe: JudgeR
     images = images.of_styles(may_ship)
     learnt, tested = split_for_judge(images, recipe)
     folder = place.output / FOLDER
-    tokenizer = write_tokenizer(_all_captions(images), folder)
+    with TemporaryDirectory() as scratch:
+        tokenizer = write_tokenizer(_all_captions(images), Path(scratch))
 
     def start(checkpoint: Checkpoint) -> tuple[Loop, nn.Module]:
         model = build_judge(tokenizer, recipe).to(place.device)
@@ -73,15 +74,14 @@ def train_judge(images: EmojiImages, seen: str, place: Workplace, recipe: JudgeR
 
     identity = {"recipe": recipe.identity(), "images": seen, "styles": sorted(set(images.styles))}
     trained = trained_network(STAGE, identity, recipe.seed, start, place)
-    _save(trained, tokenizer, recipe, folder)
-    _describe(images, recipe, folder)
-    write_attribution(folder, set(images.styles))
-    with place.on_device("look at the emoji with their judge"):
-        judge = EmojiJudge(folder, place.device)
-        scores = judged(judge, tested)
-        _reference(judge, images, folder)
-    told = {name: score.model_dump(mode="json") for name, score in scores.items()}
-    write_json({"images": len(tested), **told}, folder / ACCURACY)
+    with replacing_folder(folder) as partial:
+        _save(trained, images, recipe, partial)
+        with place.on_device("look at the emoji with their judge"):
+            judge = EmojiJudge(partial, place.device)
+            scores = judged(judge, tested)
+            _reference(judge, images, partial)
+        told = {name: score.model_dump(mode="json") for name, score in scores.items()}
+        write_json({"images": len(tested), **told}, partial / ACCURACY)
     measured = {f"judge_{name}": score.value for name, score in scores.items()}
     return {"artefacts": {FOLDER: str(folder)}, "measured": {"judge_images": len(tested), **measured}}
 
@@ -111,12 +111,14 @@ def _all_captions(images: EmojiImages) -> list[str]:
     return [caption for name, style in pairs for caption in all_captions(name, style)]
 
 
-def _save(trained: Artefact, tokenizer: CLIPTokenizer, recipe: JudgeRecipe, folder: Path) -> None:
-    """The weights in float16, in transformers' format."""
-    model = build_judge(tokenizer, recipe)
+def _save(trained: Artefact, images: EmojiImages, recipe: JudgeRecipe, folder: Path) -> None:
+    """The weights in float16 in transformers' format, the tokenizer, and what it says of itself."""
+    model = build_judge(write_tokenizer(_all_captions(images), folder), recipe)
     model.load_state_dict(load_tensors(trained.path / WEIGHTS)[0])
     with system_errors():
         model.half().save_pretrained(folder)
+    _describe(images, recipe, folder)
+    write_attribution(folder, set(images.styles))
 
 
 def _describe(images: EmojiImages, recipe: JudgeRecipe, folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from agd_core.basics.atomic import write_json
+from agd_core.basics.atomic import replacing_folder, write_json
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.basics.errors import InputError
 from agd_core.methods.training_loop import Loop
@@ -52,9 +52,11 @@ def train_emoji_lora(
     identity = {"recipe": recipe.identity(), "images": seen, "base": base_digest(base)}
     trained = trained_network(recipe.name, identity, recipe.seed, start, place)
     folder, tensors = place.output / recipe.name, trained_tensors(trained.path / WEIGHTS)
-    write_lora(tensors, folder)
-    write_json({"base": base.name, "prompt": f"NAME, {INK_STYLE} style", "recipe": recipe.identity()}, folder / ABOUT)
-    write_attribution(folder)
+    about = {"base": base.name, "prompt": f"NAME, {INK_STYLE} style", "recipe": recipe.identity()}
+    with replacing_folder(folder) as partial:
+        write_lora(tensors, partial)
+        write_json(about, partial / ABOUT)
+        write_attribution(partial)
     measured = _measured(images, tensors, place, recipe, base)
     return {"artefacts": {recipe.name: str(folder)}, "measured": {"trained_images": len(learnt)} | measured}
 

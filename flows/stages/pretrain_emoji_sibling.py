@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from agd_core.basics.atomic import replacing_folder
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.builtin.shipped import STOCK
 from agd_core.methods.training_loop import Loop
@@ -59,8 +60,11 @@ def train_emoji_sibling(
 def _written(tensors: dict[str, Tensor], place: Workplace, recipe: SiblingRecipe, base: Path) -> dict[str, str]:
     """Write both folders; where they are, by name."""
     folder, stock = place.output / recipe.name, place.output / f"{recipe.name}{STOCK}"
-    write_difference(tensors, base, {"name": recipe.name, "base": base.name, "recipe": recipe.identity()}, folder)
-    write_attribution(folder, {recipe.style})
-    write_fine_tuned(folder, base, stock)
-    write_attribution(stock, {recipe.style})
+    about = {"name": recipe.name, "base": base.name, "recipe": recipe.identity()}
+    with replacing_folder(folder) as partial:
+        write_difference(tensors, base, about, partial)
+        write_attribution(partial, {recipe.style})
+    with replacing_folder(stock) as partial:
+        write_fine_tuned(folder, base, partial)
+        write_attribution(partial, {recipe.style})
     return {recipe.name: str(folder), stock.name: str(stock)}

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
 from torch import Tensor, nn
 
-from agd_core.basics.atomic import write_bytes, write_json
+from agd_core.basics.atomic import replacing_folder, write_bytes, write_json
 from agd_core.basics.checkpoint import Checkpoint, load_tensors, save_tensors, system_errors
 from agd_core.basics.config import Config
 from agd_core.builtin.fashion_mnist import CLASS_NAMES, DEFAULT_FOLDER, load_fashion_mnist, to_signed
@@ -149,8 +149,8 @@ def _assemble_pipeline(
         features = extractor.extract(to_bytes(reconstructed)).features
     pipeline = DiTPipeline(_load_transformer(transformer).half(), vae.half(), pretraining_scheduler())
     pipeline.register_to_config(id2label={str(label): name for label, name in enumerate(CLASS_NAMES)})
-    with system_errors():
-        pipeline.save_pretrained(place.output / "fashion-dit")
+    with replacing_folder(place.output / "fashion-dit") as partial, system_errors():
+        pipeline.save_pretrained(partial)
     return {
         "vae_mse": float((reconstructed - signed[:10_000]).square().mean()),
         "vae_fd": frechet_distance(extractor.shipped_reference().statistics, FeatureStatistics.of(features)),

@@ -9,7 +9,7 @@ from typing import Any
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import nn
 
-from agd_core.basics.atomic import write_json
+from agd_core.basics.atomic import replacing_folder, write_json
 from agd_core.basics.checkpoint import system_errors
 from agd_core.pretraining.emoji.attribution import write_attribution
 from agd_core.pretraining.emoji.denoiser import TEXT_ENCODER, UNET, training_scheduler
@@ -31,7 +31,7 @@ def assemble(vae: AutoencoderKL, denoiser: nn.ModuleDict, tokenizer: Any) -> Sta
 
 
 def save(vae: AutoencoderKL, denoiser: nn.ModuleDict, tokenizer: Path, folder: Path) -> None:
-    """Write the folder; the parts stay as they are.
+    """Write the folder, all of it or nothing; the parts stay as they are.
 
     Args:
         vae: with the scaling factor that its latents need.
@@ -43,12 +43,12 @@ def save(vae: AutoencoderKL, denoiser: nn.ModuleDict, tokenizer: Path, folder: P
         OSError: no space, no permission, a disk that fails.
     """
     halves = copy.deepcopy(vae).half(), copy.deepcopy(denoiser).half()
-    with system_errors():
-        assemble(*halves, load_tokenizer(tokenizer)).save_pretrained(folder)
-    shutil.rmtree(folder / "tokenizer")
-    shutil.copytree(tokenizer, folder / "tokenizer")
-    load_in_full_precision(folder / TEXT_ENCODER / "config.json")
-    write_attribution(folder)
+    with replacing_folder(folder) as partial, system_errors():
+        assemble(*halves, load_tokenizer(tokenizer)).save_pretrained(partial)
+        shutil.rmtree(partial / "tokenizer")
+        shutil.copytree(tokenizer, partial / "tokenizer")
+        load_in_full_precision(partial / TEXT_ENCODER / "config.json")
+        write_attribution(partial)
 
 
 def load_in_full_precision(config: Path) -> None:

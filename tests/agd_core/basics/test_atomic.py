@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from agd_core.basics.atomic import sync_folder, write_bytes, write_json
+from agd_core.basics.atomic import replacing_folder, sync_folder, write_bytes, write_json
 from agd_core.basics.checkpoint import save_tensors
 
 
@@ -114,3 +114,50 @@ def test_tensors_survive_a_power_cut_too(tmp_path, monkeypatch):
     kinds = synced_kinds(monkeypatch)
     save_tensors({"weights": torch.ones(3)}, tmp_path / "file")
     assert kinds == ["file", "folder"]
+
+
+def filled(folder, **files):
+    with replacing_folder(folder) as partial:
+        for name, text in files.items():
+            (partial / name).write_text(text)
+
+
+def held(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_folder_holds_what_was_written_and_nothing_of_the_older_one(tmp_path):
+    filled(tmp_path / "new" / "model", first="1", second="2")
+    filled(tmp_path / "new" / "model", first="3")
+    assert held(tmp_path / "new" / "model") == {"first": "3"}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model"]
+
+
+def test_a_folder_whose_writing_fails_is_the_older_one(tmp_path):
+    filled(tmp_path / "model", first="1")
+    with pytest.raises(KeyError), replacing_folder(tmp_path / "model") as partial:
+        (partial / "first").write_text("2")
+        raise KeyError
+    assert held(tmp_path / "model") == {"first": "1"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_killed_processes_left_beside_a_folder_goes(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    filled(elsewhere, kept="1")
+    for ending in ("partial", "old"):
+        (tmp_path / f".model.{ending}").mkdir()
+        (tmp_path / f".model.{ending}" / "torn").write_text("half")
+    filled(tmp_path / "model", first="1")
+    assert held(tmp_path / "model") == {"first": "1"}
+    (tmp_path / ".model.partial").symlink_to(elsewhere)
+    filled(tmp_path / "model", first="2")
+    assert held(tmp_path / "model") == {"first": "2"}
+    assert held(elsewhere) == {"kept": "1"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "model"]
+
+
+def test_all_of_a_folder_is_on_disk_before_its_name_is(tmp_path, monkeypatch):
+    kinds = synced_kinds(monkeypatch)
+    filled(tmp_path / "model", first="1", second="2")
+    assert kinds == ["file", "file", "folder", "folder"]
