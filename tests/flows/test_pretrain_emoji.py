@@ -1,6 +1,10 @@
 """Training the text-to-image world, in miniature: same code, eight squares, a few steps of narrow networks."""
 
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from flows.stages.pretrain_emoji import train_emoji
 from flows.workplace import Workplace
 from tests.emoji_pictures import emoji_pictures, tiny_recipe
 
+ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("emoji-vae", "emoji-examples", "emoji-denoiser")
 
 
@@ -90,3 +95,30 @@ def test_another_seed_is_another_run(straight, tmp_path):
     assert changed == {
         f"emoji-sd/{part}" for part in ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
     }
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from agd_core.pretraining.emoji import pipeline
+from tests.flows.test_pretrain_emoji import Workplace, train
+
+def torn(folder):
+    (folder / "ATTRIBUTION.md.1.partial").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(int(sys.argv[2]))
+pipeline.write_attribution = torn
+train(Workplace(Path(sys.argv[1])))
+"""
+
+
+def test_a_kill_while_the_folder_is_written_leaves_no_part_of_it(straight, tmp_path):
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, tmp_path, str(torch.get_num_threads())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "emoji-sd").exists()
+    train(Workplace(tmp_path))
+    assert weights(tmp_path) == weights(straight[0])
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".emoji-sd")]
