@@ -69,6 +69,10 @@ class GatedLowRank(LowRank):
             return ((down, each) for each in (gates.mT * self.lora_B.weight.t()).to(dtype))
         return ((down, up, each) for each in gates.to(dtype))
 
+    def prepared_size(self, width: int, rows: int) -> int:
+        """A whole B where all rows are alike."""
+        return self.lora_B.weight.numel() if rows == 1 else rows * self.lora_A.out_features
+
 
 class GatedLora(LowRankLayers):
     """A gated low-rank layer for every linear one, and the encoder of the code that their gates share.

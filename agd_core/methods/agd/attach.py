@@ -16,7 +16,7 @@ from agd_core.models.ask import Ask
 from agd_core.models.backbones import AdapterSite
 
 _MOST_PREPARED = 1 << 28
-"""Bytes of float32 offsets; no more steps are prepared together than make so many."""
+"""Bytes of float32; no more steps are prepared together than need so many."""
 
 
 class AttachedLayers(Attached):
@@ -90,7 +90,7 @@ class AttachedLayers(Attached):
 
     def _window(self, call: GuidedCall) -> int:
         """Steps to prepare together."""
-        one = 4 * len(call.ask) * sum(site.width for site in self._sites)
+        one = 4 * sum(site.layer.prepared_size(site.width, len(call.ask)) for site in self._sites)
         return max(1, _MOST_PREPARED // one)
 
 

@@ -55,6 +55,15 @@ class AdapterLayer(nn.Module, ABC):
     def steps(self, codes: Codes, weight: Tensor, dtype: torch.dtype) -> Iterator[Prepared]:
         """The same in this precision for each of a sampler's steps; one is used up before the next is taken."""
 
+    def prepared_size(self, width: int, rows: int) -> int:
+        """At most so many numbers of each step are made before the first one: an offset for every row.
+
+        Args:
+            width: of the module's output.
+            rows: 1 where all are alike.
+        """
+        return width * rows
+
     @staticmethod
     @abstractmethod
     def add(output: Tensor, hidden_states: Tensor, prepared: Prepared) -> Tensor:
