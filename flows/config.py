@@ -1,15 +1,16 @@
 """One configuration for the whole pipeline: a section per stage."""
 
+from collections import Counter
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from agd_core.basics.config import Config
 from agd_core.basics.home import expand
 from agd_core.data.trajectory import CollectConfig
 from agd_core.evaluation.evaluator import EvaluateConfig
 from agd_core.evaluation.sampling import SampleConfig
-from agd_core.guidance import ClassifierFreeGuidance, GuidanceConfig
+from agd_core.guidance import ClassifierFreeGuidance, GuidanceConfig, SparingConfig
 from agd_core.methods import AnyMethodConfig, ModulatedMlpConfig
 from agd_core.methods.trainer import TrainConfig
 from agd_core.models.config import BaseModelConfig
@@ -46,6 +47,8 @@ class PipelineConfig(Config):
     """Where stage 1 keeps them."""
     methods: tuple[AnyMethodConfig, ...] = Field((ModulatedMlpConfig(),), min_length=1)
     """What to train and compare, each with its own settings."""
+    training_free: tuple[SparingConfig, ...] = Field((), exclude_if=lambda rules: not rules)
+    """Rules that spare passes and need no training, compared beside the methods; without a `rule`, the teacher's."""
     train: TrainConfig = TrainConfig()
     """Stage 2, the same for every method."""
     sample: SampleConfig = SampleConfig()
@@ -58,9 +61,25 @@ class PipelineConfig(Config):
         """What makes the base model a teacher, see `Guidance.teacher_identity`."""
         return self.guidance.teacher_identity(self.collect.negative_prompt)
 
+    @field_validator("training_free", mode="before")
+    @classmethod
+    def _of_the_teacher(cls, rules: Any, info: ValidationInfo) -> Any:
+        """Complete those that name no rule to spare."""
+        teacher = info.data.get("guidance")
+        if teacher is None or not isinstance(rules, list | tuple):
+            return rules
+        spared = {"rule": teacher.everywhere()}
+        return tuple(spared | rule if isinstance(rule, dict) else rule for rule in rules)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         labels = [method.label for method in self.methods]
         if len(set(labels)) < len(labels):
             raise ValueError(f"methods need different names, got {', '.join(labels)}")
+        self._check_rules()
         return self
+
+    def _check_rules(self) -> None:
+        rules = Counter(rule.label for rule in (self.guidance, *self.training_free))
+        if twice := [label for label, count in rules.items() if count > 1]:
+            raise ValueError(f"training_free needs rules unlike each other and guidance, got {twice[0]} twice")

@@ -8,7 +8,7 @@ from typing import Self
 from agd_core.basics.errors import InputError
 from agd_core.data.subjects import EncodedPrompts, Subjects
 from agd_core.data.trajectory import CollectConfig
-from agd_core.guidance import GuidedDenoiser
+from agd_core.guidance import Guidance, GuidedDenoiser
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import allowed_samplers, build_scheduler
 from flows.config import PipelineConfig
@@ -35,6 +35,15 @@ class Run:
     def teacher(self) -> GuidedDenoiser:
         """The base model, guided."""
         return GuidedDenoiser(self.model, self.config.guidance)
+
+    @property
+    def rules(self) -> dict[str, Guidance]:
+        """The teacher's rule and those that are compared with it, by their labels."""
+        return {rule.label: rule for rule in (self.config.guidance, *self.config.training_free)}
+
+    def guided(self, rule: Guidance) -> GuidedDenoiser:
+        """The base model under a rule: the teacher's, or one that is compared with it."""
+        return self.teacher if rule == self.config.guidance else GuidedDenoiser(self.model, rule)
 
     @cached_property
     def collected(self) -> Subjects:
@@ -93,7 +102,8 @@ class Run:
                     f"{setting}: {cut.cut} of {len(prompts)} prompts are cut, for a text encoder reads "
                     f"{cut.most_tokens} tokens{same}"
                 )
-        self.config.guidance.check(self.model)
+        for rule in self.rules.values():
+            rule.check(self.model)
         for method in self.config.methods:
             method.check(self.model.backbone)
         self._check_samplers()

@@ -33,7 +33,10 @@ class Counted:
     """Rows through the network."""
     flops: float
     timed: Mapping[int, float]
-    """The steps that stand for all: their indices, with the part of all steps that each stands for."""
+    """The steps that stand for all: their indices, with the part of all steps that each stands for.
+
+    Before one that goes on with what an earlier and dearer step has made, that one stands with no part.
+    """
 
 
 @dataclass(frozen=True)
@@ -148,9 +151,17 @@ class Bench:
 
 
 def _representatives(indices: Sequence[int], taken: Sequence[tuple[int, int]]) -> dict[int, float]:
-    """Of steps of equally many evaluations and operations the middle one, with their part of all; in their order."""
+    """Of steps of equally many evaluations and operations the middle one, with their part of all, see `Counted.timed`;
+    in their order.
+    """
     alike: dict[tuple[int, int], list[int]] = {}
     for index, one in zip(indices, taken, strict=True):
         alike.setdefault(one, []).append(index)
     middles = {group[len(group) // 2]: len(group) / len(indices) for group in alike.values()}
-    return dict(sorted(middles.items()))
+    evaluations = dict(zip(indices, (evaluations for evaluations, _ in taken), strict=True))
+    dearer = (
+        [before for before in indices if before < index and evaluations[before] > evaluations[index]]
+        for index in middles
+    )
+    leading = {before[-1]: 0.0 for before in dearer if before}
+    return dict(sorted((leading | middles).items()))

@@ -5,8 +5,9 @@ every step each method is asked for its prediction on the very latents that the 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from agd_core.basics.progress import Progress, ShouldStop, Stopped, never, silen
 from agd_core.basics.seeding import derive_seed
 from agd_core.data.subjects import Subjects
 from agd_core.evaluation.sampling import SampleConfig
-from agd_core.models.denoiser import Denoiser, Prediction
+from agd_core.models.denoiser import Answer, Denoiser, Prediction
 from agd_core.models.denoising import Observer, Step, denoise
 from agd_core.models.schedulers import build_scheduler
 
@@ -75,7 +76,7 @@ def measure_prediction_errors(
 
     Args:
         teacher: the guided one; the sampler goes on with its prediction.
-        methods: who is compared with it, by name.
+        methods: who is compared with it, by name; each is asked step by step, as a sampler asks it.
         subjects: what is asked of the base model below all of them, which makes the prediction without guidance.
         config: images (one or more), batch size, seed, and the headline's guidance scale, steps and sampler.
         on_progress: told the steps of images that are done.
@@ -119,28 +120,29 @@ class _Walk:
 
     def run(self, teacher: Denoiser) -> None:
         """Sample with the teacher."""
+        scheduler = build_scheduler(self._config.scheduler, self._base_model.scheduler_config, self._config.steps)
+        timesteps = scheduler.timesteps.to(self._base_model.device, torch.float32)
+        answers = {name: denoiser.steps(timesteps, self._ask) for name, denoiser in self._compared.items()}
         denoise(
             teacher,
-            build_scheduler(self._config.scheduler, self._base_model.scheduler_config, self._config.steps),
+            scheduler,
             self._ask,
             [derive_seed(self._config.seed, "curve", row) for row in self._rows],
             self._base_model.latent_shape,
-            Observer(self._observe),
+            Observer(partial(self._observe, answers)),
         )
 
     def squares(self, name: str) -> _StepSquares:
         """Mean squares over an image's latent elements, float64 on the CPU."""
         return torch.stack(self._squares[name]).cpu()
 
-    def _observe(self, step: Step) -> None:
+    def _observe(self, answers: Mapping[str, Iterator[Answer]], step: Step) -> None:
         if self._should_stop():
             raise Stopped("stopped while measuring the prediction error; run the same command again")
-        timestep = torch.full_like(self._ask.guidance_scale, step.timestep)
         self.timesteps.append(step.timestep)
         self._squares[_GUIDED].append(_mean_squares(step.prediction, torch.zeros_like(step.prediction)))
-        for name, denoiser in self._compared.items():
-            prediction = denoiser.predict(step.latents, timestep, self._ask)
-            self._squares[name].append(_mean_squares(prediction, step.prediction))
+        for name, steps_of in answers.items():
+            self._squares[name].append(_mean_squares(next(steps_of)(step.latents), step.prediction))
         steps = self._config.steps
         done = self._rows.start * steps + len(self._rows) * min(step.index + 1, steps)
         self._on_progress(done, self._config.images * steps)

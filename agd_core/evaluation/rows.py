@@ -61,7 +61,7 @@ class Row(BaseModel):
     name: Text
     """How the report calls the method."""
     method: Text
-    """ "none", the kind of the guidance rule ("cfg"), or that of a method."""
+    """ "none", the kind of the guidance rule ("cfg", "cfg-gate"), or that of a method."""
     guidance_scale: Number
     scheduler: Text
     steps: _Count
@@ -74,14 +74,16 @@ class Row(BaseModel):
     adapter_parameters: Annotated[int, Field(ge=0, le=int(LARGEST))]
     adapter_percent: Annotated[Number, Field(ge=0)]
     """Of the base network's parameters."""
+    training_free: dict[str, Any] | None = None
+    """Settings of the rule that stands in for the teacher's, where one does: it spares passes, nothing is trained."""
     scores: dict[Text, Score]
     """By the names of `agd_core.evaluation.metrics.quantities`."""
     protocol: RecordedProtocol
 
     @property
     def is_teacher(self) -> bool:
-        """Whether it is the guided base model: guided, and nothing was trained."""
-        return self.method != "none" and not self.adapter_parameters
+        """Whether it is the guided base model: guided by the teacher's rule, and nothing was trained."""
+        return self.method != "none" and not self.adapter_parameters and self.training_free is None
 
     @computed_field
     def fd(self) -> float | None:

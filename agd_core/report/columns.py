@@ -25,7 +25,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Group:
-    """Every method at one guidance scale: the teacher, the adapters, no guidance."""
+    """Every method at one guidance scale: the teacher, the adapters, what needs no training, no guidance."""
 
     title: str
     lines: tuple[tuple[TableCell, ...], ...]
@@ -106,8 +106,10 @@ def _line(row: Row, columns: Sequence[Quantity]) -> tuple[TableCell, ...]:
 
 
 def _place(row: Row) -> int:
-    """The teacher, then what was trained, then no guidance."""
-    return 0 if row.is_teacher else 2 if row.method == "none" else 1
+    """The teacher, then what was trained, then what spares passes without training, then no guidance."""
+    if row.method == "none":
+        return 3
+    return 0 if row.is_teacher else 1 if row.training_free is None else 2
 
 
 def _grouped(rows: Sequence[Row], key: Callable[[Row], _Key]) -> dict[_Key, list[Row]]:

@@ -55,7 +55,7 @@ class ModelCard:
     scheduler: str
     """Of the usage lines."""
     rows: Sequence[Row] = ()
-    """This adapter, the teacher and no guidance, at every measured point; none: not evaluated yet."""
+    """This adapter and all that needs no training, at every measured point; none: not evaluated yet."""
     protocol: Mapping[str, str] = field(default_factory=dict)
     """How the rows were measured, in short."""
     warnings: Sequence[str] = ()

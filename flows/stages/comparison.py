@@ -6,6 +6,7 @@ from itertools import product
 
 from agd_core.evaluation.prediction_error import UNGUIDED
 from agd_core.evaluation.rows import Row
+from agd_core.guidance import Guidance
 from agd_core.methods import MethodConfig
 from agd_core.methods.adapter_files import read_card
 from agd_core.models.schedulers import SchedulerName
@@ -20,14 +21,16 @@ TrainedAdapters = Sequence[tuple[MethodConfig, Artefact]]
 
 @dataclass(frozen=True)
 class Method:
-    """One way to sample: bare, guided, or with an adapter."""
+    """One way to sample: bare, guided by some rule, or with an adapter."""
 
     name: str
     kind: str
     adapter: Artefact | None = None
     parameters: int = 0
-    guided: bool = False
-    """Whether it is the teacher."""
+    guidance: Guidance | None = None
+    """The rule that guides the base model."""
+    training_free: bool = False
+    """Whether that rule stands in for the teacher's."""
 
 
 NO_GUIDANCE = Method(UNGUIDED, "none")
@@ -57,13 +60,18 @@ class Compared:
 
 def teacher_of(config: PipelineConfig) -> Method:
     """The base model under the configured rule."""
-    return Method(config.guidance.label, config.guidance.kind, guided=True)
+    return Method(config.guidance.label, config.guidance.kind, guidance=config.guidance)
+
+
+def training_free_of(config: PipelineConfig) -> list[Method]:
+    """The base model under every rule that spares passes of the teacher's."""
+    return [Method(rule.label, rule.kind, guidance=rule, training_free=True) for rule in config.training_free]
 
 
 def methods(config: PipelineConfig, adapters: TrainedAdapters) -> list[Method]:
-    """No guidance, the teacher, then every adapter."""
+    """No guidance, the teacher, every adapter, then what needs no training."""
     trained = [Method(config.label, config.kind, artefact, _parameters(artefact)) for config, artefact in adapters]
-    return [NO_GUIDANCE, teacher_of(config), *trained]
+    return [NO_GUIDANCE, teacher_of(config), *trained, *training_free_of(config)]
 
 
 def headline_points(config: PipelineConfig) -> list[Point]:
@@ -92,15 +100,14 @@ def compare(run: Run, adapters: TrainedAdapters, points: Sequence[Point]) -> lis
     return compared
 
 
-def make_cell(config: PipelineConfig, method: Method, point: Point) -> Cell:
+def make_cell(method: Method, point: Point) -> Cell:
     """The sample set of one method at one point."""
-    guidance = config.guidance if method.guided else None
-    return Cell(point.scale, point.steps, point.scheduler, guidance, method.adapter)
+    return Cell(point.scale, point.steps, point.scheduler, method.guidance, method.adapter)
 
 
 def _compare_one(run: Run, method: Method, point: Point, guided: LookedAt) -> Compared:
-    cell = make_cell(run.config, method, point)
-    looked = guided if cell.guidance else _look(run, method, point)
+    cell = make_cell(method, point)
+    looked = guided if method == teacher_of(run.config) else _look(run, method, point)
     evaluation = evaluate(run, cell, looked, guided, method.name)
     samples = looked.samples
     cost = read_sampling_cost(samples)
@@ -116,6 +123,7 @@ def _compare_one(run: Run, method: Method, point: Point, guided: LookedAt) -> Co
         images_per_second=cost["images"] / cost["denoising_seconds"],
         adapter_parameters=method.parameters,
         adapter_percent=100 * method.parameters / run.model.parameters,
+        training_free=method.guidance.identity() if method.guidance and method.training_free else None,
         scores=measured["scores"],
         protocol=measured["protocol"],
     )
@@ -123,7 +131,7 @@ def _compare_one(run: Run, method: Method, point: Point, guided: LookedAt) -> Co
 
 
 def _look(run: Run, method: Method, point: Point) -> LookedAt:
-    cell = make_cell(run.config, method, point)
+    cell = make_cell(method, point)
     samples = sample(run, cell, method.name)
     return LookedAt.by(run.instruments, samples, run.sampled, run.place, f"{method.name}, {cell.point}")
 
@@ -137,7 +145,7 @@ def every_cell(
 ) -> Iterator[tuple[Method, Cell]]:
     """Every sample set of a configuration at these points."""
     for point, method in product(points, methods(config, adapters)):
-        yield method, make_cell(config, method, point)
+        yield method, make_cell(method, point)
 
 
 def sample_all(run: Run, adapters: TrainedAdapters) -> dict[str, str]:

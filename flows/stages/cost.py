@@ -39,7 +39,8 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         Stopped: when asked to; run again to measure all of it.
     """
     place, scale, timesteps = run.place, run.config.sample.guidance_scale, _timesteps(run)
-    is_varying = run.config.guidance.everywhere() != run.config.guidance
+    sparing = [method.guidance.identity() for method in methods if method.guidance and method.training_free]
+    is_varying = bool(sparing) or run.config.guidance.everywhere() != run.config.guidance
     identity = {
         "version": VERSION,
         "base_model": run.model.network_digest(),
@@ -50,13 +51,13 @@ def cost(run: Run, methods: Sequence[Method], seconds: float = SECONDS) -> Artef
         "is_varying": is_varying,
         "device": describe_device(place.device),
         "versions": {name: version(name) for name in ("torch", "diffusers")},
-    }
+    } | ({"training_free": sparing} if sparing else {})
 
     def work(artefact: Artefact) -> None:
         place.announce(f"{STAGE}: time, memory and FLOPs of {len(methods)} methods, about {seconds:g} s")
         progress = place.progress("measure cost")
         with place.on_device("measure cost"):
-            opened = {method.name: opener(run, method.guided, method.adapter) for method in methods}
+            opened = {method.name: opener(run, method.guidance, method.adapter) for method in methods}
             bench = Bench(opened, run.sampled, scale, timesteps, is_varying, place.should_stop)
             costs = measure_costs(bench, seconds, on_progress=progress)
         rows = [_described(method) | costs[method.name].as_dict() for method in methods]

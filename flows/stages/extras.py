@@ -18,7 +18,7 @@ class Extras:
 
     cost: Artefact | None = None
     curves: Mapping[str, Artefact] = field(default_factory=dict)
-    """By adapter name."""
+    """By the name of an adapter, or of a rule that needs no training."""
 
     @property
     def artefacts(self) -> dict[str, Artefact]:
@@ -34,7 +34,7 @@ class Extras:
         return Costs(found["device"], found["threads"], found["dtype"], steps, found["methods"])
 
     def prediction_errors(self) -> dict[str, Any] | None:
-        """Every adapter's errors, see `flows.stages.prediction_error.read_curves`."""
+        """Every method's errors, see `flows.stages.prediction_error.read_curves`."""
         return read_curves(self.curves) if self.curves else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,10 +48,7 @@ def measure_extras(run: Run, adapters: TrainedAdapters) -> Extras:
     Raises:
         Stopped: when asked to; run again to go on.
     """
-    wanted = run.config.evaluate
-    curves = {
-        adapter.label: prediction_error(run, adapter.label, artefact)
-        for adapter, artefact in adapters
-        if wanted.curve_images
-    }
-    return Extras(cost(run, methods(run.config, adapters)) if wanted.measure_cost else None, curves)
+    wanted, compared = run.config.evaluate, methods(run.config, adapters)
+    asked = [method for method in compared if method.adapter or method.training_free]
+    curves = {method.name: prediction_error(run, method) for method in asked if wanted.curve_images}
+    return Extras(cost(run, compared) if wanted.measure_cost else None, curves)

@@ -14,7 +14,7 @@ from agd_core.report.plots import (
     over_scale_plot,
     precision_recall_plot,
 )
-from flows.stages.comparison import NO_GUIDANCE, TrainedAdapters
+from flows.stages.comparison import TrainedAdapters
 from flows.stages.extras import Extras
 from flows.stages.train import LOSSES
 
@@ -34,7 +34,7 @@ def plots(headline: Sequence[Row], curve: Sequence[Row], trained: TrainedAdapter
         *_over_scale(headline),
         *_over_nfe(curve),
         *_precision_recall(headline),
-        *_errors(trained, extras),
+        *_errors(headline, extras),
         _loss(trained),
     ]
 
@@ -70,11 +70,11 @@ def _precision_recall(rows: Sequence[Row]) -> list[Picture]:
     return [Picture("Precision and recall", caption, precision_recall_plot(rows))]
 
 
-def _errors(trained: TrainedAdapters, extras: Extras) -> list[Picture]:
+def _errors(rows: Sequence[Row], extras: Extras) -> list[Picture]:
     found = extras.prediction_errors()
     if found is None:
         return []
-    kinds = {NO_GUIDANCE.name: NO_GUIDANCE.kind} | {config.label: config.kind for config, _ in trained}
+    kinds = {row.name: row.method for row in rows}
     curves = {}
     for name, points in found["points"].items():
         kept = [point for point in points if point["relative"] is not None]

@@ -1,6 +1,6 @@
-"""The prediction error of one adapter along the guided teacher's sampling, as an artefact of its own.
+"""The prediction error of one method along the guided teacher's sampling, as an artefact of its own.
 
-Another adapter leaves it alone. Each artefact also holds the error of no guidance on the same latents, so it can be
+Another method leaves it alone. Each artefact also holds the error of no guidance on the same latents, so it can be
 read by itself.
 """
 
@@ -11,23 +11,23 @@ from typing_extensions import TypedDict
 
 from agd_core.basics.atomic import write_json
 from agd_core.evaluation.prediction_error import UNGUIDED, measure_prediction_errors
-from agd_core.methods.adapter_files import load_student
 from flows.run import Run
+from flows.stages.comparison import Method
+from flows.stages.sample import opener
 from storage.artefacts import Artefact
 
 STAGE, VERSION = "prediction-error", 2
 CURVE = "prediction_error.json"
 ADAPTER = "adapter"
-"""What the file calls the adapter, whatever its name is today."""
+"""What the file calls the adapter, or whatever else is measured in its place, whatever its name is today."""
 
 
-def prediction_error(run: Run, name: str, adapter: Artefact) -> Artefact:
-    """Measure one adapter against the guided teacher at every step, at the headline's scale, sampler and steps.
+def prediction_error(run: Run, method: Method) -> Artefact:
+    """Measure one method against the guided teacher at every step, at the headline's scale, sampler and steps.
 
     Args:
         run: `evaluate.curve_images` says how many images, one or more.
-        name: of the adapter, for those who watch.
-        adapter: finished.
+        method: an adapter, finished, or a rule that needs no training; its name is for those who watch.
 
     Raises:
         Stopped: between two steps, when asked to; run again to redo this curve.
@@ -41,16 +41,16 @@ def prediction_error(run: Run, name: str, adapter: Artefact) -> Artefact:
         "sample": alone.identity(),
         "prompts": run.sampled.identity(),
         "guidance": run.config.teacher_identity,
-        "adapter": adapter.digest,
-    }
-    what = f"prediction error of {name}"
+        "adapter": method.adapter and method.adapter.digest,
+    } | ({"training_free": method.guidance.identity()} if method.guidance else {})
+    what = f"prediction error of {method.name}"
 
     def work(artefact: Artefact) -> None:
-        place.announce(f"{STAGE}: {name} at every step of {alone.images} images, scale {alone.guidance_scale:g}")
-        progress = place.progress(what)
-        with place.on_device(what), load_student(run.model, adapter.path) as student:
+        place.announce(f"{STAGE}: {method.name} at every step of {alone.images} images, scale {alone.guidance_scale:g}")
+        progress, opened = place.progress(what), opener(run, method.guidance, method.adapter)
+        with place.on_device(what), opened() as denoiser:
             errors = measure_prediction_errors(
-                run.teacher, {ADAPTER: student}, run.sampled, alone, progress, place.should_stop
+                run.teacher, {ADAPTER: denoiser}, run.sampled, alone, progress, place.should_stop
             )
         write_json(errors.as_dict(), artefact.path / CURVE)
 
@@ -69,7 +69,7 @@ def read_curve(artefact: Artefact) -> StoredCurve:
 
 
 def read_curves(artefacts: Mapping[str, Artefact]) -> dict[str, Any]:
-    """Several adapters' content as one, by the adapters' names.
+    """Several methods' content as one, by their names.
 
     Args:
         artefacts: one or more, measured with equal settings.

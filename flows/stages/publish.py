@@ -27,7 +27,7 @@ from flows.published import (
     seal_adapter,
 )
 from flows.run import Run
-from flows.stages.comparison import NO_GUIDANCE, Compared, TrainedAdapters, teacher_of
+from flows.stages.comparison import Compared, TrainedAdapters, methods
 from storage.artefacts import Artefact
 
 
@@ -46,14 +46,13 @@ def publish_trained(run: Run, trained: TrainedAdapters, command: str) -> dict[st
 
 
 def publish_evaluated(run: Run, trained: TrainedAdapters, compared: Sequence[Compared], command: str) -> None:
-    """Write every adapter's folder with its measured rows, and those of the teacher and no guidance beside them.
+    """Write every adapter's folder with its measured rows, and beside them those of all that needed no training.
 
     Where it is interrupted, a folder has no numbers, and the next run writes them.
     """
-    output = run.place.output
+    output, untrained = run.place.output, [method.name for method in methods(run.config, ())]
     for adapter, artefact in trained:
-        shown = (adapter.label, teacher_of(run.config).name, NO_GUIDANCE.name)
-        rows = [item.row for item in compared if item.row.name in shown]
+        rows = [item.row for item in compared if item.row.name in (adapter.label, *untrained)]
         folder = adapter_folder(output, adapter.label)
         if not _holds(folder, artefact):
             (folder / METRICS_FILE).unlink(missing_ok=True)

@@ -23,7 +23,6 @@ from agd_core.models.denoiser import Denoiser
 from agd_core.models.denoising import Observer, Step, denoise
 from agd_core.models.schedulers import SchedulerName, build_scheduler
 from flows.run import Run
-from flows.stages.comparison import teacher_of
 from flows.stages.random_pairs import store_of_random_pairs
 from flows.stages.stopwatch import Stopwatch, Tick
 
@@ -71,7 +70,7 @@ class SamplerStep(Repeatable):
     """A step of a sampler; a unit is a network evaluation, so a step that needs fewer is so much faster."""
 
     denoiser: str
-    """The teacher's name, a method's label, or "no guidance"."""
+    """The label of a rule or a method, or "no guidance"."""
     rows: int
     """Images, or trajectories."""
     scheduler: SchedulerName
@@ -132,8 +131,8 @@ class Decoding(Repeatable):
 @contextmanager
 def _opened(run: Run, name: str) -> Iterator[Denoiser]:
     """The denoiser of this name; a method's student is an untrained one."""
-    if name in (UNGUIDED, teacher_of(run.config).name):
-        yield run.model if name == UNGUIDED else run.teacher
+    if name == UNGUIDED or name in run.rules:
+        yield run.model if name == UNGUIDED else run.guided(run.rules[name])
         return
     trained = _untrained(run, name).to(run.model.device)
     with trained.installed(run.model) as student:

@@ -13,7 +13,7 @@ from agd_core.models.schedulers import SchedulerName, build_scheduler
 from flows.instruments import open_networks
 from flows.reference import count_real_images
 from flows.run import Run
-from flows.stages.comparison import headline_points, teacher_of
+from flows.stages.comparison import headline_points, methods, teacher_of, training_free_of
 from flows.stages.repeatable import Decoding, PromptEncoding, Repeatable, SamplerStep, TrainingStep
 from flows.stages.repeatable_scoring import Looking, Scoring
 
@@ -85,7 +85,8 @@ def _sample_sets(run: Run) -> Iterator[tuple[str, int]]:
     points = headline_points(run.config)
     for point in dict.fromkeys(replace(point, scale=1.0) for point in points):
         yield UNGUIDED, point.steps
-    for name in (teacher_of(run.config).name, *(method.label for method in run.config.methods)):
+    guided = [rule.name for rule in (teacher_of(run.config), *training_free_of(run.config))]
+    for name in (*guided, *(method.label for method in run.config.methods)):
         yield from ((name, point.steps) for point in points)
 
 
@@ -108,14 +109,14 @@ def _evaluation(run: Run) -> Iterator[Repetition]:
         yield Repetition("features", Looking(together), images * sets)
     if judge and judge is not extractor:
         yield Repetition("features", Looking(together, is_judge=True), images * sets)
-    rows = len(headline_points(config)) * (2 + len(config.methods))
+    rows = len(headline_points(config)) * (len(methods(config, ())) + len(config.methods))
     yield Repetition("evaluate", Scoring(min(images, _SCORED_TOGETHER)), images * rows)
 
 
 def _prediction_error(run: Run) -> Iterator[Repetition]:
-    """For every method the teacher walks, and both the bare model and the student are asked at each of its steps."""
+    """For every method the teacher walks, and both the bare model and the method are asked at each of its steps."""
     config = run.config
-    labels = [method.label for method in config.methods]
+    labels = [*(method.label for method in config.methods), *(rule.name for rule in training_free_of(config))]
     if images := config.evaluate.curve_images:
         for name in (teacher_of(config).name, UNGUIDED):
             yield _walks(run, "prediction error", name, images * len(labels), [config.sample.steps])
@@ -126,8 +127,8 @@ def _prediction_error(run: Run) -> Iterator[Repetition]:
 def _evaluations(run: Run, name: str, scheduler: SchedulerName, steps: int, scale: float) -> tuple[int, int]:
     """(most at one step, sum over all steps) of a denoiser's network evaluations for one row."""
     timesteps = build_scheduler(scheduler, run.model.scheduler_config, steps).timesteps.float().tolist()
-    if name != teacher_of(run.config).name:
+    if (rule := run.rules.get(name)) is None:
         return 1, len(timesteps)
     _, ask = Bench({}, run.collected, scale, tuple(timesteps)).inputs(1)
-    counts = run.teacher.evaluations(torch.tensor(timesteps, device=run.model.device), ask)
+    counts = run.guided(rule).evaluations(torch.tensor(timesteps, device=run.model.device), ask)
     return max(counts), sum(counts)

@@ -15,7 +15,7 @@ from agd_core.basics.checkpoint import save_tensors
 from agd_core.evaluation.bench import OpenDenoiser
 from agd_core.evaluation.protocol import library_versions
 from agd_core.evaluation.sampling import SampleSet, sample_images
-from agd_core.guidance import GuidanceConfig
+from agd_core.guidance import Guidance
 from agd_core.methods.adapter_files import open_adapter
 from agd_core.models.schedulers import SchedulerName
 from flows.run import Run
@@ -40,8 +40,8 @@ class Cell:
     guidance_scale: float
     steps: int
     scheduler: SchedulerName
-    guidance: GuidanceConfig | None = None
-    """Set for the guided teacher."""
+    guidance: Guidance | None = None
+    """The rule, for the guided teacher and what spares its passes."""
     adapter: Artefact | None = None
     """Set for a student; with neither it is the bare base model."""
 
@@ -56,12 +56,13 @@ class Cell:
         return f"scale {self.guidance_scale:g}, {self.steps} {self.scheduler} steps"
 
 
-def opener(run: Run, guided: bool, adapter: Artefact | None) -> OpenDenoiser:
-    """Opens a student, the guided teacher or the bare model again and again; an adapter is read once, now."""
+def opener(run: Run, guidance: Guidance | None, adapter: Artefact | None) -> OpenDenoiser:
+    """Opens a student, the model under a rule or the bare model again and again; an adapter is read once, now."""
     if adapter:
         trained = open_adapter(run.model, adapter.path)
         return lambda: trained.installed(run.model)
-    return lambda: nullcontext(run.teacher if guided else run.model)
+    denoiser = run.guided(guidance) if guidance else run.model
+    return lambda: nullcontext(denoiser)
 
 
 class SamplingCost(TypedDict):
@@ -86,7 +87,7 @@ def sample(run: Run, cell: Cell, label: str) -> Artefact:
         "base_model": run.model.pipeline_digest(),
         "prompts": run.sampled.identity(),
         "sample": alone.identity(),
-        "guidance": run.config.teacher_identity if cell.guidance else None,
+        "guidance": cell.guidance.teacher_identity(run.config.collect.negative_prompt) if cell.guidance else None,
         "adapter": cell.adapter.digest if cell.adapter else None,
     }
     what = f"{label}, {cell.point}"
@@ -94,7 +95,7 @@ def sample(run: Run, cell: Cell, label: str) -> Artefact:
     def work(artefact: Artefact) -> None:
         place.announce(f"{STAGE}: {alone.images} images, {what}")
         progress = place.progress(f"sample {label}")
-        opened = opener(run, cell.guidance is not None, cell.adapter)
+        opened = opener(run, cell.guidance, cell.adapter)
         with place.on_device(f"sample {label}"), opened() as denoiser:
             samples = sample_images(denoiser, run.sampled, alone, progress, place.should_stop)
         _write(samples, place, artefact)

@@ -5,9 +5,10 @@ from dataclasses import replace
 from agd_core.methods import OffsetConfig
 from agd_core.methods.adapter_files import AdapterCard, save_adapter
 from agd_core.report.page import Picture
+from flows.config import PipelineConfig
 from flows.run import Run
 from flows.stages import report
-from flows.stages.comparison import NO_GUIDANCE, Compared, Method
+from flows.stages.comparison import NO_GUIDANCE, Compared, Method, teacher_of
 from flows.stages.extras import Extras
 from tests.result_rows import as_row, row, score
 
@@ -29,7 +30,7 @@ def trained(config, teacher, place, value):
 
 def compared(artefact, fd):
     scores = {"fd": score(fd), "accuracy": score(float("nan"), None, "higher")}
-    methods = (NO_GUIDANCE, Method("CFG", "cfg", guided=True), Method(NAME, NAME, artefact))
+    methods = (NO_GUIDANCE, teacher_of(PipelineConfig()), Method(NAME, NAME, artefact))
     return [Compared(as_row(row(method.name, scores)), method, "cpu", artefact, artefact) for method in methods]
 
 

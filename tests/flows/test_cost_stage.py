@@ -5,18 +5,18 @@ import torch
 
 from agd_core.basics.errors import InputError
 from agd_core.basics.progress import Stopped
-from agd_core.guidance import ClassifierFreeGuidance, IntervalGuidance
+from agd_core.guidance import CachedGuidance, ClassifierFreeGuidance, GatedGuidance, IntervalGuidance
 from agd_core.models.schedulers import build_scheduler, noise_level
 from flows.machine.device_lease import acquisitions
 from flows.run import Run
 from flows.stages import cost as stage
-from flows.stages.comparison import NO_GUIDANCE, Method
+from flows.stages.comparison import NO_GUIDANCE, Method, teacher_of
 from flows.stages.cost import COSTS, cost, read_cost
 from flows.workplace import Workplace
 from tests.flows.test_prediction_error_stage import saved_adapter
 from tests.leases import CPU
 
-CFG = Method("CFG", "cfg", guided=True)
+CFG = Method("CFG", "cfg", guidance=ClassifierFreeGuidance())
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +89,27 @@ def test_so_are_the_steps_of_a_rule_that_costs_more_at_some(measure, methods, sm
         sample = small_config.sample.model_copy(update={"steps": steps, "guidance_scales": (2.0,)})
         timesteps = build_scheduler(sample.scheduler, teacher.scheduler_config, steps).timesteps.float()
         expected.append(1 + (noise_level(teacher.scheduler_config, timesteps) <= rule.high).float().mean().item())
-        found[steps] = measure(methods[:2], changes={"guidance": rule, "sample": sample})
+        changed = small_config.model_copy(update={"guidance": rule, "sample": sample})
+        found[steps] = measure([methods[0], teacher_of(changed)], changes={"guidance": rule, "sample": sample})
     assert found[2].key != found[8].key
     assert [read_cost(each)["methods"][1]["network_evaluations_per_step"] for each in found.values()] == expected
     assert expected[0] != expected[1]
+
+
+def test_a_rule_that_spares_passes_is_counted_over_all_steps(measure, methods, small_config):
+    rules = [
+        GatedGuidance[ClassifierFreeGuidance](rule=CFG.guidance),
+        CachedGuidance[ClassifierFreeGuidance](every=4, rule=CFG.guidance),
+    ]
+    sparing = [Method(rule.label, rule.kind, guidance=rule, training_free=True) for rule in rules]
+    measured = measure([*methods[:2], *sparing])
+    rows = {row["name"]: row for row in read_cost(measured)["methods"]}
+    evaluations = [row["network_evaluations_per_step"] for row in rows.values()]
+    assert evaluations == [1, 2, 1.5, 1.25]
+    one = rows["no guidance"]["gigaflops_per_step"]
+    assert [row["gigaflops_per_step"] for row in rows.values()] == pytest.approx([one * each for each in evaluations])
+    other = Method(rules[1].label, "guidance-cache", guidance=rules[0], training_free=True)
+    assert measure([*methods[:2], sparing[0], other]).key != measured.key
 
 
 def test_measured_times_are_no_content(measure, tmp_path):

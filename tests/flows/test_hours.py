@@ -27,6 +27,7 @@ from tests.conftest import SMALL
 
 TWO_SCALES = ("sample.guidance_scales=[1.5,3]", "collect.trajectories=10", "train.batch_size=5")
 TWO_METHODS = ("methods=[{kind: agd-modulated-mlp, hidden_width: 8}, {kind: agd-offset, hidden_width: 8}]",)
+RULES = ("training_free=[{kind: cfg-gate}, {kind: guidance-cache}]",)
 TINY_SD = ("train.steps=3", "sample.prompt_count=40", "collect.prompt_count=3", "methods=[{kind: agd-offset}]")
 
 
@@ -43,7 +44,7 @@ def units(run, kind, **wanted):
 def whole_run(tmp_path_factory):
     """(the run, rows that went through its decoder and its extractor) of a finished distillation."""
     output, seen = tmp_path_factory.mktemp("whole"), Counter()
-    run = Run(config(), Workplace(output), BaseModelConfig().build(torch.device("cpu")))
+    run = Run(config(*RULES), Workplace(output), BaseModelConfig().build(torch.device("cpu")))
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in ((run.model.decoder, "decode"), (FashionFeatures, "extract")):
             patch.setattr(owner, name, counting(getattr(owner, name), name, seen))
@@ -62,6 +63,9 @@ def counting(function, name, seen):
 def test_network_evaluations_are_those_of_a_real_run(whole_run):
     run, _ = whole_run
     assert units(run, SamplerStep, denoiser="CFG") == run.teacher.network_evaluations
+    at_two_scales, with_two_steps, along_the_teacher = 2 * 20 * (4 + 2), 20 * (2 + 1), 4 * (4 + 2)
+    for name in ("CFG cache 2", "CFG gate 0.5"):
+        assert units(run, SamplerStep, denoiser=name) == at_two_scales + with_two_steps + along_the_teacher
     assert units(run, SamplerStep) + units(run, TrainingStep) == run.model.network_evaluations
 
 

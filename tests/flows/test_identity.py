@@ -10,6 +10,7 @@ from agd_core.data.subjects import Subjects
 from agd_core.evaluation.evaluator import EvaluateConfig
 from agd_core.evaluation.sampling import SampleConfig
 from flows.run import Run
+from flows.stages.comparison import Method
 from flows.stages.evaluate import LookedAt, evaluate
 from flows.stages.prediction_error import prediction_error
 from flows.stages.sample import Cell, sample
@@ -39,7 +40,7 @@ def samples(run):
 
 
 def errors(run):
-    prediction_error(run, "one", Artefact(run.place.output, "adapter", "k"))
+    prediction_error(run, Method("one", "agd-offset", Artefact(run.place.output, "adapter", "k")))
 
 
 class Keener(EvaluateConfig):

@@ -8,6 +8,7 @@ from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.methods import OffsetConfig
 from agd_core.methods.adapter_files import AdapterCard, save_adapter
 from flows.run import Run
+from flows.stages.comparison import Method
 from flows.stages.prediction_error import ADAPTER, CURVE, prediction_error, read_curve, read_curves
 from flows.workplace import Workplace
 from storage.artefacts import ARTEFACTS, ArtefactStore
@@ -48,7 +49,7 @@ def measure(small_config, teacher, adapters, output):
         wanted = small_config.evaluate.model_copy(update={"curve_images": curve_images})
         settings = small_config.sample.model_copy(update={"guidance_scales": (scale,), **(sample or {})})
         config = small_config.model_copy(update={"sample": settings, "evaluate": wanted})
-        return prediction_error(Run(config, place, teacher), name, adapters[name])
+        return prediction_error(Run(config, place, teacher), Method(name, "agd-offset", adapters[name]))
 
     return run
 

@@ -12,7 +12,13 @@ from agd_core.basics.progress import Stopped, never, silent
 from agd_core.data.subjects import Subjects
 from agd_core.evaluation.bench import Bench
 from agd_core.evaluation.cost import MIN_ROUNDS, measure_costs
-from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser, IntervalGuidance
+from agd_core.guidance import (
+    CachedGuidance,
+    ClassifierFreeGuidance,
+    GatedGuidance,
+    GuidedDenoiser,
+    IntervalGuidance,
+)
 from agd_core.memory.peak_memory import peak_memory
 from agd_core.methods import CrossAttentionConfig, OffsetConfig
 from agd_core.models.condition import Condition
@@ -225,6 +231,28 @@ def test_a_rule_that_guides_at_half_of_the_timesteps_costs_half_of_a_pass_more(t
     assert (bare.evaluations, bare.timed) == (1, {2: 1})
     assert (guided.evaluations, guided.flops) == (pytest.approx(1.6), pytest.approx(1.6 * bare.flops))
     assert guided.timed == {1: 0.4, 3: 0.6}, "one of two steps without guidance, one of three with it"
+
+
+@pytest.mark.parametrize(
+    ("rule", "evaluations", "timed"),
+    [
+        (GatedGuidance[ClassifierFreeGuidance](rule=ClassifierFreeGuidance()), 1.6, {1: 0.6, 2: 0.0, 4: 0.4}),
+        (CachedGuidance[ClassifierFreeGuidance](rule=ClassifierFreeGuidance()), 1.6, {2: 0.6, 3: 0.4}),
+        (CachedGuidance[ClassifierFreeGuidance](every=4, rule=ClassifierFreeGuidance()), 1.4, {0: 0.0, 2: 0.6, 4: 0.4}),
+    ],
+    ids=["gate", "cache of 2", "cache of 4"],
+)
+def test_a_step_that_goes_on_with_what_an_earlier_one_made_is_timed_behind_it(rule, evaluations, timed):
+    """A call takes a second plus one per row: 2 s for a pass, 3 s for two passes."""
+    base_model = Timed(second_per_row=1.0)
+    sides = {"bare": base_model, "sparing": GuidedDenoiser(base_model, rule)}
+    methods = {name: base_model.named(name, denoiser) for name, denoiser in sides.items()}
+    bench = Bench(methods, Subjects(base_model), 2.0, (*TIMESTEPS, 100.0), True, clock=base_model.clock)
+    counted = bench.count("sparing")
+    assert (counted.evaluations, counted.timed) == (pytest.approx(evaluations), pytest.approx(timed))
+    cost = measure_costs(bench, 0.0, 1)["sparing"]
+    assert cost.milliseconds_per_step_batch_1 == pytest.approx(1000 * (1 + evaluations))
+    assert cost.gigaflops_per_step == pytest.approx(evaluations * 2 * WIDTH * WIDTH / 1e9)
 
 
 class Prepared(Slower):

@@ -10,7 +10,7 @@ from agd_core.basics.seeding import derive_seed
 from agd_core.data.subjects import Subjects
 from agd_core.evaluation.prediction_error import UNGUIDED, measure_prediction_errors
 from agd_core.evaluation.sampling import SampleConfig
-from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
+from agd_core.guidance import CachedGuidance, ClassifierFreeGuidance, GatedGuidance, GuidedDenoiser
 from agd_core.models.condition import Condition
 from agd_core.models.denoiser import Denoiser
 from agd_core.models.denoising import denoise
@@ -80,6 +80,18 @@ def test_an_exact_student_errs_nowhere_and_no_guidance_errs_as_the_formula_says(
         assert point.standard_error == pytest.approx(torch.tensor(per_class * 3).std().item() / math.sqrt(6))
         assert (point.relative, point.relative_standard_error) == (1.0, 0.0)
     assert list(errors.guided_mean_square) == pytest.approx([(2.0**2 + 5.0**2) / 2] * 4)
+
+
+def test_a_rule_is_asked_step_by_step_as_a_sampler_asks_it():
+    base_model, rule = Constant(), ClassifierFreeGuidance()
+    sparing = {
+        "gate": GuidedDenoiser(base_model, GatedGuidance[ClassifierFreeGuidance](rule=rule)),
+        "cache": GuidedDenoiser(base_model, CachedGuidance[ClassifierFreeGuidance](rule=rule)),
+    }
+    errors = measure(base_model, sparing, config=settings(batch_size=4))
+    relative = {name: [point.relative for point in errors.points[name]] for name in sparing}
+    assert relative == {"gate": [0.0, 0.0, 1.0, 1.0], "cache": [0.0] * 4}, "the difference is the same at every step"
+    assert [denoiser.network_evaluations for denoiser in sparing.values()] == [6 * (4 + 2)] * 2
 
 
 def test_timesteps_are_those_of_the_sampler():
