@@ -18,7 +18,7 @@ from agd_core.basics.seeding import derive_seed
 from agd_core.methods.agd.encoders import ConditionEncoder
 from agd_core.methods.agd.layers import Codes, Prepared, cast
 from agd_core.methods.attached import GuidedCall
-from agd_core.methods.low_rank import LowRank, LowRankConfig, LowRankLayers
+from agd_core.methods.low_rank import Adaptable, LowRank, LowRankConfig, LowRankLayers
 from agd_core.models.backbones import Backbone
 
 
@@ -39,7 +39,7 @@ class GatedLoraConfig(LowRankConfig):
     """Factor on the guidance scale before its Fourier features; above 1 they become a hash of the scale."""
 
     def build(self, backbone: Backbone, seed: int = 0) -> "GatedLora":
-        """One matrix and one gate for every linear layer of the network that is named.
+        """One matrix and one gate for every layer of the network that is named.
 
         Raises:
             InputError: a target names none.
@@ -50,8 +50,8 @@ class GatedLoraConfig(LowRankConfig):
 class GatedLowRank(LowRank):
     """`B(g * A(x))` with `g = (guidance_scale - 1) (1 + W SiLU(code) + b)`, an entry for each of the rank's."""
 
-    def __init__(self, inputs: int, rank: int, outputs: int, hidden: int) -> None:
-        super().__init__(inputs, rank, outputs)
+    def __init__(self, beside: Adaptable, rank: int, hidden: int) -> None:
+        super().__init__(beside, rank)
         self.modulation = nn.Linear(hidden, rank)
 
     def gate(self, codes: Codes, weight: Tensor) -> Tensor:
@@ -64,18 +64,18 @@ class GatedLowRank(LowRank):
         if codes.time is None:
             return repeat(cast(self.prepare(codes, weight), dtype))
         gates = self.gate(codes, weight)
-        down, up = cast((self.lora_A.weight, self.lora_B.weight.t()), dtype)
+        down, up = cast((self.lora_A.weight, self.up), dtype)
         if gates.shape[1] == 1:
-            return ((down, each) for each in (gates.mT * self.lora_B.weight.t()).to(dtype))
+            return ((down, each) for each in (gates.mT * self.up).to(dtype))
         return ((down, up, each) for each in gates.to(dtype))
 
     def prepared_size(self, width: int, rows: int) -> int:
         """A whole B where all rows are alike."""
-        return self.lora_B.weight.numel() if rows == 1 else rows * self.lora_A.out_features
+        return self.lora_B.weight.numel() if rows == 1 else rows * len(self.lora_A.weight)
 
 
 class GatedLora(LowRankLayers):
-    """A gated low-rank layer for every linear one, and the encoder of the code that their gates share.
+    """A gated low-rank layer for every one that is named, and the encoder of the code that their gates share.
 
     Args:
         config: rank and widths.

@@ -30,7 +30,7 @@ class LoraConfig(LowRankConfig):
     """The scale that it stands for at weight 1; best in the middle of what is collected."""
 
     def build(self, backbone: Backbone, seed: int = 0) -> "Lora":
-        """One matrix for every linear layer of the network that is named.
+        """One matrix for every layer of the network that is named.
 
         Raises:
             InputError: a target names none.
@@ -39,7 +39,7 @@ class LoraConfig(LowRankConfig):
 
 
 class Lora(LowRankLayers):
-    """A low-rank layer for every linear one, with one weight for all of them.
+    """A low-rank layer for every one that is named, with one weight for all of them.
 
     Args:
         config: rank and guidance scale.

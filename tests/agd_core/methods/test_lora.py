@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import agd_core
-from agd_core.methods import LoraConfig
+from agd_core.basics.errors import InputError
+from agd_core.methods import GatedLoraConfig, LoraConfig
 from agd_core.models.ask import Ask
 from agd_core.models.config import BaseModelConfig
 from tests.agd_core.methods.examples import MODELS, call_of, model_of, randomised
@@ -47,9 +48,37 @@ def test_a_layer_of_one_vector_per_image_may_have_one_too(source, target):
     assert not torch.allclose(found[1:], model.predict(latents, timestep, ask)[1:], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["tiny-sd", "tiny-sd3"])
-def test_diffusers_loads_the_file_as_a_lora_and_needs_no_guidance_then(name, tmp_path):
-    pipe, folder = open_miniature(name), write_adapter(tmp_path / "lora", name, config=CONFIG)
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in", "conv_out")
+"""Of a UNet: kernels of 3 and of 1, one with a stride of 2, the first and the last."""
+
+
+@pytest.mark.parametrize("config", [CONFIG, GatedLoraConfig(rank=3)], ids=["lora", "gated-lora"])
+@torch.no_grad()
+def test_a_convolution_may_have_one_too(config):
+    model = BaseModelConfig(source="builtin:tiny-sd").build(torch.device("cpu"))
+    latents, timestep, ask = call_of(model)
+    lora = randomised(config.model_copy(update={"targets": CONVOLUTIONS}).build(model.backbone))
+    with lora.installed(model) as student:
+        found = student.predict(latents, timestep, ask)
+        each = [slice(row, row + 1) for row in range(len(latents))]
+        rows = [student.predict(latents[row], timestep[row], ask[row]) for row in each]
+    assert torch.allclose(found, torch.cat(rows), atol=1e-5)
+    bare = model.predict(latents, timestep, ask)
+    assert torch.equal(found[:1], bare[:1]), "guidance scale 1"
+    assert not torch.allclose(found[1:], bare[1:], atol=1e-3)
+
+
+def test_a_layer_with_another_kernel_is_no_target():
+    with pytest.raises(InputError, match=r"no linear layer or convolution of .* ends in the target 'pos_embed.proj'"):
+        LoraConfig(targets=("to_q", "pos_embed.proj")).build(model_of("SD3Transformer2DModel").backbone)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"), [("tiny-sd", ("to_q", "to_v")), ("tiny-sd3", ("to_q", "to_v")), ("tiny-sd", CONVOLUTIONS)]
+)
+def test_diffusers_loads_the_file_as_a_lora_and_needs_no_guidance_then(name, targets, tmp_path):
+    config = CONFIG.model_copy(update={"targets": targets})
+    pipe, folder = open_miniature(name), write_adapter(tmp_path / "lora", name, config=config)
     with counted_rows(pipe) as unguided:
         plain = images(pipe, 1.0)
     agd_core.load_adapter(pipe, folder)
