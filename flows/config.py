@@ -11,7 +11,7 @@ from agd_core.data.trajectory import CollectConfig
 from agd_core.evaluation.evaluator import EvaluateConfig
 from agd_core.evaluation.sampling import SampleConfig
 from agd_core.guidance import ClassifierFreeGuidance, GuidanceConfig, SparingConfig
-from agd_core.methods import AnyMethodConfig, ModulatedMlpConfig
+from agd_core.methods import AnyMethodConfig, MethodConfig, ModulatedMlpConfig
 from agd_core.methods.trainer import TrainConfig
 from agd_core.models.config import BaseModelConfig
 
@@ -50,7 +50,7 @@ class PipelineConfig(Config):
     training_free: tuple[SparingConfig, ...] = Field((), exclude_if=lambda rules: not rules)
     """Rules that spare passes and need no training, compared beside the methods; without a `rule`, the teacher's."""
     train: TrainConfig = TrainConfig()
-    """Stage 2, the same for every method."""
+    """Stage 2, the same for every method that does not say otherwise."""
     sample: SampleConfig = SampleConfig()
     """Stage 3: images without guidance, with guidance, and of every student."""
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -60,6 +60,15 @@ class PipelineConfig(Config):
     def teacher_identity(self) -> dict[str, Any]:
         """What makes the base model a teacher, see `Guidance.teacher_identity`."""
         return self.guidance.teacher_identity(self.collect.negative_prompt)
+
+    def training_of(self, method: MethodConfig) -> TrainConfig:
+        """Stage 2 of one method."""
+        return self.train.changed(method.train)
+
+    @property
+    def most_pairs_read(self) -> int:
+        """How many stored pairs the longest training reads."""
+        return max(self.training_of(method).pairs_read for method in self.methods)
 
     @field_validator("training_free", mode="before")
     @classmethod

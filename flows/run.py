@@ -61,8 +61,8 @@ class Run:
 
     @cached_property
     def collect(self) -> CollectConfig:
-        """Settings of stage 1, the number of trajectories decided from what training will read."""
-        return self.config.collect.sized(self.config.train.pairs_read, len(self.collected))
+        """Settings of stage 1, the number of trajectories decided from what the longest training will read."""
+        return self.config.collect.sized(self.config.most_pairs_read, len(self.collected))
 
     @cached_property
     def instruments(self) -> Instruments:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from agd_core.basics.config import NOT_IDENTITY, Config
 from agd_core.basics.errors import InputError
 from agd_core.methods.attached import Attached, Student
+from agd_core.methods.own_training import OwnTraining
 from agd_core.models.ask import Ask
 from agd_core.models.backbones import AdapterSite, Backbone
 from agd_core.models.denoiser import Denoiser, Latents, PerRow, Prediction
@@ -45,6 +46,8 @@ class MethodConfig(Config, ABC):
     kind: str
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64, json_schema_extra=NOT_IDENTITY)
     """How reports call what is trained, and its folder's name; its kind where not given."""
+    train: OwnTraining | None = Field(None, json_schema_extra=NOT_IDENTITY, exclude_if=lambda own: own is None)
+    """Where its training differs from `train`, such as {steps: 900}; it is no part of what the method is."""
 
     @property
     def label(self) -> str:

@@ -20,6 +20,7 @@ from agd_core.data.records import INPUT, TARGET, CollectionPlan, TrajectoryReade
 from agd_core.methods import Pairs, Trained
 from agd_core.methods.compiled import compiled
 from agd_core.methods.offloaded_adam import OffloadedAdam
+from agd_core.methods.own_training import BatchSize, LearningRate, OwnTraining, TrainingSeed, TrainingSteps
 from agd_core.methods.training_loop import Loop, LoopConfig
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
@@ -38,17 +39,17 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 class TrainConfig(Config):
     """How a method is trained. The paper: Adam without weight decay, 10 % linear warm-up, cosine decay."""
 
-    steps: int = Field(5000, ge=1)
+    steps: TrainingSteps = 5000
     """Gradient steps (the paper: 5000 for DiT-XL/2)."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: BatchSize = 64
     """Stored (state, guided prediction) pairs per step (the paper: 64 for DiT-XL/2)."""
-    learning_rate: float = Field(1e-4, gt=0, le=1)
+    learning_rate: LearningRate = 1e-4
     """Peak learning rate (the paper: 1e-4)."""
     warmup_fraction: float = Field(0.1, ge=0, lt=1)
     """Part of the steps over which the learning rate rises linearly."""
     max_gradient_norm: float | None = Field(None, gt=0)
     """Clip gradients to this norm; None, as in the paper, does not clip."""
-    seed: int = Field(0, ge=0)
+    seed: TrainingSeed = 0
     """Seeds the initial weights and the order of training pairs."""
     activation_checkpointing: bool = Field(False, json_schema_extra=NOT_IDENTITY)
     """Compute activations again in the backward pass instead of keeping them: far less memory, a third more time."""
@@ -73,6 +74,10 @@ class TrainConfig(Config):
     def pairs_read(self) -> int:
         """How many stored pairs the whole training reads."""
         return self.steps * self.batch_size
+
+    def changed(self, own: OwnTraining | None) -> "TrainConfig":
+        """These settings with what a method says for itself."""
+        return self.model_copy(update=own.said()) if own else self
 
 
 @dataclass(frozen=True)

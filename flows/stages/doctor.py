@@ -41,6 +41,8 @@ class Workload:
     """Dotted name of the setting that holds its batch; None where no setting does."""
     batch: int
     estimate: Callable[["MemorySettings", int], MemoryEstimate]
+    trains: bool = False
+    """Whether what helps training alone helps it."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,16 @@ class _Examination:
         config = self.config
         jobs = [Workload("encode prompts", None, 1, self._encode)] if self.model.text_encoder_configs else []
         jobs += [Workload("collect", "collect.batch_size", config.collect.batch_size, self._collect)]
-        jobs += [
-            Workload(f"train {method.label}", "train.batch_size", config.train.batch_size, self._training_of(method))
-            for method in config.methods
-        ]
+        jobs += [self._training_job(number) for number in range(len(config.methods))]
         jobs += [Workload("sample with guidance", "sample.batch_size", config.sample.batch_size, self._collect)]
         return [*jobs, Workload("decode images", None, config.sample.batch_size, self._decode)]
+
+    def _training_job(self, number: int) -> Workload:
+        method = self.config.methods[number]
+        its_own = method.train is not None and method.train.batch_size is not None
+        setting = f"methods.{number}.train.batch_size" if its_own else "train.batch_size"
+        batch = self.config.training_of(method).batch_size
+        return Workload(f"train {method.label}", setting, batch, self._training_of(method), trains=True)
 
     def _peak(self, job: Workload, settings: MemorySettings, batch: int) -> MemoryEstimate:
         key = job.estimate, settings, batch
@@ -171,7 +177,7 @@ class _Examination:
     def _helps(self, line: str, settings: MemorySettings) -> bool:
         """Whether something does not fit that this remedy is for: those of training are for training alone."""
         of_training = line.startswith("train.")
-        asked = [job for job in self.jobs if not of_training or job.setting == "train.batch_size"]
+        asked = [job for job in self.jobs if not of_training or job.trains]
         return any(self._peak(job, settings, job.batch).peak_bytes > self.limit for job in asked)
 
     def _sized(self, settings: MemorySettings) -> Sized:

@@ -108,7 +108,7 @@ def _card(run: Run, method: MethodConfig, artefact: Artefact, rows: Sequence[Row
         method=method,
         files=files,
         percent=100 * files.parameters / run.model.parameters,
-        training={name.replace("_", " "): f"{value}" for name, value in config.train.identity().items()},
+        training={name.replace("_", " "): f"{it}" for name, it in config.training_of(method).identity().items()},
         digests={"adapter": artefact.digest},
         command=command,
         evaluate_command=command,

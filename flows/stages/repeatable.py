@@ -16,7 +16,7 @@ import torch
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.evaluation.prediction_error import UNGUIDED
 from agd_core.evaluation.sampling import to_bytes
-from agd_core.methods import Trained
+from agd_core.methods import MethodConfig
 from agd_core.methods.trainer import Training
 from agd_core.models.ask import Ask
 from agd_core.models.denoiser import Denoiser
@@ -104,8 +104,9 @@ class TrainingStep(Repeatable):
 
     def repeat(self, run: Run, tick: Tick) -> None:
         endless = {"steps": _ENDLESS, "checkpoint_seconds": math.inf}
-        config = run.config.train.model_copy(update=endless)
-        trained = _untrained(run, self.label)
+        method = _method(run, self.label)
+        config = run.config.training_of(method).model_copy(update=endless)
+        trained = method.build(run.model.backbone, config.seed)
         with tempfile.TemporaryDirectory() as folder:
             reader = store_of_random_pairs(run, self.together, Path(folder))
             training = Training(run.model, trained, reader, config)
@@ -134,14 +135,14 @@ def _opened(run: Run, name: str) -> Iterator[Denoiser]:
     if name == UNGUIDED or name in run.rules:
         yield run.model if name == UNGUIDED else run.guided(run.rules[name])
         return
-    trained = _untrained(run, name).to(run.model.device)
+    method = _method(run, name)
+    trained = method.build(run.model.backbone, run.config.training_of(method).seed).to(run.model.device)
     with trained.installed(run.model) as student:
         yield student
 
 
-def _untrained(run: Run, label: str) -> Trained:
-    config = next(method for method in run.config.methods if method.label == label)
-    return config.build(run.model.backbone, run.config.train.seed)
+def _method(run: Run, label: str) -> MethodConfig:
+    return next(method for method in run.config.methods if method.label == label)
 
 
 class _Evaluations:

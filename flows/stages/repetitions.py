@@ -8,6 +8,7 @@ import torch
 from agd_core.evaluation.bench import Bench
 from agd_core.evaluation.extractors.preprocessing import batch_images
 from agd_core.evaluation.prediction_error import UNGUIDED
+from agd_core.methods import MethodConfig
 from agd_core.models.prompt_encoder import PROMPTS_TOGETHER
 from agd_core.models.schedulers import SchedulerName, build_scheduler
 from flows.instruments import open_networks
@@ -41,7 +42,7 @@ def repetitions(run: Run) -> list[Repetition]:
     return [
         *_encoding(run),
         Repetition("collect", *collection_steps(run)),
-        *(_training(run, method.label) for method in run.config.methods),
+        *(_training(run, method) for method in run.config.methods),
         *_sampling(run),
         *_evaluation(run),
         *_prediction_error(run),
@@ -65,9 +66,9 @@ def _encoding(run: Run) -> Iterator[Repetition]:
         yield Repetition("encode prompts", PromptEncoding(min(len(prompts), PROMPTS_TOGETHER)), len(prompts))
 
 
-def _training(run: Run, label: str) -> Repetition:
-    config = run.config.train
-    return Repetition(f"train {label}", TrainingStep(config.batch_size, label), config.pairs_read)
+def _training(run: Run, method: MethodConfig) -> Repetition:
+    config = run.config.training_of(method)
+    return Repetition(f"train {method.label}", TrainingStep(config.batch_size, method.label), config.pairs_read)
 
 
 def _sampling(run: Run) -> Iterator[Repetition]:

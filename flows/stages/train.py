@@ -23,19 +23,20 @@ def train(run: Run, method: MethodConfig, trajectories: Artefact) -> Artefact:
         Stopped: after a checkpoint, when asked to; run again to resume.
     """
     config, base_model, guidance = run.config, run.model, run.config.teacher_identity
+    training = config.training_of(method)
     identity = {
         "version": VERSION,
         "base_model": base_model.network_digest(),
         "trajectories": trajectories.digest,
         "method": method.identity(),
         "guidance": guidance,
-        "train": config.train.identity(),
+        "train": training.identity(),
     }
 
     def work(artefact: Artefact) -> None:
-        trained = method.build(base_model.backbone, config.train.seed)
+        trained = method.build(base_model.backbone, training.seed)
         reader = open_trajectories(trajectories, config.store.url)
-        _train(run, Training(base_model, trained, reader, config.train), trajectories, artefact)
+        _train(run, Training(base_model, trained, reader, training), trajectories, artefact)
         source, scales = config.base_model.source, config.collect.guidance_range
         card = AdapterCard.of(base_model, trained, source, guidance, scales, artefact.key)
         save_adapter(trained, card, base_model.network, artefact.path)
