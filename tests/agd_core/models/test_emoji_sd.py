@@ -33,8 +33,6 @@ THERE = [name for name in names() if (BUILTIN_FOLDER / name).is_dir()]
 EMOJI = [name for name in THERE if name.startswith("emoji")]
 MORE_STYLES = {"emoji-sd-style": ["firefox"], "emoji-judge": ["firefox"]}
 """What a folder learnt beside the base styles."""
-RECIPE_ALONE = {"emoji-sd-food"}
-"""Known, but not worth shipping: what it learnt was no better than the base on pictures that nobody saw."""
 CALL = {"guidance_scale": 3.0, "num_inference_steps": 4, "output_type": "np"}
 WITHOUT_US = """
 import sys
@@ -187,7 +185,7 @@ def test_the_judge_ships_with_its_real_pictures():
 
 
 def test_the_table_of_what_ships_is_complete():
-    assert set(names()) - set(THERE) <= RECIPE_ALONE
+    assert names() == THERE
     assert names(MODEL) == ["fashion-dit", "emoji-sd"]
 
 
