@@ -9,21 +9,31 @@ from agd_core.methods.agd.modulated_mlp import ModulatedMlpConfig
 from agd_core.methods.agd.offset import OffsetConfig
 from agd_core.methods.base import MethodConfig, Pairs, Trained
 from agd_core.methods.gated_lora import GatedLoraConfig
+from agd_core.methods.guide.full import FullGuideConfig
+from agd_core.methods.guide.tiny import TinyGuideConfig
 from agd_core.methods.lora import LoraConfig
 
 AnyMethodConfig = Annotated[
-    CrossAttentionConfig | OffsetConfig | ModulatedMlpConfig | LoraConfig | GatedLoraConfig,
+    CrossAttentionConfig
+    | OffsetConfig
+    | ModulatedMlpConfig
+    | LoraConfig
+    | GatedLoraConfig
+    | FullGuideConfig
+    | TinyGuideConfig,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
     "AnyMethodConfig",
     "CrossAttentionConfig",
+    "FullGuideConfig",
     "GatedLoraConfig",
     "LoraConfig",
     "MethodConfig",
     "ModulatedMlpConfig",
     "OffsetConfig",
     "Pairs",
+    "TinyGuideConfig",
     "Trained",
 ]

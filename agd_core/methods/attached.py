@@ -27,6 +27,8 @@ class GuidedCall:
     ask: Ask
     off_at_one: bool = False
     """Add nothing in rows whose guidance scale is at most 1."""
+    latents: Tensor | None = None
+    """`[batch, channels, *sides]`, what the network is given; None while a sampler's steps are prepared ahead."""
     codes: Any = None
     """What the method has made of the call; the backward pass of a checkpointed network needs it again."""
 
@@ -122,5 +124,5 @@ class Student(Denoiser):
             yield partial(self._answer, call=call)
 
     def _answer(self, latents: Latents, call: GuidedCall) -> Prediction:
-        with self._attached.during(call):
+        with self._attached.during(replace(call, latents=latents)):
             return self.base_model.predict(latents, call.timestep, call.ask)

@@ -144,7 +144,7 @@ class NetworkAdapters:
             _follow(trained, latents.device)
             call = backbone.read_call(passage.args, passage.kwargs)
             ask = Ask(call.condition, call.condition, passage.guidance_scale)
-            guided = GuidedCall(backbone, call.timestep, ask, passage.off_at_one)
+            guided = GuidedCall(backbone, call.timestep, ask, passage.off_at_one, call.latents)
             if not _is_offloaded(network):
                 self._upcoming.encode(attached, guided, backbone.named(passage.args, passage.kwargs)["timestep"])
             attached.begin(guided)

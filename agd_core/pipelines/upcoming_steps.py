@@ -64,7 +64,7 @@ class UpcomingSteps:
     def _prepared(self, attached: Attached, call: GuidedCall, table: Tensor, index: int) -> Any:
         if self._steps is None:
             rest = table[index:].to(call.timestep.device, torch.float32)
-            self._steps, self._next = attached.steps(replace(call, timestep=rest)), index
+            self._steps, self._next = attached.steps(replace(call, timestep=rest, latents=None)), index
         if index >= self._next:
             self._codes = next(islice(self._steps, index - self._next, None)).codes
             self._next = index + 1

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from agd_core.basics.errors import InputError
-from agd_core.models.backbones.base import NULL, AdapterSite, Backbone, NetworkCall
+from agd_core.models.backbones.base import NULL, AdapterSite, Backbone, Inlet, NetworkCall
 from agd_core.models.backbones.dit import DiTBackbone
 from agd_core.models.backbones.pixart import PixArtBackbone
 from agd_core.models.backbones.sd3 import SD3Backbone
@@ -41,4 +41,4 @@ def backbone_of(network: nn.Module | Any) -> Backbone:
     return backbone_class(type(network).__name__)(network)
 
 
-__all__ = ["BACKBONES", "NULL", "AdapterSite", "Backbone", "NetworkCall", "backbone_class", "backbone_of"]
+__all__ = ["BACKBONES", "NULL", "AdapterSite", "Backbone", "Inlet", "NetworkCall", "backbone_class", "backbone_of"]

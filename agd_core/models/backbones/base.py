@@ -6,7 +6,7 @@ of it: models, students and stock pipelines all reach their network through it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from agd_core.basics.errors import InputError
 from agd_core.models.condition import MASK, Condition
 from agd_core.models.denoiser import Latents, PerRow, Prediction
 from agd_core.models.doors.doors import Door
@@ -35,6 +36,19 @@ class AdapterSite:
     """Channels of the hidden states that enter and leave it."""
     layout: Literal["tokens", "map"] = "tokens"
     """Of the hidden states: `[batch, tokens, width]`, or a feature map `[batch, width, *sides]`."""
+
+
+@dataclass(frozen=True)
+class Inlet(AdapterSite):
+    """A module of the network's second half to which features of the latents' own grid may come in.
+
+    They are added to the hidden states that enter it, or to one of its skip connections.
+    """
+
+    shrunk: int = 1
+    """How many times its feature map's sides are shorter than the latents'."""
+    skip: int | None = None
+    """Place among the module's skip connections; None: its hidden states."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,8 @@ class Backbone(ABC):
     """Ends the path of every attention that the AGD paper adapts."""
     time_embedder: ClassVar[str]
     """Path of the module that embeds the timestep, by its `time_proj` and its `timestep_embedder`."""
+    other_stream: ClassVar[tuple[str, ...]] = ()
+    """Modules of a transformer block that shape nothing but the prompt's tokens behind it."""
     any_size: ClassVar[bool] = True
     """Whether it takes latents of other sides than it was trained on."""
 
@@ -80,6 +96,35 @@ class Backbone(ABC):
         """Every attention that the AGD paper adapts, in the order of the network's modules."""
         found = ((path, it) for path, it in self.network.named_modules() if path.endswith(f".{self.attention}"))
         return tuple(AdapterSite(path, attention.query_dim) for path, attention in found)
+
+    @property
+    def inlets(self) -> tuple[Inlet, ...]:
+        """Where an external network's features come in; a UNet's skip connections in their order, then its middle.
+
+        Raises:
+            InputError: nobody has said where that is in this class of networks.
+        """
+        raise InputError(f"methods: no guide is known for networks of class {self.class_name}")
+
+    def through(
+        self, blocks: Iterable[Callable[..., Any]], call: NetworkCall, offset: Tensor
+    ) -> Iterator[Float[Tensor, "batch tokens width"]]:
+        """The image's tokens behind each of some transformer blocks.
+
+        Args:
+            blocks: as the network has them, one behind the other; its own are the network itself.
+            call: what the network would be called with.
+            offset: added to the tokens that enter the first block.
+
+        Raises:
+            InputError: this class of networks is no row of blocks, or nobody has said how they are called.
+        """
+        raise InputError(f"methods: nobody has said how blocks of a {self.class_name} are called")
+
+    def latter_blocks(self, width: int) -> tuple[Inlet, ...]:
+        """The later half of a transformer's blocks, as `inlets`; of an odd number the middle one too."""
+        blocks, patch = len(self.network.transformer_blocks), int(self.network.config.patch_size)
+        return tuple(Inlet(f"transformer_blocks.{i}", width, shrunk=patch) for i in range(blocks // 2, blocks))
 
     @property
     @abstractmethod
@@ -118,6 +163,12 @@ class Backbone(ABC):
             rows: the batch.
             tokens: of an encoded prompt, see `prompt_tokens`.
         """
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents, which come first in what the network takes; an inpainting sibling takes more."""
+        config = self.network.config
+        return int(min(config.in_channels, config.out_channels or config.in_channels))
 
     @classmethod
     def prompt_tokens(cls, encoders: Sequence[Mapping[str, Any]]) -> int:

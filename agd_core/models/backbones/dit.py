@@ -1,13 +1,13 @@
 """Diffusion transformers with class labels (DiT, https://arxiv.org/abs/2212.09748)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.models.backbones.base import Backbone
+from agd_core.models.backbones.base import Backbone, Inlet, NetworkCall
 from agd_core.models.condition import Condition
 from agd_core.models.denoiser import Latents, PerRow, Prediction
 from agd_core.models.doors.doors import DoubledBatch
@@ -38,6 +38,20 @@ class DiTBackbone(Backbone):
     def embedding_widths(self) -> tuple[int, int]:
         """Both embeddings are as wide as the hidden states."""
         return self.width, self.width
+
+    @property
+    def inlets(self) -> tuple[Inlet, ...]:
+        """The later half of the blocks."""
+        return self.latter_blocks(self.width)
+
+    def through(
+        self, blocks: Iterable[Callable[..., Any]], call: NetworkCall, offset: Tensor
+    ) -> Iterator[Float[Tensor, "batch tokens width"]]:
+        """Every block embeds timestep and label by itself."""
+        hidden = self.network.pos_embed(call.latents.to(self.dtype)) + offset
+        for block in blocks:
+            hidden = block(hidden, timestep=call.timestep, class_labels=call.condition["class_labels"])
+            yield hidden
 
     def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """Epsilon, and the variance behind it where it was learnt."""

@@ -1,18 +1,21 @@
 """PixArt-Sigma (https://arxiv.org/abs/2403.04692): a transformer that attends to a T5 prompt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.models.backbones.base import Backbone
+from agd_core.models.backbones.base import Backbone, Inlet, NetworkCall
 from agd_core.models.condition import Condition
 from agd_core.models.denoiser import Latents, PerRow, Prediction
 from agd_core.models.doors.doors import DoubledBatch
 
 _NO_SIZES = {"resolution": None, "aspect_ratio": None}
 """What diffusers' pipeline tells the network of the image's size: nothing, unlike PixArt-Alpha's."""
+_NEVER = -10_000.0
+"""What diffusers adds to the attention to a token that does not count."""
 
 
 class PixArtBackbone(Backbone):
@@ -36,6 +39,24 @@ class PixArtBackbone(Backbone):
     def embedding_widths(self) -> tuple[int, int]:
         """The timestep's embedding, and T5's."""
         return int(self.network.inner_dim), int(self.network.config.caption_channels)
+
+    @property
+    def inlets(self) -> tuple[Inlet, ...]:
+        """The later half of the blocks."""
+        return self.latter_blocks(int(self.network.inner_dim))
+
+    def through(
+        self, blocks: Iterable[Callable[..., Any]], call: NetworkCall, offset: Tensor
+    ) -> Iterator[Float[Tensor, "batch tokens width"]]:
+        """All blocks share one embedded timestep and one projected prompt."""
+        network, condition, rows = self.network, call.condition, len(call.latents)
+        hidden = network.pos_embed(call.latents.to(self.dtype)) + offset
+        embedded, _ = network.adaln_single(call.timestep, _NO_SIZES, batch_size=rows, hidden_dtype=self.dtype)
+        prompt = network.caption_projection(condition["encoder_hidden_states"].to(self.dtype))
+        bias = (1 - condition["encoder_hidden_states_mask"].to(self.dtype))[:, None] * _NEVER
+        for block in blocks:
+            hidden = block(hidden, encoder_hidden_states=prompt, encoder_attention_mask=bias, timestep=embedded)
+            yield hidden
 
     def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """Epsilon, and the variance behind it."""

@@ -1,13 +1,14 @@
 """Joint-attention transformers with flow matching (Stable Diffusion 3, https://arxiv.org/abs/2403.03206)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.models.backbones.base import Backbone
+from agd_core.models.backbones.base import Backbone, Inlet, NetworkCall
 from agd_core.models.condition import Condition
 from agd_core.models.denoiser import Latents, PerRow, Prediction
 from agd_core.models.doors.doors import DoubledBatch
@@ -29,12 +30,30 @@ class SD3Backbone(Backbone):
     )
     attention = "attn"
     time_embedder = "time_text_embed"
+    other_stream = ("attn.add_q_proj", "attn.norm_added_q", "attn.to_add_out", "ff_context")
     encoded = ("encoder_hidden_states", "null_encoder_hidden_states", "pooled", "null_pooled")
 
     @property
     def embedding_widths(self) -> tuple[int, int]:
         """The timestep's embedding without the pooled prompt, and the prompt's."""
         return int(self.network.inner_dim), int(self.network.config.joint_attention_dim)
+
+    @property
+    def inlets(self) -> tuple[Inlet, ...]:
+        """The later half of the blocks, of whose two streams the image's."""
+        return self.latter_blocks(int(self.network.inner_dim))
+
+    def through(
+        self, blocks: Iterable[Callable[..., Any]], call: NetworkCall, offset: Tensor
+    ) -> Iterator[Float[Tensor, "batch tokens width"]]:
+        """The prompt's tokens go through the blocks beside the image's."""
+        network, condition = self.network, call.condition
+        hidden = network.pos_embed(call.latents.to(self.dtype)).contiguous() + offset
+        embedded = network.time_text_embed(call.timestep, condition["pooled"].to(self.dtype))
+        prompt = network.context_embedder(condition["encoder_hidden_states"].to(self.dtype))
+        for block in blocks:
+            prompt, hidden = block(hidden_states=hidden, encoder_hidden_states=prompt, temb=embedded)
+            yield hidden
 
     def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """The flow's velocity."""

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agd_core.models.backbones.base import Backbone
+from agd_core.basics.errors import InputError
+from agd_core.models.backbones.base import Backbone, Inlet
 from agd_core.models.condition import Condition
 from agd_core.models.denoiser import Latents, PerRow, Prediction
 from agd_core.models.doors.doors import GuidanceEmbedding
@@ -37,16 +38,44 @@ class UNetBackbone(Backbone):
         """The timestep's embedding without SDXL's size conditions, and the prompt's."""
         return self.network.time_embedding.linear_2.out_features, self.network.config.cross_attention_dim
 
+    @property
+    def inlets(self) -> tuple[Inlet, ...]:
+        """Where diffusers adds a ControlNet's residuals: every skip connection, then what enters the first up block."""
+        ups, maps = self.network.up_blocks, self._skipped()
+        places = [(block, skip) for block in reversed(range(len(ups))) for skip in range(len(ups[block].resnets))]
+        if len(places) != len(maps):
+            raise InputError("methods: no guide is known for a UNet whose halves have unequal numbers of blocks")
+        skips = [
+            Inlet(f"up_blocks.{block}", width, "map", shrunk, skip)
+            for (block, skip), (width, shrunk) in zip(places, maps, strict=True)
+        ]
+        (width, shrunk) = maps[-1]
+        return *skips, Inlet("up_blocks.0", width, "map", shrunk)
+
+    def _skipped(self) -> list[tuple[int, int]]:
+        """(channels, how many times shrunk) of every feature map that the encoder hands to the decoder."""
+        shrunk, maps = 1, [(int(self.network.config.block_out_channels[0]), 1)]
+        for block in self.network.down_blocks:
+            maps += [(resnet.out_channels, shrunk) for resnet in block.resnets]
+            if block.downsamplers:
+                shrunk *= 2
+                maps.append((block.downsamplers[0].out_channels, shrunk))
+        return maps
+
     def call(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """Epsilon or v."""
-        prompt, added = condition["encoder_hidden_states"], {}
+        arguments = self.prompt_arguments(condition)
+        output: Tensor = self.network(latents.to(self.dtype), timestep, **arguments, return_dict=False)[0]
+        return output.float()
+
+    def prompt_arguments(self, condition: Condition) -> dict[str, Any]:
+        """What this network and a ControlNet of it are told of the prompt, by the names of their arguments."""
+        added = {}
         if _takes_sizes(self.network.config):
             pooled, time_ids = condition["pooled"], condition["time_ids"]
             added = {"text_embeds": pooled.to(self.dtype), "time_ids": time_ids.to(self.dtype)}
-        output: Tensor = self.network(
-            latents.to(self.dtype), timestep, prompt.to(self.dtype), added_cond_kwargs=added, return_dict=False
-        )[0]
-        return output.float()
+        prompt = condition["encoder_hidden_states"].to(self.dtype)
+        return {"encoder_hidden_states": prompt, "added_cond_kwargs": added}
 
     def condition_of(self, arguments: Mapping[str, Any]) -> Condition:
         """The encoded prompt, and SDXL's pooled prompt and sizes; an IP-Adapter's image tokens are not among them."""

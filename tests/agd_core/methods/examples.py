@@ -11,10 +11,12 @@ from agd_core.data.subjects import Subjects
 from agd_core.methods import (
     AnyMethodConfig,
     CrossAttentionConfig,
+    FullGuideConfig,
     GatedLoraConfig,
     LoraConfig,
     ModulatedMlpConfig,
     OffsetConfig,
+    TinyGuideConfig,
 )
 from agd_core.models.backbones import BACKBONES
 from agd_core.models.config import BaseModelConfig
@@ -31,6 +33,8 @@ EXAMPLES = {
         ModulatedMlpConfig(hidden_width=16, bottleneck_width=8),
         LoraConfig(rank=4),
         GatedLoraConfig(rank=4, hidden_width=16),
+        FullGuideConfig(),
+        TinyGuideConfig(width_fraction=0.5, depth=2, code_width=16),
     )
 }
 MODELS = {network_class(miniature_folder(name), name).class_name: name for name in reversed(MINIATURES)}

@@ -3,18 +3,20 @@
 The examples are all miniatures; a class of networks without one fails here.
 """
 
+import math
 from contextlib import contextmanager
 
 import pytest
 import torch
 
 import agd_core
+from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import generator, stacked_noise
 from agd_core.builtin.miniatures import MINIATURES, miniature_folder
 from agd_core.data.subjects import Subjects
 from agd_core.memory import Sized
 from agd_core.memory.full_size import FullSizeModel
-from agd_core.models.backbones import BACKBONES
+from agd_core.models.backbones import BACKBONES, NetworkCall
 from agd_core.models.config import BaseModelConfig
 from agd_core.models.reading import network_class
 from tests.agd_core.pipelines.stock import write_adapter
@@ -111,6 +113,52 @@ def test_sites_are_modules_that_get_hidden_states_of_their_layout(example):
         assert len(seen[site.path]) == 2
         assert seen[site.path].shape[axis] == site.width
         assert (site.layout == "tokens") == (seen[site.path].ndim == 3)
+
+
+def entering(arguments, inlet):
+    """What comes to a module at an inlet."""
+    args, kwargs = arguments
+    if inlet.skip is not None:
+        return kwargs["res_hidden_states_tuple"][inlet.skip]
+    return args[0] if args else kwargs["hidden_states"]
+
+
+@torch.no_grad()
+def test_inlets_are_all_of_the_second_halfs_with_features_of_their_size(example):
+    latents, timestep, condition = example.inputs(2)
+    inlets, called = example.backbone.inlets, {}
+    assert len({(inlet.path, inlet.skip) for inlet in inlets}) == len(inlets)
+    for path in {inlet.path for inlet in inlets}:
+        example.backbone.network.get_submodule(path).register_forward_pre_hook(
+            lambda module, args, kwargs, path=path: called.update({path: (args, kwargs)}), with_kwargs=True
+        )
+    example.backbone.call(latents, timestep, condition)
+    for inlet in inlets:
+        sides = [side // inlet.shrunk for side in latents.shape[2:]]
+        shape = (2, inlet.width, *sides) if inlet.layout == "map" else (2, math.prod(sides), inlet.width)
+        assert entering(called[inlet.path], inlet).shape == shape
+    skipped = [each for _, kwargs in called.values() for each in kwargs.get("res_hidden_states_tuple", ())]
+    assert len(skipped) == sum(inlet.skip is not None for inlet in inlets)
+
+
+@torch.no_grad()
+def test_through_its_own_blocks_go_the_tokens_that_go_through_the_network(example):
+    latents, timestep, condition = example.inputs(2)
+    call = NetworkCall(latents, timestep, condition)
+    blocks = getattr(example.backbone.network, "transformer_blocks", [])
+    if not blocks:
+        with pytest.raises(InputError, match="how blocks of a UNet2DConditionModel are called"):
+            example.backbone.through(blocks, call, torch.zeros(1))
+        return
+    seen = []
+    for block in blocks:
+        block.register_forward_hook(lambda module, args, output: seen.append(output))
+    example.backbone.call(latents, timestep, condition)
+    images = [each[1] if isinstance(each, tuple) else each for each in seen]
+    for found, expected in zip(list(example.backbone.through(blocks, call, torch.zeros(1))), images, strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
+    moved = next(example.backbone.through(blocks, call, torch.ones(1)))
+    assert not torch.allclose(moved, images[0], atol=1e-3)
 
 
 @torch.no_grad()
