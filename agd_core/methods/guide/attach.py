@@ -15,7 +15,7 @@ from agd_core.models.backbones import Inlet
 
 _HIDDEN, _SKIPS = "hidden_states", "res_hidden_states_tuple"
 """Arguments of diffusers' blocks; the first is what may be given by position."""
-Features = Sequence[Tensor]
+GuideFeatures = Sequence[Tensor]
 """One tensor per inlet, in its layout: `[batch, tokens, width]` or `[batch, width, *sides]`."""
 
 
@@ -31,7 +31,9 @@ class AttachedGuide(Attached):
         AttributeError: the network has no module at one of the inlets.
     """
 
-    def __init__(self, network: nn.Module, inlets: Sequence[Inlet], features: Callable[[GuidedCall], Features]) -> None:
+    def __init__(
+        self, network: nn.Module, inlets: Sequence[Inlet], features: Callable[[GuidedCall], GuideFeatures]
+    ) -> None:
         self._features = features
         self._joints: list[_Joint] = []
         numbered = sorted(enumerate(inlets), key=lambda each: each[1].path)
@@ -42,7 +44,7 @@ class AttachedGuide(Attached):
             for joint in self._joints
         ]
 
-    def encode(self, call: GuidedCall) -> Features:
+    def encode(self, call: GuidedCall) -> GuideFeatures:
         """The features of a call whose latents are known."""
         return self._features(call)
 
@@ -67,7 +69,7 @@ class _Joint:
         self.features: dict[int | None, Tensor] = {}
         """Of the call that runs now, by place among the skip connections; None: for the hidden states."""
 
-    def take(self, features: Features | None) -> None:
+    def take(self, features: GuideFeatures | None) -> None:
         """The features of the next call; None: there is none, or they are not known yet."""
         known = {} if features is None else {place: features[number] for place, number in self._numbers.items()}
         self.features = known

@@ -72,7 +72,7 @@ class TinyGuide(GuideNetwork):
         self._sizes = tuple(levels)
         self.levels, before, entering = nn.ModuleList(), 1, self._channels
         for size, (channels, blocks) in levels.items():
-            self.levels.append(Level(entering, channels, size // before, blocks, code_width, attends=size > 1))
+            self.levels.append(PyramidLevel(entering, channels, size // before, blocks, code_width, attends=size > 1))
             before, entering = size, channels
         self.heads = nn.ModuleList(nn.Conv2d(levels[i.shrunk][0], i.width, 1) for i in self._inlets)
         for parameter in self.heads.parameters():
@@ -99,7 +99,7 @@ class TinyGuide(GuideNetwork):
             yield hidden
 
 
-class Level(nn.Module):
+class PyramidLevel(nn.Module):
     """One size: a convolution that shrinks, residual blocks, attention.
 
     Args:
