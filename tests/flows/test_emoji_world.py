@@ -21,7 +21,7 @@ SMALL = (
     "collect.trajectories=4",
     "collect.steps=3",
     "methods.0.hidden_width=8",
-    "methods.0.bottleneck_width=4",
+    "methods.0.rank=2",
     "train.steps=3",
     "train.batch_size=4",
     "sample.prompt_count=null",
@@ -56,7 +56,7 @@ LISTS = {"collect": "collect", "sample": "evaluate"}
 
 def test_its_preset_measures_names_alignment_and_distance_with_what_ships(distilled):
     _, metrics = distilled
-    assert [row["method"] for row in metrics["rows"]] == ["none", "cfg", "agd-modulated-mlp"]
+    assert [row["method"] for row in metrics["rows"]] == ["none", "cfg", "gated-lora"]
     for row in metrics["rows"]:
         assert {"fd", "clip_score", "name_top1", "name_top5", "style_top1", "paired_mse"} <= set(row["scores"])
         assert row["protocol"]["extractor"] == row["protocol"]["judge"] == "emoji-judge"
@@ -84,7 +84,7 @@ def test_its_adapter_guides_stock_pipelines_in_one_pass(installation, distilled)
     folder = agd_core.builtin_folder("emoji-sd")
     pipe = StableDiffusionPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
-    agd_core.load_adapter(pipe, distilled[0] / "adapters" / "agd-modulated-mlp")
+    agd_core.load_adapter(pipe, distilled[0] / "adapters" / "gated-lora")
     rows = []
     pipe.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     call = {"guidance_scale": 3.0, "num_inference_steps": 2, "output_type": "np"}
