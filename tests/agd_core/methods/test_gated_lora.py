@@ -118,7 +118,7 @@ def prepared_together(model, rows):
 
 def test_no_more_steps_are_prepared_than_have_room(monkeypatch):
     model = model_of("UNet2DConditionModel")
-    widths = [linear.out_features for linear in CONFIG.linears(model.backbone).values()]
+    widths = [len(beside.weight) for beside in CONFIG.adapted(model.backbone).values()]
     monkeypatch.setattr("agd_core.methods.agd.attach._MOST_PREPARED", 4 * 5 * RANK * sum(widths))
     assert prepared_together(model, rows=1) == (RANK * sum(widths), 5)
     assert prepared_together(model, rows=3)[0] == 3 * RANK * len(widths)

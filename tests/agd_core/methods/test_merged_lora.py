@@ -16,10 +16,16 @@ from tests.agd_core.methods.examples import CPU, MODELS, call_of, randomised
 from tests.agd_core.pipelines.stock import images, network_of, open_miniature, write_adapter
 
 OWN, RANK = 4.0, 3
-FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 ATTENTION = LoraConfig(rank=RANK, guidance_scale=OWN)
-BOTH = LoraConfig(rank=RANK, guidance_scale=OWN, targets=(*ATTENTION.targets, *FEED_FORWARD))
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
 FILE = "adapter.safetensors"
+
+
+def everywhere(convolutions):
+    """A LoRA of all that docs/methods.md names for such a network."""
+    targets = (*ATTENTION.targets, *FEED_FORWARD, *(CONVOLUTIONS if convolutions else ()))
+    return ATTENTION.model_copy(update={"targets": targets})
 
 
 def counted(work):
@@ -37,7 +43,8 @@ def close(one, other):
 @pytest.mark.parametrize("weight", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("name", ["tiny-sd", "tiny-sdxl", "tiny-sd3"])
 def test_a_pipeline_loads_it_and_merges_it_at_any_weight(name, weight, tmp_path):
-    pipe, folder = open_miniature(name), write_adapter(tmp_path / "lora", name, config=BOTH)
+    pipe, config = open_miniature(name), everywhere(name != "tiny-sd3")
+    folder = write_adapter(tmp_path / "lora", name, config=config)
     agd_core.load_adapter(pipe, folder)
     ours = images(pipe, 1 + weight * (OWN - 1))
     agd_core.unload(pipe)
@@ -57,7 +64,7 @@ def test_a_pipeline_loads_it_and_merges_it_at_any_weight(name, weight, tmp_path)
 
 
 def test_a_pipelines_adapter_weight_is_the_dial(tmp_path):
-    pipe, folder = open_miniature("tiny-sd"), write_adapter(tmp_path / "lora", "tiny-sd", config=BOTH)
+    pipe, folder = open_miniature("tiny-sd"), write_adapter(tmp_path / "lora", "tiny-sd", config=everywhere(True))
     agd_core.load_adapter(pipe, folder)
     ours = images(pipe, 1 + 1.5 * (OWN - 1))
     agd_core.unload(pipe)
@@ -72,12 +79,13 @@ def test_peft_merges_it_into_every_class_of_networks(network, tmp_path):
     """PixArt's and DiT's pipelines load no LoRAs; peft itself does."""
     model = BaseModelConfig(source=f"builtin:{MODELS[network]}").build(CPU)
     latents, timestep, ask = call_of(model)
-    lora, at_own = randomised(BOTH.build(model.backbone)), Ask(ask.condition, ask.null, torch.full((3,), OWN))
+    config = everywhere("UNet" in network)
+    lora, at_own = randomised(config.build(model.backbone)), Ask(ask.condition, ask.null, torch.full((3,), OWN))
     with lora.installed(model) as student:
         ours = student.predict(latents, timestep, at_own)
     save_file(lora.state_dict(), tmp_path / FILE)
     bare, plain = counted(lambda: model.predict(latents, timestep, ask))
-    inject(model.network, model.backbone.component, tmp_path / FILE)
+    inject(model.network, model.backbone.component, config.targets, tmp_path / FILE)
     assert counted(lambda: model.predict(latents, timestep, ask))[0] > bare
     for module in model.network.modules():
         if isinstance(module, peft.tuners.lora.LoraLayer):
@@ -88,10 +96,10 @@ def test_peft_merges_it_into_every_class_of_networks(network, tmp_path):
     assert not torch.allclose(theirs, plain, atol=1e-2)
 
 
-def inject(network, component, path):
+def inject(network, component, targets, path):
     """What peft's users write for a network without a loader."""
     weights = {name.removeprefix(f"{component}."): tensor for name, tensor in load_file(path).items()}
-    config = peft.LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(BOTH.targets))
+    config = peft.LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(targets))
     peft.inject_adapter_in_model(config, network)
     report = peft.set_peft_model_state_dict(network, weights)
     assert not report.unexpected_keys
