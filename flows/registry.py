@@ -18,7 +18,7 @@ from agd_core.data.trajectory import CollectConfig
 from agd_core.evaluation.evaluator import EvaluateConfig
 from agd_core.evaluation.protocol import in_words
 from agd_core.evaluation.sampling import SampleConfig
-from agd_core.guidance import GuidanceConfig
+from agd_core.guidance import GuidanceConfig, SparingConfig
 from agd_core.methods.adapter_files import open_adapter, read_card
 from agd_core.models.config import BaseModelConfig
 from agd_core.models.model import BaseModel
@@ -47,6 +47,8 @@ class Entry(Config):
     guidance: GuidanceConfig
     negative_prompt: str | None = None
     """Of the teacher."""
+    training_free: tuple[SparingConfig, ...] = Field((), exclude_if=lambda rules: not rules)
+    """Rules that are sampled and scored beside the teacher's."""
     sample: SampleConfig
     """With one guidance scale, the preset's headline; the seed of a night is derived from the seed here."""
     evaluate: EvaluateConfig
@@ -75,7 +77,12 @@ class Entry(Config):
             negative_prompt=self.negative_prompt,
         )
         config = PipelineConfig(
-            base_model=self.base_model, guidance=self.guidance, collect=collect, sample=sample, evaluate=self.evaluate
+            base_model=self.base_model,
+            guidance=self.guidance,
+            training_free=self.training_free,
+            collect=collect,
+            sample=sample,
+            evaluate=self.evaluate,
         )
         run = Run(config, place).check()
         if run.model.pipeline_digest() != self.pipeline_digest:
@@ -128,6 +135,7 @@ def register(folder: Path, name: str, preset: str, overrides: Sequence[str], pla
         base_model=_from_everywhere(config.base_model),
         guidance=config.guidance,
         negative_prompt=config.collect.negative_prompt,
+        training_free=config.training_free,
         sample=config.sample.model_copy(update=headline),
         evaluate=config.evaluate,
         pipeline_digest=base_model.pipeline_digest(),

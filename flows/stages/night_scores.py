@@ -1,7 +1,7 @@
-"""What a night measures: the student and the guided teacher from the same noise, every score with a standard error."""
+"""What a night measures: student, teacher and rules without training, from the same noise, with standard errors."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +11,7 @@ from agd_core.basics.atomic import write_bytes
 from agd_core.basics.checksums import require_intact
 from agd_core.basics.safe_files import read_bytes
 from agd_core.evaluation.evaluator import evaluate_samples
-from agd_core.evaluation.metrics import METRICS, Measured, quantities
+from agd_core.evaluation.metrics import METRICS, Measured, Seen, quantities
 from agd_core.methods.adapter_files import CONFIG, WEIGHTS
 from agd_core.methods.adapter_weights import MOST_BYTES
 from flows.instruments import Instruments
@@ -19,7 +19,7 @@ from flows.registry import Entry
 from flows.run import Run
 from flows.stages.evaluate import LookedAt
 from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
-from flows.stages.verdicts import OF_TEACHER
+from flows.stages.verdicts import OF_TEACHER, prefix_of
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 
@@ -35,6 +35,8 @@ class Sampled:
     student: Artefact
     guided: Artefact
     """The guided teacher, from the same noise and classes."""
+    sparing: Mapping[str, Artefact]
+    """So is what rules without training give, by their labels."""
 
 
 def of_night(run: Run, seed: int, folder: Path) -> Run:
@@ -45,7 +47,7 @@ def of_night(run: Run, seed: int, folder: Path) -> Run:
 
 
 def sample_tonight(entry: Entry, tonight: Run) -> Sampled:
-    """Sample student and teacher; what this night's folder holds already is reused.
+    """Sample student, teacher and what spares its passes; what this night's folder holds already is reused.
 
     Raises:
         Stopped: when asked to; run again to go on.
@@ -53,19 +55,19 @@ def sample_tonight(entry: Entry, tonight: Run) -> Sampled:
     point = (entry.guidance_scale, entry.sample.steps, entry.sample.scheduler)
     adapter = _as_it_is_now(Path(entry.folder), tonight.place)
     guided = sample(tonight, Cell(*point, guidance=entry.guidance), entry.guidance.label)
-    return Sampled(adapter, sample(tonight, Cell(*point, adapter=adapter), entry.name), guided)
+    sparing = {rule.label: sample(tonight, Cell(*point, guidance=rule), rule.label) for rule in entry.training_free}
+    return Sampled(adapter, sample(tonight, Cell(*point, adapter=adapter), entry.name), guided, sparing)
 
 
 def scores(entry: Entry, tonight: Run, sampled: Sampled, instruments: Instruments) -> Iterator[dict[str, Any]]:
-    """Every metric of student and teacher, as the part of a `MetricRecord` that differs between them."""
+    """Every metric of all that was sampled, as the part of a `MetricRecord` that differs between them."""
     headline = tuple(name for name, metric in METRICS.items() if any(found.headline for found in metric.quantities))
     config = entry.evaluate.model_copy(update={"metrics": headline})
-    student, guided = (
-        LookedAt.by(instruments, samples, tonight.sampled, tonight.place, entry.name).seen
-        for samples in (sampled.student, sampled.guided)
-    )
-    rows = ((sampled.student, student, ""), (sampled.guided, guided, OF_TEACHER))
-    for artefact, seen, prefix in rows:
+    rows = {"": sampled.student, OF_TEACHER: sampled.guided}
+    rows |= {prefix_of(label): artefact for label, artefact in sampled.sparing.items()}
+    guided = _seen(entry, tonight, sampled.guided, instruments)
+    for prefix, artefact in rows.items():
+        seen = guided if prefix == OF_TEACHER else _seen(entry, tonight, artefact, instruments)
         measured = evaluate_samples(Measured(seen, guided, instruments.reference), config)
         for name in nightly_names(prefix):
             if score := measured.get(name.removeprefix(prefix)):
@@ -77,7 +79,11 @@ def scores(entry: Entry, tonight: Run, sampled: Sampled, instruments: Instrument
 def nightly_names(prefix: str = "") -> list[str]:
     """What the history calls a night's numbers; the teacher's paired ones say nothing."""
     headline = [found for found in quantities().values() if found.headline]
-    return [prefix + found.name for found in headline if not (prefix and found.paired)]
+    return [prefix + found.name for found in headline if not (prefix == OF_TEACHER and found.paired)]
+
+
+def _seen(entry: Entry, tonight: Run, samples: Artefact, instruments: Instruments) -> Seen:
+    return LookedAt.by(instruments, samples, tonight.sampled, tonight.place, entry.name).seen
 
 
 def _cost(samples: Artefact) -> dict[str, Any]:

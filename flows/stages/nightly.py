@@ -154,6 +154,8 @@ def _measured(entry: Entry, night: str, folder: Path, place: Workplace) -> list[
     run, seed = entry.run(place), derive_seed(entry.sample.seed, "night", night)
     protocol = protocol_of(entry, run.instruments.identity(), run.sampled.identity())
     identity = {"version": VERSION, "name": entry.name, "night": night, "seed": seed, "protocol": protocol}
+    if entry.training_free:
+        identity["training_free"] = [rule.identity() for rule in entry.training_free]
 
     def work(artefact: Artefact) -> None:
         tonight = of_night(run, seed, folder / WORK)

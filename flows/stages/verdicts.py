@@ -16,6 +16,15 @@ OF_TEACHER = "teacher_"
 """Begins the names by which the history knows the guided teacher's numbers."""
 
 
+def prefix_of(rule: str) -> str:
+    """Begins the names by which the history knows the numbers of a rule without training.
+
+    Args:
+        rule: its label, e.g. "CFG gate 0.5".
+    """
+    return f"{rule.lower().replace(',', '').replace(' ', '-')}_"
+
+
 def open_history(output: Path) -> History:
     """The history of an output folder.
 
@@ -55,6 +64,9 @@ def write_trend(name: str, records: Sequence[MetricRecord], output: Path) -> Pat
 
 def _in_words(metric: str) -> str:
     """By the name that the history knows it by; one of another version has that name alone."""
-    name = metric.removeprefix(OF_TEACHER)
-    words = quantities()[name].in_words if name in quantities() else name
-    return words if name == metric else f"{words}, teacher"
+    found = [name for name in quantities() if metric == name or metric.endswith(f"_{name}")]
+    if not found:
+        return metric
+    name = max(found, key=len)
+    whose = metric.removesuffix(name).rstrip("_")
+    return f"{quantities()[name].in_words}, {whose}" if whose else quantities()[name].in_words

@@ -18,6 +18,7 @@ from agd_core.basics.errors import InputError
 from agd_core.methods.adapter_files import WEIGHTS
 from flows.cli.app import app
 from flows.presets import load_config
+from flows.registry import find
 from flows.run import Run
 from flows.stages import nightly
 from flows.stages.evaluate import LookedAt, evaluate, read_evaluation
@@ -185,6 +186,20 @@ def test_the_scores_are_those_of_the_evaluation_stage(adapter, teacher, tmp_path
         assert found[f"{prefix}fd"] == pytest.approx(expected["fd"])
         assert found[f"{prefix}accuracy"] == pytest.approx(expected["accuracy"])
         assert found.get(f"{prefix}paired_mse", 0.0) == pytest.approx(expected["paired_mse"])
+
+
+def test_rules_without_training_are_measured_beside_the_teacher(trained, unchanged, tmp_path):
+    rules = "training_free=[{kind: cfg-gate}, {kind: guidance-cache, every: 5}]"
+    entry = add(trained, tmp_path, [*QUICK, rules])
+    night = evaluate_registered(entry, FIRST, Workplace(tmp_path))
+    own = [f"{prefix}_{metric}" for prefix in ("cfg-gate-0.5", "cfg-cache-5") for metric in METRICS[:3]]
+    assert list(night.verdicts) == [*METRICS, *own]
+    assert [record.nfe for record in night.records[len(METRICS) :]] == [8, 8, 8, 6, 6, 6]
+    assert {name: value for name, value in values(night).items() if name in METRICS} == values(unchanged[1][0])
+    assert night.records[0].protocol_digest == unchanged[1][0].records[0].protocol_digest
+    assert 0 < values(night)["cfg-gate-0.5_paired_mse"] < values(night)["cfg-cache-5_paired_mse"]
+    assert "training_free" not in add(trained, tmp_path, name="plain").model_dump()
+    assert find(tmp_path, "mine") == entry
 
 
 def test_without_extractor_only_the_paired_error_is_measured(adapter, tmp_path):

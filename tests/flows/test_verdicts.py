@@ -2,7 +2,7 @@
 
 from flows.stages import verdicts
 from flows.stages.night_scores import nightly_names
-from flows.stages.verdicts import OF_TEACHER, write_trend
+from flows.stages.verdicts import OF_TEACHER, prefix_of, write_trend
 from storage.history import MetricRecord
 
 
@@ -27,10 +27,13 @@ def test_every_metric_of_a_night_is_drawn_under_words(tmp_path, monkeypatch):
     """Also those of a model that takes prompts, whose judge is CLIP."""
     drawn = []
     monkeypatch.setattr(verdicts, "trend_plot", lambda trends, title: drawn.extend(trends) or b"a picture")
-    metrics = [*nightly_names(), *nightly_names(OF_TEACHER)]
+    of_gate = prefix_of("CFG, rescale 0.7 gate 0.5")
+    metrics = [*nightly_names(), *nightly_names(OF_TEACHER), *nightly_names(of_gate)]
     assert {"clip_score", "teacher_clip_score", "paired_mse"} <= set(metrics)
     assert "teacher_paired_mse" not in metrics
+    assert "cfg-rescale-0.7-gate-0.5_paired_mse" in metrics
     path = write_trend("mine", [record(metric) for metric in metrics], tmp_path)
     assert path.read_bytes() == b"a picture"
     assert len(drawn) == len(set(drawn)) == len(metrics)
+    assert {"class accuracy, teacher", "class accuracy, cfg-rescale-0.7-gate-0.5"} <= set(drawn)
     assert not any("_" in words or words in metrics for words in drawn)
