@@ -1,13 +1,14 @@
 """Stage 2: one method on the stored trajectories, resumable to the exact step."""
 
 from agd_core.basics.atomic import write_json
-from agd_core.basics.checkpoint import Checkpoint
 from agd_core.basics.errors import InputError
 from agd_core.methods import MethodConfig
 from agd_core.methods.adapter_files import AdapterCard, save_adapter
 from agd_core.methods.trainer import Training
 from flows.run import Run
+from flows.stages.training_time import TRAINING, TimedCheckpoint
 from flows.stages.trajectories import open_trajectories
+from flows.workplace import describe_device
 from storage.artefacts import Artefact
 from storage.errors import Damaged
 
@@ -41,13 +42,13 @@ def train(run: Run, method: MethodConfig, trajectories: Artefact) -> Artefact:
         card = AdapterCard.of(base_model, trained, source, guidance, scales, artefact.key)
         save_adapter(trained, card, base_model.network, artefact.path)
 
-    return run.place.produce(STAGE, identity, work, title=f"train {method.label}")
+    return run.place.produce(STAGE, identity, work, measured=[TRAINING], title=f"train {method.label}")
 
 
 def _train(run: Run, training: Training, trajectories: Artefact, artefact: Artefact) -> None:
-    """Train to the end and write the losses."""
+    """Train to the end and write the losses, and how long it took."""
     label, place = training.trained.config.label, run.place
-    checkpoint = Checkpoint(artefact.path / CHECKPOINT, artefact.key)
+    checkpoint = TimedCheckpoint(artefact.path / CHECKPOINT, artefact.key)
     count = training.trained.parameter_count()
     share = f"{count:,} parameters, {100 * count / run.model.parameters:.1f} % of the base"
     place.announce(f"{STAGE}: training {label} ({share}), {training.config.steps} steps")
@@ -56,9 +57,10 @@ def _train(run: Run, training: Training, trajectories: Artefact, artefact: Artef
     progress = place.progress(f"train {label}")
     try:
         with place.on_device(f"train {label}"):
-            losses = training.run(checkpoint, progress, place.should_stop)
+            losses, seconds = training.run(checkpoint, progress, place.should_stop), checkpoint.seconds
     except Damaged as error:
         again = f"agd verify {trajectories.path} --repair deletes what is torn, then run the same command again"
         raise InputError(f"damaged trajectories, {error}: {again}") from error
     write_json(losses, artefact.path / LOSSES)
+    write_json({"seconds": seconds, "device": describe_device(place.device)}, artefact.path / TRAINING)
     checkpoint.remove()
