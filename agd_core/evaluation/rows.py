@@ -74,6 +74,10 @@ class Row(BaseModel):
     adapter_parameters: Annotated[int, Field(ge=0, le=int(LARGEST))]
     adapter_percent: Annotated[Number, Field(ge=0)]
     """Of the base network's parameters."""
+    adapter_bytes: Annotated[int, Field(ge=0, le=int(LARGEST))] | None = None
+    """Of the adapter's weights file; None where there is none."""
+    training_seconds: Annotated[Number, Field(ge=0)] | None = None
+    """Wall time of the adapter's training, where it was measured, see `flows.stages.training_time`."""
     training_free: dict[str, Any] | None = None
     """Settings of the rule that stands in for the teacher's, where one does: it spares passes, nothing is trained."""
     scores: dict[Text, Score]

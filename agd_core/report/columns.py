@@ -1,13 +1,16 @@
 """The tables of all that was measured: one per sampler, grouped by guidance scale as the AGD paper prints them."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from agd_core.evaluation.comparing.against_teacher import against_teacher, teacher_beside
 from agd_core.evaluation.metrics import Quantity, quantities
 from agd_core.evaluation.metrics.distance import FD
 from agd_core.evaluation.rows import NO_NUMBER, Row
 
+_SAID = ("better", "same", "worse")
+"""Verdicts that stand in a table; where there is none, nothing does."""
 ARROWS = {"lower": "↓", "higher": "↑"}
 """Behind a heading: the good direction."""
 _Key = TypeVar("_Key", bound=Hashable)
@@ -21,6 +24,8 @@ class TableCell:
     below: str = ""
     """What stands below it in small: its 95 % interval."""
     warnings: tuple[str, ...] = ()
+    verdict: str = ""
+    """How it compares with the teacher's number at 95 %, below the interval."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +100,17 @@ def cell(row: Row, column: Quantity) -> TableCell:
 def _table(title: str, rows: Sequence[Row]) -> Table:
     columns = measured(rows)
     groups = tuple(
-        Group(f"guidance scale {scale:g}", tuple(_line(row, columns) for row in sorted(group, key=_place)))
+        Group(f"guidance scale {scale:g}", tuple(_line(row, columns, rows) for row in sorted(group, key=_place)))
         for scale, group in _grouped(rows, lambda row: row.teacher_scale).items()
     )
     return Table(title, ("method", "NFE ↓", *(heading(column, rows) for column in columns)), groups)
 
 
-def _line(row: Row, columns: Sequence[Quantity]) -> tuple[TableCell, ...]:
-    return (TableCell(row.name), TableCell(f"{row.nfe:g}"), *(cell(row, column) for column in columns))
+def _line(row: Row, columns: Sequence[Quantity], rows: Sequence[Row]) -> tuple[TableCell, ...]:
+    verdicts = against_teacher(row, teacher_beside(row, rows))
+    said = {name: verdict for name, verdict in verdicts.items() if verdict in _SAID}
+    cells = (replace(cell(row, column), verdict=said.get(column.name, "")) for column in columns)
+    return (TableCell(row.name), TableCell(f"{row.nfe:g}"), *cells)
 
 
 def _place(row: Row) -> int:

@@ -1,9 +1,10 @@
-"""The table of costs: what was measured per step, and what that makes for a whole image."""
+"""The tables of costs: what was measured per step, what that makes for a whole image, what was trained for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agd_core.evaluation.rows import Row
 from agd_core.report.columns import TableCell
 
 COST_HEADINGS = (
@@ -17,8 +18,10 @@ COST_HEADINGS = (
     "batch",
     "overhead",
     "GFLOP per step",
+    "GFLOP per image",
     "peak memory, MB",
 )
+TRAINING_HEADINGS = ("adapter", "parameters", "of the base", "file, MB", "training, s")
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,35 @@ class Costs:
             _cell(method["saturation_batch"], "{:,}", method.get("stopped_by", "")),
             _cell(method["overhead_percent"], "{:+.1f} %", "" if None in ends else "{:+.1f} to {:+.1f}".format(*ends)),
             _cell(method["gigaflops_per_step"], "{:,.3g}"),
+            _cell(gigaflops_per_image(method, self.steps), "{:,.4g}"),
             _cell(method["peak_memory_megabytes"], "{:,.0f}"),
         )
+
+
+def gigaflops_per_image(method: Mapping[str, Any], steps: int) -> float | None:
+    """Operations of a whole image of so many steps, in 10^9; None where they were not counted.
+
+    Args:
+        method: what `agd_core.evaluation.cost.Cost.as_dict` gives, measured over a sampler of as many steps.
+        steps: of the sampler.
+    """
+    of_step: float | None = method["gigaflops_per_step"]
+    return None if of_step is None else of_step * steps
+
+
+def training_lines(rows: Sequence[Row]) -> list[tuple[TableCell, ...]]:
+    """Every adapter of these rows once, in the order of `TRAINING_HEADINGS`."""
+    adapters = {row.name: row for row in rows if row.adapter_parameters}
+    return [
+        (
+            TableCell(name),
+            _cell(row.adapter_parameters, "{:,}"),
+            _cell(row.adapter_percent, "{:.1f} %"),
+            _cell(None if row.adapter_bytes is None else row.adapter_bytes / 1e6, "{:,.2f}"),
+            _cell(row.training_seconds, "{:,.1f}"),
+        )
+        for name, row in adapters.items()
+    ]
 
 
 def _cell(number: float | int | None, pattern: str, below: str = "") -> TableCell:

@@ -136,4 +136,5 @@ def _yaml(value: object) -> str:
 
 def _cell(cell: TableCell) -> str:
     interval = f" ({cell.below})" if cell.below else ""
-    return _text(cell.text) + interval + (WARNED if cell.warnings else "")
+    verdict = f", {cell.verdict}" if cell.verdict else ""
+    return _text(cell.text) + interval + (WARNED if cell.warnings else "") + verdict

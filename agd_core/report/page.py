@@ -105,6 +105,8 @@ def render_page(page: Page) -> str:
         warnings=warned(page.measured_rows) | dict.fromkeys(page.warnings, ""),
         mark=rows.WARNED,
         cost_headings=costs.COST_HEADINGS,
+        training_headings=costs.TRAINING_HEADINGS,
+        trained=costs.training_lines(page.measured_rows),
         style=Markup(_own("style.css")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -8,12 +8,13 @@ from agd_core.evaluation.prediction_error import UNGUIDED
 from agd_core.evaluation.rows import Row
 from agd_core.guidance import Guidance
 from agd_core.methods import MethodConfig
-from agd_core.methods.adapter_files import read_card
+from agd_core.methods.adapter_files import WEIGHTS, read_card
 from agd_core.models.schedulers import SchedulerName
 from flows.config import PipelineConfig
 from flows.run import Run
 from flows.stages.evaluate import LookedAt, evaluate, read_evaluation
 from flows.stages.sample import Cell, read_nfe, read_sampling_cost, sample
+from flows.stages.training_time import read_training_time
 from storage.artefacts import Artefact
 
 TrainedAdapters = Sequence[tuple[MethodConfig, Artefact]]
@@ -123,6 +124,8 @@ def _compare_one(run: Run, method: Method, point: Point, guided: LookedAt) -> Co
         images_per_second=cost["images"] / cost["denoising_seconds"],
         adapter_parameters=method.parameters,
         adapter_percent=100 * method.parameters / run.model.parameters,
+        adapter_bytes=(method.adapter.path / WEIGHTS).stat().st_size if method.adapter else None,
+        training_seconds=_training_seconds(method.adapter) if method.adapter else None,
         training_free=method.guidance.identity() if method.guidance and method.training_free else None,
         scores=measured["scores"],
         protocol=measured["protocol"],
@@ -134,6 +137,11 @@ def _look(run: Run, method: Method, point: Point) -> LookedAt:
     cell = make_cell(method, point)
     samples = sample(run, cell, method.name)
     return LookedAt.by(run.instruments, samples, run.sampled, run.place, f"{method.name}, {cell.point}")
+
+
+def _training_seconds(adapter: Artefact) -> float | None:
+    measured = read_training_time(adapter)
+    return measured and measured["seconds"]
 
 
 def _parameters(adapter: Artefact) -> int:

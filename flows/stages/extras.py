@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agd_core.report.costs import Costs
+from agd_core.report.costs import Costs, gigaflops_per_image
 from flows.run import Run
 from flows.stages.comparison import TrainedAdapters, methods
 from flows.stages.cost import cost, read_cost
@@ -37,9 +37,15 @@ class Extras:
         """Every method's errors, see `flows.stages.prediction_error.read_curves`."""
         return read_curves(self.curves) if self.curves else None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for metrics.json."""
-        return {"cost": read_cost(self.cost) if self.cost else None, "prediction_error": self.prediction_errors()}
+    def as_dict(self, steps: int) -> dict[str, Any]:
+        """Plain data for metrics.json; operations are reckoned to images of so many steps, too."""
+        cost: dict[str, Any] | None = None
+        if self.cost:
+            stored = read_cost(self.cost)
+            of_image = [{"gigaflops_per_image": gigaflops_per_image(method, steps)} for method in stored["methods"]]
+            methods = [method | more for method, more in zip(stored["methods"], of_image, strict=True)]
+            cost = {**stored, "methods": methods, "steps": steps}
+        return {"cost": cost, "prediction_error": self.prediction_errors()}
 
 
 def measure_extras(run: Run, adapters: TrainedAdapters) -> Extras:

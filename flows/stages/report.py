@@ -8,8 +8,9 @@ from typing import Any
 from agd_core.basics.atomic import write_bytes, write_json
 from agd_core.basics.checksums import seal
 from agd_core.data.subjects import Subjects
+from agd_core.evaluation.comparing.against_teacher import against_teacher, teacher_beside
 from agd_core.evaluation.protocol import Protocol
-from agd_core.evaluation.rows import plain
+from agd_core.evaluation.rows import Row, plain
 from agd_core.report.images import grid_png
 from agd_core.report.page import Page, Picture, render_page
 from flows.published import METRICS_FILE, note_published, publish_file
@@ -21,7 +22,7 @@ from flows.stages.sample import read_images, read_labels
 from flows.stages.summary import summary
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "report", 6
+STAGE, VERSION = "report", 7
 _GRID_IMAGES, _GRID_COLUMNS, _WIDEST = 40, 10, 64
 _LARGE_IMAGES, _LARGE_COLUMNS = 12, 4
 """Of images wider than `_WIDEST` pixels."""
@@ -117,14 +118,14 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
     digests = {name: f"{item.path.name} sha256 {item.digest}" for name, item in made.artefacts.items()}
     protocol, notes = _protocol(made), _notes(rows[0].protocol, made.run.instruments.remarks)
     metrics = {
-        "rows": [row.as_dict() for row in rows],
-        "curve": [row.as_dict() for row in curve],
-        "all_rows": [row.as_dict() for row in everything],
+        "rows": _plain(rows, everything),
+        "curve": _plain(curve, everything),
+        "all_rows": _plain(everything, everything),
         "protocol": protocol,
         "notes": notes,
         "artefacts": digests,
         "command": made.command,
-        **made.extras.as_dict(),
+        **made.extras.as_dict(made.run.config.sample.steps),
     }
     write_json(seal(plain(metrics)), artefact.path / files.metrics)
     page = Page(
@@ -141,6 +142,11 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
         notes=notes,
     )
     write_bytes(render_page(page).encode(), artefact.path / files.page)
+
+
+def _plain(rows: Sequence[Row], everything: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows with their verdicts against the teacher at the same point."""
+    return [row.as_dict() | {"verdicts": against_teacher(row, teacher_beside(row, everything))} for row in rows]
 
 
 def _grid(item: Compared, subjects: Subjects) -> Picture:

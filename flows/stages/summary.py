@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from agd_core.evaluation.comparing.judging import Verdict, judge
 from agd_core.evaluation.metrics import Quantity
+from agd_core.evaluation.metrics.paired import PAIRED_MSE
 from agd_core.evaluation.rows import Row
 from agd_core.report.columns import cell, measured
 
@@ -27,7 +28,8 @@ def summary(rows: Sequence[Row]) -> str:
     best = min((row for row in rows if row.adapter_parameters), key=_paired_error)
     unguided = next((row for row in rows if row.method == "none"), None)
     found = [item for item in measured((guided, best)) if item.headline and not item.paired]
-    return " ".join([_cost(guided, best, rows), *(_against(item, guided, best, unguided) for item in found)])
+    said = [_cost(guided, best, rows), *(_against(item, guided, best, unguided) for item in found)]
+    return " ".join([*said, *_without_training(rows, best)])
 
 
 def _paired_error(row: Row) -> float:
@@ -62,6 +64,20 @@ def _against(metric: Quantity, guided: Row, best: Row, unguided: Row | None) -> 
         text += f"; without guidance {_number(metric, unguided)}: {_verdict(metric, guided, unguided)}"
     warned = any(cell(row, metric).warnings for row in shown)
     return f"{text}; a warning belongs to these numbers, see below." if warned else f"{text}."
+
+
+def _without_training(rows: Sequence[Row], best: Row) -> list[str]:
+    """One sentence on the rules that spare passes, against the adapter."""
+    spared = [row for row in rows if row.training_free is not None]
+    if not spared or not math.isfinite(_paired_error(best)):
+        return []
+    each = (
+        f"{row.name} takes {row.nfe:g} evaluations and has {_number(PAIRED_MSE, row)}, "
+        f"{_verdict(PAIRED_MSE, best, row)}"
+        for row in spared
+    )
+    adapters = f"{PAIRED_MSE.heading} of {_number(PAIRED_MSE, best)}"
+    return [f"Without training, against the adapter's {adapters}: {'; '.join(each)}."]
 
 
 def _verdict(metric: Quantity, guided: Row, other: Row) -> str:

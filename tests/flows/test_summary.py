@@ -52,6 +52,22 @@ def test_an_adapter_without_a_paired_error_is_not_the_closest():
     assert "closest" not in summary([CFG, unknown, unknown])
 
 
+def test_what_needs_no_training_is_weighed_against_the_adapter():
+    rule = {"kind": "cfg-gate", "until": 0.5, "rule": {"kind": "cfg"}}
+    rows = [CFG, shown("agd-offset", 0.65, 0.98, 0.1)]
+    for name, error in (("CFG gate 0.5", 0.2), ("CFG cache 2", 0.05), ("CFG cache 3", 0.101)):
+        sparing = shown(name, 0.64, 0.98, error)
+        rows.append(sparing | {"nfe": 30.0, "adapter_parameters": 0, "method": "cfg-gate", "training_free": rule})
+    assert summary(rows).endswith(
+        " Without training, against the adapter's paired MSE of 0.1000 (0.0980 to 0.1020): CFG gate 0.5 takes 30 "
+        "evaluations and has 0.2000 (0.1980 to 0.2020), worse at 95 %; CFG cache 2 takes 30 evaluations and has 0.0500 "
+        "(0.0480 to 0.0520), better at 95 %; CFG cache 3 takes 30 evaluations and has 0.1010 (0.0990 to 0.1030), the "
+        "same at 95 %."
+    )
+    assert "with CFG: the same" in summary(rows), "the teacher is still the teacher"
+    assert "Without training" not in summary([row("CFG", {}), row("agd-offset", {}), *rows[2:]])
+
+
 def test_a_warning_is_said_with_its_metric():
     text = summary([CFG, shown("agd-offset", 0.65, 0.93, warnings=["few images"])])
     assert "the same at 95 %; a warning belongs to these numbers, see below. Class accuracy" in text

@@ -85,6 +85,25 @@ def test_the_prediction_error_shows_where_passes_are_spared(distilled):
     assert [error < 1e-4 for error in cache] == [step % 3 == 0 for step in range(STEPS)]
 
 
+def test_every_row_is_judged_against_the_teacher(distilled):
+    rows = {row["name"]: row for row in distilled[2]["rows"]}
+    assert rows["CFG"]["verdicts"] == {}
+    assert all(rows[name]["verdicts"]["contrast_shift"] in ("same", "worse") for name in (*NAMES, "no guidance"))
+    assert rows["CFG cache 3"]["verdicts"].keys() == {"contrast_shift"} | (
+        rows["CFG cache 3"]["scores"].keys() & {"chroma_shift"}
+    )
+
+
+def test_what_was_trained_has_a_size_and_a_time_and_nothing_else_has(distilled):
+    output, _, metrics = distilled
+    rows = {row["name"]: row for row in metrics["rows"]}
+    adapter = output / "adapters" / "agd-offset" / "adapter.safetensors"
+    assert rows["agd-offset"]["adapter_bytes"] == adapter.stat().st_size
+    assert rows["agd-offset"]["training_seconds"] > 0
+    for name in ("CFG", "no guidance", *NAMES):
+        assert rows[name]["adapter_bytes"] is rows[name]["training_seconds"] is None
+
+
 def test_the_report_and_the_card_show_them(distilled):
     page = (distilled[0] / "report.html").read_text(encoding="utf-8")
     assert all(page.count(name) >= 3 for name in NAMES), "headline, all metrics, pictures to flip"

@@ -45,6 +45,8 @@ class Quantity:
     least: float = -math.inf
     """What no measurement falls below, with room for rounding."""
     most: float = math.inf
+    of_teacher: float | None = None
+    """What the guided teacher's own images have, on a paired number that others can have but for chance."""
     packages: tuple[str, ...] = ()
     """Libraries that shape it and not every number."""
     headline: bool = False

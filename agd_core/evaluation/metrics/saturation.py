@@ -24,6 +24,7 @@ CHROMA = Quantity(
     "By how much the mean chroma differs from that of the teacher's images from the same noise.",
     needs=frozenset({"guided"}),
     least=0.0,
+    of_teacher=0.0,
 )
 CONTRAST = Quantity(
     "contrast_shift",
@@ -33,6 +34,7 @@ CONTRAST = Quantity(
     "By how much the mean contrast differs from that of the teacher's images from the same noise.",
     needs=frozenset({"guided"}),
     least=0.0,
+    of_teacher=0.0,
 )
 _TO_XYZ = torch.tensor(
     [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], dtype=torch.float64

@@ -6,7 +6,7 @@ import pytest
 
 from agd_core.basics.errors import InputError
 from agd_core.evaluation.rows import Headline
-from agd_core.report.costs import COST_HEADINGS, Costs
+from agd_core.report.costs import COST_HEADINGS, TRAINING_HEADINGS, Costs
 from agd_core.report.page import Page, Picture, render_page
 from tests.agd_core.report import made_up
 from tests.agd_core.report.made_up import FEW, costs, png, row, score
@@ -87,10 +87,10 @@ def test_every_text_is_shown_as_text():
     tags = parsed(ATTACK, **changes)
     shown = "".join(tags.texts)
     title, headline, tables, compare, captions = 2, 1, 1, 4 * 2, 3 * 2
-    protocol, artefacts, command, extra = 1, 2, 1, 3
+    trained, protocol, artefacts, command, extra = 1, 1, 2, 1, 3
     assert (
         shown.count(ATTACK)
-        == title + headline + 1 + tables + compare + captions + protocol + artefacts + command + extra
+        == title + headline + 1 + tables + compare + captions + trained + protocol + artefacts + command + extra
     )
     assert tags.values("title") == [ATTACK] * 6
     assert not [tag for tag, attributes in tags.tags if "onerror" in attributes]
@@ -162,7 +162,7 @@ def test_what_a_judge_said_has_a_column_each():
 
 
 def test_without_warnings_notes_costs_and_pictures_their_sections_are_missing():
-    plain = Page("t", "s", [row("CFG")], [], [], {}, {}, "agd")
+    plain = Page("t", "s", [row("CFG", adapter_parameters=0)], [], [], {}, {}, "agd")
     ids = Parsed(render_page(plain)).values("id")
     assert ids == ["results", "protocol", "provenance", "command"]
 
@@ -189,6 +189,7 @@ def test_costs_say_what_a_whole_image_takes():
     assert line["images/s at saturation"] == "4.00"
     assert "images/s" not in COST_HEADINGS
     assert line["peak memory, MB"] == "-"
+    assert (line["GFLOP per step"], line["GFLOP per image"]) == ("0.134", "6.7")
     assert Costs("a card", 1, "bfloat16", 50, [method]).place == "a card, 1 thread, bfloat16"
 
 
@@ -198,6 +199,14 @@ def test_costs_show_how_sure_they_are():
     line = dict(zip(COST_HEADINGS, table[1], strict=True))
     assert line["overhead"] == "+5.0 % +4.0 to +7.5"
     assert line["batch"] == "64 out of memory"
+
+
+def test_what_was_trained_is_shown_once_with_file_and_time():
+    mine = {"adapter_bytes": 5_300_000, "training_seconds": 71.26}
+    rows = [row("CFG", adapter_parameters=0), *(row("agd", teacher_scale=scale, **mine) for scale in (2.0, 3.0))]
+    table = parsed(rows=[*rows, row("old")]).tables[2]
+    assert table[0] == list(TRAINING_HEADINGS)
+    assert table[1:] == [["agd", "12,345", "2.0 %", "5.30", "71.3"], ["old", "12,345", "2.0 %", "-", "-"]]
 
 
 def test_one_grid_is_shown_without_a_comparison_and_two_with_one():

@@ -3,6 +3,7 @@ import pytest
 from agd_core.evaluation.metrics import quantities
 from agd_core.report.columns import TableCell, cell, explained, measured, tables, warned
 from tests.agd_core.report.made_up import METHODS, full_row, row, score
+from tests.result_rows import PROTOCOL
 
 
 def test_one_table_per_sampler_one_group_per_scale():
@@ -20,6 +21,33 @@ def test_cfg_comes_first_and_no_guidance_last():
     (table,) = tables([full_row(name, 2.0) for name in METHODS])
     names = [line[0].text for line in table.groups[0].lines]
     assert names == ["CFG", "agd-modulated-mlp", "agd-offset", "no guidance"]
+
+
+def test_what_needs_no_training_stands_between_the_adapters_and_no_guidance():
+    rule = {"kind": "cfg-gate", "until": 0.5, "rule": {"kind": "cfg"}}
+    gate = row("CFG gate 0.5", method="cfg-gate", adapter_parameters=0, teacher_scale=2.0, training_free=rule)
+    (table,) = tables([gate, *(full_row(name, 2.0) for name in METHODS)])
+    names = [line[0].text for line in table.groups[0].lines]
+    assert names == ["CFG", "agd-modulated-mlp", "agd-offset", "CFG gate 0.5", "no guidance"]
+
+
+def test_a_number_is_judged_against_the_teachers_of_the_same_point():
+    def line(name, scale, fd, **changes):
+        scores = {"fd": score(fd, width=0.098) | {"standard_error": 0.05}, "kid": score(0.1)}
+        protocol = {**PROTOCOL.as_dict(), "guidance_scale": scale}
+        return row(name, teacher_scale=scale, scores=scores, protocol=protocol, **changes)
+
+    teachers = [line("CFG", scale, fd, adapter_parameters=0) for scale, fd in ((2.0, 1.0), (3.0, 2.0))]
+    rows = [*teachers, line("far", 2.0, 1.5), line("near", 2.0, 1.05), line("best", 3.0, 1.5), line("alone", 4.0, 1.0)]
+    shown = [each for group in tables(rows)[0].groups for each in group.lines]
+    assert {each[0].text: each[2].verdict for each in shown} == {
+        "CFG": "",
+        "far": "worse",
+        "near": "same",
+        "best": "better",
+        "alone": "",
+    }
+    assert {each[3].verdict for each in shown} == {""}, "without an interval there is nothing to say"
 
 
 def test_only_what_was_measured_has_a_column_and_gaps_are_dashes():
