@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch import nn
 
 from agd_core.guidance import ClassifierFreeGuidance, IntervalGuidance
 from agd_core.memory import (
@@ -14,8 +13,7 @@ from agd_core.memory import (
 from agd_core.memory.fake_model import FakeModel
 from agd_core.memory.full_size import FullSizeModel, full_size_model
 from agd_core.memory.peak_memory import OTHER, LivingTensors
-from agd_core.methods import CrossAttentionConfig, OffsetConfig
-from agd_core.methods.attached import GuidedCall
+from agd_core.methods import CrossAttentionConfig, FullGuideConfig, OffsetConfig, Pairs, TinyGuideConfig
 from agd_core.models.ask import Ask
 from agd_core.models.backbones import backbone_of
 from agd_core.models.condition import Condition
@@ -23,6 +21,8 @@ from agd_core.models.sources import resolve_source
 from tests.soak import short
 
 TINY = ("tiny-dit", "tiny-sd", "tiny-sdxl", "tiny-sd3")
+BOTH = (False, True)
+GUIDES = (FullGuideConfig(), TinyGuideConfig(width_fraction=0.5, code_width=32))
 HEADS, WIDTH, TOKENS = 4, 64, 1024
 
 
@@ -42,41 +42,38 @@ def real_network(sized):
 def real_peak(sized, adapter_config, batch, checkpointing):
     """The same step with real tensors, followed the same way."""
     network = real_network(sized)
-    backbone = backbone_of(network)
-    adapter = adapter_config.build(backbone)
+    model = FakeModel(sized, network)
+    adapter = adapter_config.build(model.backbone)
     optimizer = torch.optim.Adam(adapter.parameters(), fused=True)
     sum(p.sum() for p in adapter.parameters()).backward()
     optimizer.step()
     optimizer.zero_grad()
-    attached = adapter.attach(network)
-    if checkpointing:
-        network.enable_gradient_checkpointing(attached.checkpointed)
     table = Condition(**{name: torch.zeros_like(t) for name, t in sized.conditions(batch).tensors().items()})
     resting = [*network.parameters(), *network.buffers(), *adapter.parameters(), *adapter.buffers()]
     resting += [v for state in optimizer.state.values() for v in state.values()]
     with LivingTensors() as living:
         living.name([*resting, *table.tensors().values()], "resting")
         pairs, middle = torch.randn_like(sized.latents(batch, 2)), torch.full((batch,), 500.0)
-        with attached.during(GuidedCall(backbone, middle, Ask(table, table, middle))):
-            prediction = sized.kept(backbone.call(pairs[:, 0], middle, table))
-        nn.functional.mse_loss(prediction, pairs[:, 1]).backward()
+        with adapter.installed(model, checkpointing) as student:
+            adapter.loss(student, Pairs(pairs[:, 0], middle, Ask(table, table, middle), pairs[:, 1])).backward()
         optimizer.step()
     return living.peak
 
 
 @pytest.mark.parametrize(
-    ("name", "checkpointing", "kind"),
+    ("name", "checkpointing", "config"),
     short(
         [
-            *((name, checkpointing, CrossAttentionConfig) for name in TINY for checkpointing in (False, True)),
-            (TINY[0], False, OffsetConfig),
+            *((name, checkpointing, CrossAttentionConfig(hidden_width=32)) for name in TINY for checkpointing in BOTH),
+            (TINY[0], False, OffsetConfig(hidden_width=32)),
+            *((name, checkpointing, guide) for guide in GUIDES for name in TINY for checkpointing in BOTH),
         ],
-        keep=(1, 2, 2 * len(TINY)),
+        keep=(1, 2, 2 * len(TINY), 2 * len(TINY) + 2, 4 * len(TINY) + 8),
         several=True,
     ),
 )
-def test_the_estimate_is_what_a_real_step_takes(name, checkpointing, kind):
-    sized, config, batch = tiny(name), kind(hidden_width=32), 3
+def test_the_estimate_is_what_a_real_step_takes(name, checkpointing, config):
+    sized, batch = tiny(name), 3
     estimate = training_memory(sized, config, batch, activation_checkpointing=checkpointing)
     assert estimate.peak_bytes == pytest.approx(real_peak(sized, config, batch, checkpointing), rel=0.03)
 

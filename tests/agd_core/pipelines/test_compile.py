@@ -15,13 +15,14 @@ import sys
 from pathlib import Path
 import torch
 import agd_core
+from tests.agd_core.methods.examples import EXAMPLES
 from tests.agd_core.pipelines.stock import images, network_of, open_miniature, write_adapter
 
-name, backend, folder = sys.argv[1:]
+name, kind, backend, folder = sys.argv[1:]
 torch.set_num_threads(1)
 pipe = open_miniature(name)
 guided, unguided = images(pipe, 7.5), images(pipe, 1.0)
-trained, nothing = (write_adapter(Path(folder) / f"{name}-{kind}", name, kind) for kind in (True, False))
+trained = write_adapter(Path(folder) / name, name, config=EXAMPLES[kind])
 agd_core.load_adapter(pipe, trained)
 adapted, other = images(pipe, 7.5), images(pipe, 3.0)
 agd_core.unload(pipe)
@@ -48,11 +49,15 @@ print("compiled")
 """
 
 
-@pytest.mark.parametrize("name", short(["tiny-dit", "tiny-sd"]))
-def test_compiled_networks_guide_and_hear_of_every_change(name, tmp_path):
+KINDS = ("agd-cross-attention", "guide-full", "guide-tiny")
+CASES = [(name, kind) for kind in KINDS for name in ("tiny-dit", "tiny-sd")]
+
+
+@pytest.mark.parametrize(("name", "kind"), short(CASES, several=True))
+def test_compiled_networks_guide_and_hear_of_every_change(name, kind, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, name, "eager", str(tmp_path)],
+        [sys.executable, "-c", SCRIPT, name, kind, "eager", str(tmp_path)],
         env=environment,
         cwd=ROOT,
         capture_output=True,
