@@ -107,9 +107,11 @@ def sampling_memory(
         elif method is None:
             _sample_once(sized, model, batch)
         else:
-            trained = method.build(model.backbone)
+            trained = method.everywhere().build(model.backbone).requires_grad_(False)
             living.name(_weights(trained), ADAPTER)
+            living.reset()
             with trained.installed(model) as student:
+                living.name(_weights(trained), ADAPTER)
                 _sample_once(sized, student, batch)
     return MemoryEstimate(living.peak, living.parts)
 

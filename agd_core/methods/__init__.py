@@ -8,6 +8,7 @@ from agd_core.methods.agd.cross_attention import CrossAttentionConfig
 from agd_core.methods.agd.modulated_mlp import ModulatedMlpConfig
 from agd_core.methods.agd.offset import OffsetConfig
 from agd_core.methods.base import MethodConfig, Pairs, Trained
+from agd_core.methods.finetune import FinetuneConfig
 from agd_core.methods.gated_lora import GatedLoraConfig
 from agd_core.methods.guide.full import FullGuideConfig
 from agd_core.methods.guide.tiny import TinyGuideConfig
@@ -19,6 +20,7 @@ AnyMethodConfig = Annotated[
     | ModulatedMlpConfig
     | LoraConfig
     | GatedLoraConfig
+    | FinetuneConfig
     | FullGuideConfig
     | TinyGuideConfig,
     Field(discriminator="kind"),
@@ -27,6 +29,7 @@ AnyMethodConfig = Annotated[
 __all__ = [
     "AnyMethodConfig",
     "CrossAttentionConfig",
+    "FinetuneConfig",
     "FullGuideConfig",
     "GatedLoraConfig",
     "LoraConfig",

@@ -13,8 +13,8 @@ from torch import Tensor
 from agd_core.basics.errors import InputError, first_line
 from agd_core.basics.safe_files import open_tensors, printable
 
-MOST_BYTES = 16 << 30
-"""More than any adapter has: 5 % of a network of 80 billion parameters."""
+MOST_BYTES = 64 << 30
+"""More than any adapter has, and than a whole fine-tuned network of 17 billion parameters."""
 _LARGEST = torch.finfo(torch.float16).max
 """A larger weight is infinite in float16, in which most pipelines run. Training comes nowhere near: Adam moves a weight
 by about the learning rate per step, so that 65504 is millions of steps away."""

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -43,6 +43,12 @@ class MethodConfig(Config, ABC):
     tags: ClassVar[tuple[str, ...]] = ()
     """Of the method on the Hugging Face hub."""
 
+    in_pipelines: ClassVar[bool] = True
+    """Whether `agd_core.load_adapter` takes what it trains."""
+
+    relation: ClassVar[Literal["adapter", "finetune"]] = "adapter"
+    """What the Hugging Face hub calls what is trained, of the base model."""
+
     kind: str
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64, json_schema_extra=NOT_IDENTITY)
     """How reports call what is trained, and its folder's name; its kind where not given."""
@@ -59,12 +65,17 @@ class MethodConfig(Config, ABC):
         """What is trained, before training; equal seeds give equal weights.
 
         Args:
-            backbone: the network, maybe on the meta device: its shapes are read, and no weight.
+            backbone: the network, maybe on the meta device: its shapes are read, and its weights by a method alone that
+                starts from them.
             seed: of the initial weights.
 
         Raises:
             InputError: this network is none that the method knows.
         """
+
+    def everywhere(self) -> "MethodConfig":
+        """The same method with its own network in rows of every guidance scale, which no fake tensor tells."""
+        return self
 
     def check(self, backbone: Backbone) -> None:
         """Build it without memory, to know before long work that it can be.
@@ -98,6 +109,10 @@ class Trained(nn.Module):
         """
         raise InputError(f"{self.config.kind} does not work in stock pipelines; agd_core.load_student samples with it")
 
+    def runs_in(self, model: BaseModel) -> BaseModel:
+        """The model in whose network the student runs: the base itself, unless the method has a network of its own."""
+        return model
+
     @contextmanager
     def installed(self, model: BaseModel, checkpointing: bool = False) -> Iterator[Denoiser]:
         """The student inside the block; asked by itself, the model is the base all the time, bit for bit.
@@ -106,12 +121,13 @@ class Trained(nn.Module):
             model: the base, on whose device this module is.
             checkpointing: keep no activations for the backward pass and compute them again there.
         """
-        network: Any = model.network
+        run = self.runs_in(model)
+        network: Any = run.network
         attached = self.attach(network)
         try:
             if checkpointing:
                 network.enable_gradient_checkpointing(attached.checkpointed)
-            yield Student(model, attached)
+            yield Student(run, attached)
         finally:
             if checkpointing:
                 network.disable_gradient_checkpointing()

@@ -103,7 +103,7 @@ class Training:
         torch.manual_seed(derive_seed(config.seed, "training"))
         order = BatchOrder(self.reader.plan.pairs, config.batch_size, config.seed)
         batches = TrainingBatches(self.reader, order, config.steps, config.loader_workers)
-        speed = compiled(self.model.backbone) if config.compile else nullcontext()
+        speed = compiled(trained.runs_in(self.model).backbone) if config.compile else nullcontext()
         with trained.installed(self.model, config.activation_checkpointing) as student, speed, batches:
             pairs = Ahead(_PairsOnDevice(batches, self.reader.plan, self.model.device).at)
             loop = Loop(

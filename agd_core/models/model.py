@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,16 @@ class BaseModel(Denoiser):
 
     def evaluate_network(self, latents: Latents, timestep: PerRow, condition: Condition) -> Prediction:
         """Call the network once; what is not kept of its answer is cut off."""
-        prediction: Tensor = self.backbone.call(latents, timestep, condition)
+        with self._precision():
+            prediction: Tensor = self.backbone.call(latents, timestep, condition)
         return prediction[:, : self.prediction_channels]
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """A network whose weights are finer than the model, as they are while it is trained, runs as the model does."""
+        if self.backbone.dtype is self.dtype:
+            return nullcontext()
+        mixed: AbstractContextManager[None] = torch.autocast(self.device.type, self.dtype)
+        return mixed
 
     def null_condition(self, batch: int, negative_prompt: str | None = None) -> Condition:
         """What means "no condition": the class after the last, or the stock pipeline's own "no prompt".

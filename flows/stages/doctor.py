@@ -30,6 +30,8 @@ RESERVED_GIB = 1.0
 DEFAULT_GIB = 24.0
 """What is assumed where no CUDA device is."""
 DEFAULT_MEMORY = f"{DEFAULT_GIB:g} GiB assumed, no CUDA device here"
+_SMALL_PERCENT = 10.0
+"""Of the base's parameters; with fewer, guidance's second row per image is what takes the memory of sampling."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ class _Examination:
         jobs += [Workload("collect", "collect.batch_size", config.collect.batch_size, self._collect)]
         jobs += [self._training_job(number) for number in range(len(config.methods))]
         jobs += [Workload("sample with guidance", "sample.batch_size", config.sample.batch_size, self._collect)]
+        jobs += [
+            Workload(f"sample {method.label}", "sample.batch_size", config.sample.batch_size, self._sampling_of(method))
+            for method in config.methods
+            if self.sizes.of_method(method)["percent"] > _SMALL_PERCENT
+        ]
         return [*jobs, Workload("decode images", None, config.sample.batch_size, self._decode)]
 
     def _training_job(self, number: int) -> Workload:
@@ -201,6 +208,9 @@ class _Examination:
             activation_checkpointing=settings.activation_checkpointing,
             offloaded_optimizer=settings.optimizer_memory == "offloaded",
         )
+
+    def _sampling_of(self, method: MethodConfig) -> Callable[[MemorySettings, int], MemoryEstimate]:
+        return lambda settings, batch: sampling_memory(self._sized(settings), batch, method=method)
 
     @cached_property
     def _subjects(self) -> int:

@@ -137,6 +137,7 @@ def _opened(run: Run, name: str) -> Iterator[Denoiser]:
         return
     method = _method(run, name)
     trained = method.build(run.model.backbone, run.config.training_of(method).seed).to(run.model.device)
+    trained.requires_grad_(False)  # as one that is read from its file
     with trained.installed(run.model) as student:
         yield student
 

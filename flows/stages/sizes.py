@@ -56,7 +56,7 @@ class Sizes:
 
     def counts(self) -> dict[str, Any]:
         """Parameters of the network and of every method, as plain data."""
-        return {"base": self._base(), "methods": [self._method(method) for method in self.config.methods]}
+        return {"base": self._base(), "methods": [self.of_method(method) for method in self.config.methods]}
 
     def _base(self) -> dict[str, Any]:
         return {
@@ -67,7 +67,8 @@ class Sizes:
             "pixels": self.latent_side * self.model.latent_factor,
         }
 
-    def _method(self, config: MethodConfig) -> dict[str, Any]:
+    def of_method(self, config: MethodConfig) -> dict[str, Any]:
+        """Sites and parameters of one method, as plain data."""
         with torch.device("meta"):
             trained = config.build(self.backbone)
         count = trained.parameter_count()

@@ -123,6 +123,18 @@ def test_the_table_shows_parameters_peaks_and_batches(found, monkeypatch):
     assert "everything fits as configured" in result.stdout
 
 
+def test_a_network_of_its_own_is_trained_and_sampled_beside_the_base():
+    changes = ("base_model.source=builtin:tiny-dit", "base_model.resolution=null", "sample.batch_size=2")
+    methods = "methods=[{kind: finetune}, {kind: agd-offset, hidden_width: 16}]"
+    jobs = {job["name"]: job for job in examine(load_config("fashion-dit", [*changes, methods]), 8.0)["jobs"]}
+    assert [name for name in jobs if name.startswith("sample")] == ["sample with guidance", "sample finetune"]
+    base = jobs["train finetune"]["parts_bytes"]["base weights"]
+    for part, times in {"adapter weights": 1, "optimizer state": 2}.items():
+        assert jobs["train finetune"]["parts_bytes"][part] >= times * base
+    assert jobs["train agd-offset"]["parts_bytes"]["optimizer state"] < base
+    assert jobs["sample finetune"]["peak_bytes"] > 2 * base
+
+
 def proposal(gib, *overrides):
     source = ("base_model.source=builtin:tiny-sd3", "base_model.resolution=null", "train.batch_size=2048")
     tiny = ("sample.batch_size=2", "collect.batch_size=2", "methods.0.hidden_width=32", "collect.prompt_count=4")

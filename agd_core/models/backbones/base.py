@@ -85,6 +85,8 @@ class Backbone(ABC):
     """Path of the module that embeds the timestep, by its `time_proj` and its `timestep_embedder`."""
     other_stream: ClassVar[tuple[str, ...]] = ()
     """Modules of a transformer block that shape nothing but the prompt's tokens behind it."""
+    timestep_embedder: ClassVar[str] = "timestep_embedder"
+    """Ends the path of every module that makes the timestep's embedding of its sinusoids."""
     any_size: ClassVar[bool] = True
     """Whether it takes latents of other sides than it was trained on."""
 

@@ -31,6 +31,7 @@ class UNetBackbone(Backbone):
     leading_arguments = ("sample", "timestep", "encoder_hidden_states")
     door = GuidanceEmbedding()
     attention = "attn2"
+    timestep_embedder = "time_embedding"
     encoded = ("encoder_hidden_states", "null_encoder_hidden_states", "pooled", "null_pooled")
 
     @property

@@ -1,4 +1,4 @@
-"""The guidance embedding that diffusers' pipelines hand to a UNet, read backwards.
+"""The guidance embedding that diffusers' pipelines hand to a UNet, made and read backwards.
 
 A pipeline whose UNet says `time_cond_proj_dim = n` gives it `sin` and `cos` of `1000 * (guidance_scale - 1) * r` for
 n / 2 rates r that fall from 1 to 1e-4 (`get_guidance_scale_embedding`, https://arxiv.org/abs/2210.03142).
@@ -15,6 +15,20 @@ from agd_core.models.denoiser import PerRow
 WIDTH = 8
 """Asked of the pipelines: four rates, 21.5 apart, from which any scale below 32 can be read, in bfloat16 too."""
 _RATES = tuple(1000.0 * 10_000.0 ** (-index / (WIDTH // 2 - 1)) for index in range(WIDTH // 2))
+
+
+def encode(guidance_scale: PerRow, width: int) -> Float[Tensor, "batch width"]:
+    """The embedding of guidance scales, float32, as `get_guidance_scale_embedding` makes it of (scale - 1).
+
+    Args:
+        guidance_scale: 1 is no guidance, whose embedding is that of Meng et al.'s w = 0.
+        width: even, above 2.
+    """
+    device, count = guidance_scale.device, width // 2
+    slowest = torch.tensor(10_000.0, device=device).log()
+    rates = torch.exp(torch.arange(count, dtype=torch.float32, device=device) * -(slowest / (count - 1)))
+    angles = ((guidance_scale.float() - 1) * 1000.0)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def decode(embedding: Float[Tensor, "batch 8"]) -> PerRow:

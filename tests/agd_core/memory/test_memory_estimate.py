@@ -13,7 +13,7 @@ from agd_core.memory import (
 from agd_core.memory.fake_model import FakeModel
 from agd_core.memory.full_size import FullSizeModel, full_size_model
 from agd_core.memory.peak_memory import OTHER, LivingTensors
-from agd_core.methods import CrossAttentionConfig, FullGuideConfig, OffsetConfig, Pairs, TinyGuideConfig
+from agd_core.methods import CrossAttentionConfig, FinetuneConfig, FullGuideConfig, OffsetConfig, Pairs, TinyGuideConfig
 from agd_core.models.ask import Ask
 from agd_core.models.backbones import backbone_of
 from agd_core.models.condition import Condition
@@ -22,7 +22,8 @@ from tests.soak import short
 
 TINY = ("tiny-dit", "tiny-sd", "tiny-sdxl", "tiny-sd3")
 BOTH = (False, True)
-GUIDES = (FullGuideConfig(), TinyGuideConfig(width_fraction=0.5, code_width=32))
+OWN_NETWORKS = (FullGuideConfig(), TinyGuideConfig(width_fraction=0.5, code_width=32), FinetuneConfig())
+DTYPES = (torch.float32, torch.bfloat16)
 HEADS, WIDTH, TOKENS = 4, 64, 1024
 
 
@@ -33,7 +34,7 @@ def tiny(name, **settings):
 
 def real_network(sized):
     torch.manual_seed(0)
-    network = sized.model.network().to_empty(device="cpu")
+    network = nn.Module.to(sized.model.network(), sized.dtype).to_empty(device="cpu")
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.uniform_(-0.1, 0.1)
     return network
@@ -66,9 +67,9 @@ def real_peak(sized, adapter_config, batch, checkpointing):
         [
             *((name, checkpointing, CrossAttentionConfig(hidden_width=32)) for name in TINY for checkpointing in BOTH),
             (TINY[0], False, OffsetConfig(hidden_width=32)),
-            *((name, checkpointing, guide) for guide in GUIDES for name in TINY for checkpointing in BOTH),
+            *((name, checkpointing, config) for config in OWN_NETWORKS for name in TINY for checkpointing in BOTH),
         ],
-        keep=(1, 2, 2 * len(TINY), 2 * len(TINY) + 2, 4 * len(TINY) + 8),
+        keep=(1, 2, 2 * len(TINY), 2 * len(TINY) + 2, 4 * len(TINY) + 8, 6 * len(TINY) + 1),
         several=True,
     ),
 )
@@ -76,6 +77,25 @@ def test_the_estimate_is_what_a_real_step_takes(name, checkpointing, config):
     sized, batch = tiny(name), 3
     estimate = training_memory(sized, config, batch, activation_checkpointing=checkpointing)
     assert estimate.peak_bytes == pytest.approx(real_peak(sized, config, batch, checkpointing), rel=0.03)
+
+
+def test_the_estimate_of_a_whole_copy_beside_a_base_in_half_precision_is_what_a_real_step_takes():
+    sized, config, batch = tiny("tiny-sd", dtype=torch.bfloat16), FinetuneConfig(), 3
+    estimate = training_memory(sized, config, batch)
+    assert estimate.peak_bytes == pytest.approx(real_peak(sized, config, batch, False), rel=0.03)
+    backbone = backbone_of(real_network(sized))
+    base, copied = backbone.parameters, 4 * config.build(backbone).parameter_count()
+    assert estimate.parts["base weights"] == pytest.approx(2 * base, rel=0.01)
+    assert estimate.parts["adapter weights"] == pytest.approx(copied, rel=0.01)
+    assert estimate.parts["optimizer state"] == pytest.approx(2 * copied, rel=0.01)
+
+
+def test_sampling_with_a_network_of_its_own_holds_both():
+    """In half precision the peak is when it is cast, one tensor after the other."""
+    whole, half = (sampling_memory(tiny("tiny-dit", dtype=each), 2, method=FinetuneConfig()) for each in DTYPES)
+    assert whole.parts["adapter weights"] > whole.parts["base weights"] > 0
+    assert half.parts["base weights"] == pytest.approx(whole.parts["base weights"] / 2, rel=0.01)
+    assert half.peak_bytes < half.parts["base weights"] + 1.1 * whole.parts["adapter weights"]
 
 
 def test_weights_gradients_and_moments_are_counted_by_name():

@@ -11,6 +11,7 @@ from agd_core.data.subjects import Subjects
 from agd_core.methods import (
     AnyMethodConfig,
     CrossAttentionConfig,
+    FinetuneConfig,
     FullGuideConfig,
     GatedLoraConfig,
     LoraConfig,
@@ -33,10 +34,13 @@ EXAMPLES = {
         ModulatedMlpConfig(hidden_width=16, bottleneck_width=8),
         LoraConfig(rank=4),
         GatedLoraConfig(rank=4, hidden_width=16),
+        FinetuneConfig(base_at_one=False),
         FullGuideConfig(),
         TinyGuideConfig(width_fraction=0.5, depth=2, code_width=16),
     )
 }
+NOTHING_RANDOM = ("finetune",)
+"""Kinds that begin alike whatever the seed: as the base, and with zeros."""
 MODELS = {network_class(miniature_folder(name), name).class_name: name for name in reversed(MINIATURES)}
 """A miniature of every class of networks, by the class."""
 assert MODELS.keys() == BACKBONES.keys(), "every class of networks has a miniature"
@@ -67,9 +71,9 @@ class Alone(Denoiser):
         self.predict = predict
 
 
-def randomised(trained):
-    """Weights as if it were trained."""
+def randomised(trained, draw="contract"):
+    """Weights as if it were trained; another draw, another training."""
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator("contract", name)))
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator(draw, name)))
     return trained

@@ -26,9 +26,10 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-def steps(model, method, speed, count=3):
+def steps(model, method, backend=None, count=3):
     """Losses and the last gradients of calls of equal shapes, at scales and timesteps of their own."""
     trained, losses = randomised(method.build(model.backbone)), []
+    speed = compiled(trained.runs_in(model).backbone, backend) if backend else nullcontext()
     with trained.installed(model) as student, speed:
         for step in range(count):
             latents, timestep, ask = call_of(model)
@@ -42,14 +43,14 @@ def steps(model, method, speed, count=3):
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch hides it by itself
-@pytest.mark.parametrize(("network", "kind"), short(CASES, keep=(0, 3), several=True))
+@pytest.mark.parametrize(("network", "kind"), short(CASES, keep=(0, 3, list(EXAMPLES).index("finetune")), several=True))
 def test_one_graph_without_a_break_and_the_same_gradients(network, kind):
     model = model_of(network)
     plain = model.backbone.network
-    losses, gradients = steps(model, EXAMPLES[kind], nullcontext())
+    losses, gradients = steps(model, EXAMPLES[kind])
     torch.compiler.reset()
     with torch._dynamo.config.patch(error_on_recompile=True):
-        compiled_losses, compiled_gradients = steps(model, EXAMPLES[kind], compiled(model.backbone, "aot_eager"))
+        compiled_losses, compiled_gradients = steps(model, EXAMPLES[kind], "aot_eager")
     assert model.backbone.network is plain
     assert len(set(losses)) == 3
     assert compiled_losses == pytest.approx(losses, rel=1e-5)

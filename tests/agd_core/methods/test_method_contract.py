@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 
 from agd_core.methods import AnyMethodConfig, Pairs
 from agd_core.methods.adapter_files import AdapterCard, load_student, open_adapter, save_adapter
-from tests.agd_core.methods.examples import EXAMPLES, KINDS, MODELS, call_of, model_of, randomised
+from tests.agd_core.methods.examples import EXAMPLES, KINDS, MODELS, NOTHING_RANDOM, call_of, model_of, randomised
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_network = pytest.mark.parametrize("network", MODELS)
@@ -89,14 +89,14 @@ def test_a_sampler_whose_rows_are_alike_gets_what_each_row_gets(config, model, c
         together = next(student.steps(torch.tensor([500.0]), ask))(call[0])
         for row in range(3):
             single = student.predict(call[0][row : row + 1], torch.tensor([500.0]), one)
-            assert torch.allclose(together[row : row + 1], single, atol=1e-5)
+            assert (together[row : row + 1] - single).abs().max() < 1e-5 * max(1, single.abs().max())
 
 
 @each_kind
 @each_network
 @torch.no_grad()
 def test_several_students_share_a_base(config, model, call):
-    first, second = randomised(config.build(model.backbone)), randomised(config.build(model.backbone, seed=1))
+    first, second = randomised(config.build(model.backbone)), randomised(config.build(model.backbone), "other weights")
     with first.installed(model) as student:
         alone = student.predict(*call)
         with second.installed(model) as other:
@@ -151,13 +151,24 @@ def losses_and_gradients(trained, model, call, checkpointing=False):
     return losses, largest
 
 
+@torch.no_grad()
+def has_influence(trained, names, model, call):
+    """Whether other values of these weights change a prediction; a network may have some that change none."""
+    with trained.installed(model) as student:
+        before = student.predict(*call)
+        for name in names:
+            trained.get_parameter(name).add_(1.0)
+        return not torch.equal(student.predict(*call), before)
+
+
 @each_kind
 @each_network
 def test_gradients_reach_all_that_is_trained_and_nothing_of_the_base(config, model, call):
     trained = config.build(model.backbone)
     losses, largest = losses_and_gradients(trained, model, call)
     assert losses[1] < losses[0]
-    assert min(largest.values()) > 0
+    idle = [name for name, gradient in largest.items() if gradient == 0]
+    assert not idle or not has_influence(trained, idle, model, call)
     assert sum(parameter.numel() for parameter in trained.parameters()) == trained.parameter_count()
     assert all(parameter.grad is None for parameter in model.network.parameters())
 
@@ -180,4 +191,4 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_state_alone(config)
     first, second, other = (config.build(backbone, seed).state_dict() for seed in (4, 4, 5))
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert config.kind in NOTHING_RANDOM or any(not torch.equal(first[name], other[name]) for name in first)
