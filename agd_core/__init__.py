@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from agd_core.models.sources import builtin_folder
     from agd_core.pipelines.drift import measure_drift
     from agd_core.pipelines.loading import load_adapter, set_active, set_enabled, unload
+    from agd_core.pipelines.one_pass_folder import write_pipeline
 
 __all__ = [
     "InputError",
@@ -19,6 +20,7 @@ __all__ = [
     "set_active",
     "set_enabled",
     "unload",
+    "write_pipeline",
 ]
 
 
@@ -28,6 +30,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from agd_core.methods import adapter_files
     from agd_core.models import sources
-    from agd_core.pipelines import drift, loading
+    from agd_core.pipelines import drift, loading, one_pass_folder
 
-    return next(getattr(room, name) for room in (adapter_files, sources, drift, loading) if hasattr(room, name))
+    rooms = (adapter_files, sources, drift, loading, one_pass_folder)
+    return next(getattr(room, name) for room in rooms if hasattr(room, name))

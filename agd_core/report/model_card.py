@@ -19,6 +19,7 @@ from agd_core.evaluation.rows import WARNED, Row
 from agd_core.methods import MethodConfig
 from agd_core.methods.adapter_files import AdapterCard
 from agd_core.models.backbones import backbone_class
+from agd_core.models.doors.doors import GuidanceEmbedding
 from agd_core.report.columns import TableCell, explained, tables, warned
 
 README = "README.md"
@@ -68,8 +69,19 @@ class ModelCard:
 
     @property
     def takes_prompts(self) -> bool:
-        """Whether the base model takes prompts: then the usage lines are the stock pipeline's."""
+        """Whether the base model takes prompts."""
         return bool(backbone_class(self.files.backbone).encoded)
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether the usage lines are the stock pipeline's."""
+        return self.takes_prompts and self.method.in_pipelines
+
+    @property
+    def is_pipeline_of_its_own(self) -> bool:
+        """Whether `agd_core.write_pipeline` makes a folder of it."""
+        door = backbone_class(self.files.backbone).door
+        return self.method.relation == "finetune" and isinstance(door, GuidanceEmbedding)
 
     @property
     def is_builtin(self) -> bool:

@@ -1,4 +1,4 @@
-"""`agd export` and `agd import`: trajectories in other forms, and back."""
+"""`agd export` and `agd import`: trajectories in other forms, and back; a fine-tuned UNet as a stock pipeline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.cli.options import Json, in_workplace, show
+from flows.cli.options import Json, in_workplace, one_line, show
 from flows.printing import print_error
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ Target = Annotated[
     str, typer.Argument(metavar="DEST", help="A new or empty folder, or a URL such as s3://bucket/name.")
 ]
 TarBytes = Annotated[int, typer.Option("--tar-bytes", min=1, help="Size that a tar does not exceed.")]
+FineTuned = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of what the method finetune trained.")]
+Base = Annotated[
+    str, typer.Option("--base", metavar="MODEL", help="What was fine-tuned: a folder, hub id or builtin:NAME.")
+]
+NewFolder = Annotated[Path, typer.Argument(metavar="DEST", help="A new or empty folder.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**64 - 1, help="Of the one shuffle of all samples.")]
 
 _TAR_BYTES = 256_000_000
@@ -41,7 +46,9 @@ class _Formats(TyperGroup):
 
 
 export_app = typer.Typer(
-    cls=_Formats, no_args_is_help=True, help="Write trajectories as webdataset or archive, losslessly."
+    cls=_Formats,
+    no_args_is_help=True,
+    help="Write trajectories as webdataset or archive, losslessly; a fine-tuned UNet as a stock pipeline.",
 )
 import_app = typer.Typer(
     cls=_Formats, no_args_is_help=True, help="Rebuild a store from a webdataset or an archive, bit for bit."
@@ -68,6 +75,16 @@ def export_archive(source: Store, dest: Target, as_json: Json = False) -> None:
     from flows.stages.export import export_archive as run
 
     _run(dest, lambda place: run(source, dest, place), as_json)
+
+
+@export_app.command("pipeline")
+def export_pipeline(source: FineTuned, dest: NewFolder, base: Base, as_json: Json = False) -> None:
+    """A folder that diffusers' from_pretrained opens; its pipeline guides in one pass per step by itself."""
+    from agd_core.pipelines.one_pass_folder import write_pipeline
+
+    with one_line(dest):
+        written = str(write_pipeline(source, base, dest))
+    show({"target": written, "base": base}, [f"{written}: diffusers opens it"], as_json)
 
 
 @import_app.command("webdataset")

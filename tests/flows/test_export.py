@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import diffusers
 import pytest
 from typer.testing import CliRunner
 
@@ -16,6 +17,7 @@ from flows.stages.collect import collect
 from flows.stages.export import export_archive, export_webdataset, import_archive, import_webdataset, open_source
 from flows.workplace import Workplace
 from storage.exports.base import INDEX
+from tests.agd_core.pipelines.test_one_pass_folder import fine_tuned
 
 SETTINGS = ("collect.trajectories=16", "collect.steps=50", "collect.kept_steps=50", "collect.shard_trajectories=16")
 RAW_BYTES = 16 * 50 * 1024
@@ -229,3 +231,15 @@ def test_exports_and_stores_are_verified_like_anything_else(archive, tars, store
         code, out, _ = agd("verify", folder)
         assert code == 1
         assert victim.name in out
+
+
+def test_a_fine_tuned_unet_becomes_a_folder_that_diffusers_opens(tmp_path):
+    adapter = fine_tuned("tiny-sd", tmp_path / "finetune")[1]
+    code, _, error = agd("export", "pipeline", adapter, tmp_path / "out")
+    assert (code, "--base" in error) == (2, True)
+    code, _, error = agd("export", "pipeline", tmp_path, tmp_path / "out", "--base", "builtin:tiny-sd")
+    assert (code, error.count("\n")) == (2, 1)
+    code, out, _ = agd("export", "pipeline", adapter, tmp_path / "out", "--base", "builtin:tiny-sd", "--json")
+    assert (code, json.loads(out)) == (0, {"target": str(tmp_path / "out"), "base": "builtin:tiny-sd"})
+    unet = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "out" / "unet")
+    assert unet.config.time_cond_proj_dim == 512

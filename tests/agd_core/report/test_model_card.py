@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from agd_core.basics.safe_files import printable
 from agd_core.guidance import ClassifierFreeGuidance
-from agd_core.methods import ModulatedMlpConfig, OffsetConfig
+from agd_core.methods import FinetuneConfig, ModulatedMlpConfig, OffsetConfig
 from agd_core.methods.adapter_files import AdapterCard, read_card, save_adapter
 from agd_core.models.config import BaseModelConfig
 from agd_core.report.model_card import README, ModelCard, render_card
@@ -115,6 +115,25 @@ def test_the_usage_lines_of_a_model_with_prompts_are_the_stock_pipelines(tmp_pat
     ran = subprocess.run(run, input=code, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert Image.open(tmp_path / "sample.png").size == (128, 128)
+
+
+def test_the_usage_lines_of_a_network_of_its_own_are_students_and_a_folder_for_diffusers(tmp_path):
+    source = BaseModelConfig(source="builtin:tiny-sd")
+    base_model = source.build(torch.device("cpu"))
+    trained = FinetuneConfig().build(base_model.backbone)
+    files = AdapterCard.of(base_model, trained, "builtin:tiny-sd", RULE, (1.0, 5.0), "d" * 64)
+    save_adapter(trained, files, base_model.network, tmp_path)
+    text = render_card(card(base_model=source, method=trained.config, files=files, scheduler="ddim", steps=2))
+    assert front_matter(text)["base_model_relation"] == "finetune"
+    students, folder = blocks(text, "python")
+    assert "load_adapter" not in text
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, "-c", NO_NETWORK]
+    code = f"{students}\n{folder}"
+    ran = subprocess.run(run, input=code, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "2 network evaluations per image\n"
+    assert (tmp_path / "one-pass" / "model_index.json").is_file()
 
 
 def test_the_usage_lines_name_what_differs_from_the_defaults():
