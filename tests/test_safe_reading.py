@@ -32,6 +32,7 @@ REASONS: dict[str, dict[str, str]] = {
         "os.open": "a folder, to force it to disk",
         "Path.open": "the partial file just written",
     },
+    "agd_core/pipelines/one_pass_folder.py": {"shutil.copytree": CHECKED},
     "agd_core/models/difference.py": {"shutil.copyfile": CHECKED, "shutil.copytree": CHECKED},
     "agd_core/models/prompt_encoder.py": {"from_pretrained": CHECKED},
     "agd_core/models/prompt_length.py": {"from_pretrained": CHECKED},

@@ -22,7 +22,7 @@ Target = Annotated[
     str, typer.Argument(metavar="DEST", help="A new or empty folder, or a URL such as s3://bucket/name.")
 ]
 TarBytes = Annotated[int, typer.Option("--tar-bytes", min=1, help="Size that a tar does not exceed.")]
-FineTuned = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of what the method finetune trained.")]
+TrainedFolder = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of what the method finetune trained.")]
 Base = Annotated[
     str, typer.Option("--base", metavar="MODEL", help="What was fine-tuned: a folder, hub id or builtin:NAME.")
 ]
@@ -78,7 +78,7 @@ def export_archive(source: Store, dest: Target, as_json: Json = False) -> None:
 
 
 @export_app.command("pipeline")
-def export_pipeline(source: FineTuned, dest: NewFolder, base: Base, as_json: Json = False) -> None:
+def export_pipeline(source: TrainedFolder, dest: NewFolder, base: Base, as_json: Json = False) -> None:
     """A folder that diffusers' from_pretrained opens; its pipeline guides in one pass per step by itself."""
     from agd_core.pipelines.one_pass_folder import write_pipeline
 
