@@ -52,7 +52,7 @@ def store_share(folder: Path) -> list[float]:
         started = time.perf_counter()
         with store.write_unit(unit) as writer:
             entered, timed = time.perf_counter(), Timed(writer)
-            collect_unit(run.teacher, run.model, plan, timed, config.collect)
+            collect_unit(run.states, run.model, plan, timed, config.collect)
             left = time.perf_counter()
         ended = time.perf_counter()
         shares.append((timed.seconds + (entered - started) + (ended - left)) / (ended - started))

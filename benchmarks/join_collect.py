@@ -35,10 +35,10 @@ SETTINGS = ("collect.steps=8", "collect.kept_steps=4", "collect.shard_trajectori
 def collect_into(url: Path, output: Path, units: int, base_model: BaseModel) -> str:
     """Content digest of what one collector collects; every unit that it computes is logged beside the store."""
 
-    def logged(teacher: Any, base: Any, plan: Any, writer: Any, *rest: Any) -> None:
+    def logged(states: Any, base: Any, plan: Any, writer: Any, *rest: Any) -> None:
         if writer.wanted:
             append_line(url.with_suffix(".log"), writer.wanted[0].index // plan.unit_trajectories)
-        collect_unit(teacher, base, plan, writer, *rest)
+        collect_unit(states, base, plan, writer, *rest)
 
     stage.collect_unit = logged
     config = load_config("fashion-dit", [*SETTINGS, f"collect.trajectories={4 * units}", f"store.url={url}"])

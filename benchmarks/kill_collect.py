@@ -1,6 +1,7 @@
 """Kill real collections at random moments and check what is left.
 
-python benchmarks/kill_collect.py [--kills 200] [--trajectories 75] [--seed 0] [--folder DIR] [--json]
+python benchmarks/kill_collect.py [--kills 200] [--trajectories 75] [--seed 0] [--set KEY=VALUE ...] [--folder DIR]
+    [--json]
 
 Rounds alternate: `agd collect`'s stage, killed and started again until it is done; and two collectors that share one
 store, as on two machines, without the locks that keep runs apart on one, one or both killed. After every kill each unit
@@ -77,12 +78,12 @@ class Collection:
         store = ZarrTrajectoryStore.prepare(LocalObjects(self.store), self.plan)
         stage.collect_missing(self.run, store, store.missing_units())
 
-    def logged_unit(self, teacher: Any, base_model: Any, plan: Any, writer: Any, *rest: Any) -> None:
+    def logged_unit(self, states: Any, base_model: Any, plan: Any, writer: Any, *rest: Any) -> None:
         """`collect_unit`, noting first what is computed and whether it was finished already."""
         if wanted := [trajectory.index for trajectory in writer.wanted]:
             unit = wanted[0] // plan.unit_trajectories
             append_line(self.folder / LOG, {"unit": unit, "marked": (self.store / marker_key(unit)).exists()})
-        collect_unit(teacher, base_model, plan, writer, *rest)
+        collect_unit(states, base_model, plan, writer, *rest)
 
     def visible(self) -> dict[str, Any]:
         """What a reader may see now: units with a marker, and what is wrong with any of them."""
@@ -177,11 +178,10 @@ def unbroken(collection: Collection) -> tuple[float, str]:
     return time.monotonic() - begin, answer(collection.final)["digest"]
 
 
-def kill_collections(kills: int, trajectories: int, seed: int, folder: Path) -> dict[str, Any]:
+def kill_collections(config: PipelineConfig, kills: int, seed: int, folder: Path) -> dict[str, Any]:
     """Kill until so many kills are reached; returns the measured numbers."""
     torch.set_num_threads(1)
     os.environ["AGD_LEASE"] = "off"
-    config = load_config("fashion-dit", [*SETTINGS, f"collect.trajectories={trajectories}"])
     base_model = config.base_model.build(torch.device("cpu"))
     life, digest = unbroken(new_collection(config, base_model, folder / "unbroken"))
     fuzz = Fuzz(random.Random(seed), kills, life, digest)  # noqa: S311
@@ -208,9 +208,11 @@ def main() -> int:
     """Exit code 0 if everything is as it should be."""
     parser = command_line(__doc__, kills=200)
     parser.add_argument("--trajectories", type=int, default=75, help="of each collection")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further settings of the collection")
     arguments = parser.parse_args()
+    config = load_config("fashion-dit", [*SETTINGS, f"collect.trajectories={arguments.trajectories}", *arguments.set])
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        result = kill_collections(arguments.kills, arguments.trajectories, arguments.seed, Path(folder))
+        result = kill_collections(config, arguments.kills, arguments.seed, Path(folder))
     show(result, arguments.json)
     return int(any(result[name] for name in MUST_BE_ZERO))
 

@@ -74,7 +74,7 @@ def reference_artefact(config: EvaluateConfig, extractor: FeatureExtractor, plac
     sources = _open(config)
     with naming("evaluate.reference"):
         before = [stamp(source) for source in sources]
-        content = [_content_digest(source, place) for source in sources]
+        content = [content_digest(source, place) for source in sources]
     identity = {
         "version": VERSION,
         "images": content,
@@ -190,7 +190,13 @@ def _signature(extractor: FeatureExtractor) -> str:
     return f"{extractor.name} {extractor.identity()[:_DIGITS]}"
 
 
-def _content_digest(source: ImageSource, place: Workplace) -> str:
+def content_digest(source: ImageSource, place: Workplace) -> str:
+    """The source's content digest, which the output folder remembers.
+
+    Raises:
+        InputError: something cannot be read.
+        Stopped: while reading, when asked to.
+    """
     step = _step(f"read {printable(source.place)}", len(source), place)
 
     def now_and_then(done: int) -> None:

@@ -1,11 +1,14 @@
 """One run: a configuration at a workplace, with what its stages share; each is opened once, when it is first asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
+from torch import Tensor
+
 from agd_core.basics.errors import InputError
+from agd_core.data.states import EncodedImages, GuidedStates, NoisedStates, States, TeacherMade
 from agd_core.data.subjects import EncodedPrompts, Subjects
 from agd_core.data.trajectory import CollectConfig
 from agd_core.guidance import Guidance, GuidedDenoiser
@@ -14,6 +17,7 @@ from agd_core.models.schedulers import allowed_samplers, build_scheduler
 from flows.config import PipelineConfig
 from flows.instruments import Instruments, check_evaluation
 from flows.prompts import load_prompts
+from flows.real_images import RealImages, image_latents, open_real_images
 from flows.workplace import Workplace
 
 
@@ -46,6 +50,20 @@ class Run:
         return self.teacher if rule == self.config.guidance else GuidedDenoiser(self.model, rule)
 
     @cached_property
+    def states(self) -> States:
+        """Where the teacher is asked; see `States.prepare`."""
+        if self.config.collect.states == "guided":
+            return GuidedStates(self.teacher)
+        if images := self.real_images:
+            return NoisedStates(self.teacher, EncodedImages(images.choice(self.collect.seed), self._encoded_images))
+        return NoisedStates(self.teacher, TeacherMade(self.teacher))
+
+    @cached_property
+    def real_images(self) -> RealImages | None:
+        """The images that are noised, where they are the user's own; errors as `open_real_images`."""
+        return open_real_images(self.config.collect, self.model) if self.config.collect.images else None
+
+    @cached_property
     def collected(self) -> Subjects:
         """What trajectories are collected of.
 
@@ -76,7 +94,7 @@ class Run:
             load_prompts(section.prompts, section.prompt_count, f"{name}.prompts") if section.prompts else ()
             for name, section in (("collect", self.config.collect), ("sample", self.config.sample))
         )
-        return collect, sample
+        return self.real_images.prompts if self.real_images else collect, sample
 
     @property
     def _negative(self) -> str | None:
@@ -85,6 +103,11 @@ class Run:
     @cached_property
     def _encoded(self) -> EncodedPrompts:
         return EncodedPrompts(self.model, [prompt for prompts in self._prompts for prompt in prompts])
+
+    def _encoded_images(self) -> Mapping[int, Tensor]:
+        """Latents of the real images that the trajectories are made of."""
+        images = self.real_images
+        return image_latents(images, images.chosen(self.collect), self.model, self.place) if images else {}
 
     def check(self) -> Self:
         """Refuse what cannot work with the base model, before any long work.
@@ -104,10 +127,22 @@ class Run:
                 )
         for rule in self.rules.values():
             rule.check(self.model)
+        self._check_states()
         for method in self.config.methods:
             method.check(self.model.backbone)
         self._check_samplers()
         return self
+
+    def _check_states(self) -> None:
+        """The teacher can be asked at noised images, and there are images of what it is asked for."""
+        rule = self.config.guidance
+        if self.config.collect.states == "noised" and rule.follows_sampler:
+            raise InputError(
+                f"collect.states noised: the rule {rule.kind!r} depends on a sampler's steps before, so it cannot be "
+                "asked at a noised image; allowed: states guided, or guidance by another rule"
+            )
+        if self.real_images:
+            self.real_images.check(self.model)
 
     def _check_samplers(self) -> None:
         """Every sampler can walk what the base model predicts, in so many steps."""

@@ -23,9 +23,16 @@ MOST_BYTES = 64 << 20
 """Of one file, unpacked; the largest of the four has 47 MB."""
 _PADDING = 2
 _PREFIXES = {"train": "train", "test": "t10k"}
+Split = Literal["train", "test"]
 
 
-def load_fashion_mnist(split: Literal["train", "test"], folder: Path = DEFAULT_FOLDER) -> tuple[Tensor, Tensor]:
+def idx_files(split: Split, folder: Path = DEFAULT_FOLDER) -> tuple[Path, Path]:
+    """The files of a split's images and labels."""
+    prefix = folder / _PREFIXES[split]
+    return Path(f"{prefix}-images-idx3-ubyte.gz"), Path(f"{prefix}-labels-idx1-ubyte.gz")
+
+
+def load_fashion_mnist(split: Split, folder: Path = DEFAULT_FOLDER) -> tuple[Tensor, Tensor]:
     """Read one split.
 
     Returns:
@@ -35,9 +42,9 @@ def load_fashion_mnist(split: Literal["train", "test"], folder: Path = DEFAULT_F
     Raises:
         InputError: a file is missing or is not an idx file.
     """
-    prefix = _PREFIXES[split]
-    images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", magic=2051)  # [N, 28, 28]
-    labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", magic=2049)  # [N]
+    files = idx_files(split, folder)
+    images = _read_idx(files[0], magic=2051)  # [N, 28, 28]
+    labels = _read_idx(files[1], magic=2049)  # [N]
     padded = np.pad(images, ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING)))
     return torch.from_numpy(padded)[:, None], torch.from_numpy(labels.astype(np.int64))
 

@@ -1,33 +1,29 @@
 """Stage 1's core: which trajectories to collect, and collecting them (AGD, arXiv 2503.07274, Algorithm 1)."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from agd_core.basics.config import NOT_IDENTITY, Config, Place
-from agd_core.basics.errors import NumericError
-from agd_core.basics.progress import ShouldStop, Stopped, never
+from agd_core.basics.config import IDENTITY_IF_SET, NOT_IDENTITY, Config, Place
+from agd_core.basics.progress import ShouldStop, never
 from agd_core.basics.seeding import derive_seed, generator
+from agd_core.data.recorder import Recorder
 from agd_core.data.records import CollectionPlan, PlannedTrajectory, StoredType, UnitWriter
+from agd_core.data.states import Batch, States
 from agd_core.data.subjects import Subjects
 from agd_core.models.ask import Ask
 from agd_core.models.condition import Condition
-from agd_core.models.denoiser import Denoiser
-from agd_core.models.denoising import Observer, Step, denoise
 from agd_core.models.model import BaseModel
 from agd_core.models.schedulers import SchedulerName, build_scheduler
 
 
 class CollectConfig(Config):
-    """Which guided trajectories are recorded."""
+    """Which trajectories are recorded."""
 
     trajectories: int | None = Field(None, ge=1, json_schema_extra=NOT_IDENTITY)
     """How many, balanced over classes or prompts; None collects what training will read (see reads_per_pair)."""
@@ -41,6 +37,11 @@ class CollectConfig(Config):
     """Sampler that walks the trajectories."""
     steps: int = Field(50, ge=1, le=1000)
     """Sampler steps."""
+    states: Literal["guided", "noised"] = Field("guided", json_schema_extra=IDENTITY_IF_SET)
+    """Where the guided teacher is asked: on the way of guided sampling (the paper), or at images with noise added."""
+    images: Place | None = Field(None, json_schema_extra=NOT_IDENTITY)
+    """Real images to be noised, with their classes or captions: a folder, Parquet or WebDataset files, or
+    builtin:fashion-mnist; None noises the teacher's own, each of which costs a whole guided trajectory."""
     kept_steps: int | None = Field(None, ge=1)
     """Store at most so many steps of each trajectory, one from each of so many equal parts; None stores all."""
     dtype: StoredType = "float16"
@@ -72,6 +73,8 @@ class CollectConfig(Config):
                 f"unit_trajectories {self.unit_trajectories} must be a multiple of "
                 f"shard_trajectories {self.shard_trajectories}"
             )
+        if self.images and self.states != "noised":
+            raise ValueError("images are noised: they need states noised")
         return self
 
     @property
@@ -140,37 +143,54 @@ def planned_ask(plan: CollectionPlan, trajectories: Sequence[int], device: torch
 
 
 def collect_unit(
-    teacher: Denoiser,
+    states: States,
     base_model: BaseModel,
     plan: CollectionPlan,
     writer: UnitWriter,
     config: CollectConfig,
     should_stop: ShouldStop = never,
 ) -> None:
-    """Run guided sampling for the trajectories that a unit wants; hand (input, guided prediction) to its writer.
+    """Ask the teacher at the states of what a unit wants; hand (input, guided prediction) to its writer.
 
-    The sampler advances with the guided prediction, so the stored states are those that guided sampling visits.
-    Batches are cut from the whole unit and sampled whole, whatever is wanted of them: a network's answers depend, in
+    Batches are cut from the whole unit and asked for whole, whatever is wanted of them: a network's answers depend, in
     their last bits, on the size of the batch, and a resumed unit must equal an unbroken one.
+
+    Args:
+        states: where the teacher is asked, see `CollectConfig.states`.
+        base_model: below the teacher.
+        plan: of the collection.
+        writer: of the unit.
+        config: the collection's.
+        should_stop: asked at every step.
 
     Raises:
         NumericError: a value is not finite, or does not fit the stored type.
         Stopped: between two sampler steps, when `should_stop` answered True; the unit is then not complete.
     """
+
+    def new_scheduler() -> Any:
+        return build_scheduler(config.scheduler, base_model.scheduler_config, config.steps)
+
     wanted = {trajectory.index for trajectory in writer.wanted}
     unit = plan.unit(min(wanted) // plan.unit_trajectories) if wanted else ()
     for first in range(0, len(unit), config.batch_size):
         batch = unit[first : first + config.batch_size]
         if wanted.intersection(trajectory.index for trajectory in batch):
-            recorder = _Recorder(batch, wanted, writer, config, base_model, should_stop)
-            denoise(
-                teacher,
-                build_scheduler(config.scheduler, base_model.scheduler_config, config.steps),
-                planned_ask(plan, [trajectory.index for trajectory in batch], base_model.device),
-                [trajectory.seed for trajectory in batch],
-                base_model.latent_shape,
-                Observer(recorder.keep, recorder.dtype),
-            )
+            asked = planned_ask(plan, [trajectory.index for trajectory in batch], base_model.device)
+            recorder = Recorder(batch, wanted, writer, plan, config.scheduler, base_model.dtype, should_stop)
+            states.record(Batch(batch, asked, base_model.latent_shape, new_scheduler), recorder)
+
+
+def network_evaluations(config: CollectConfig, states: States, per_step: Sequence[int]) -> int:
+    """How many network evaluations a whole collection takes.
+
+    Args:
+        config: with its number of trajectories decided.
+        states: how they come about.
+        per_step: evaluations of the teacher for one row at each of the sampler's steps.
+    """
+    count = config.trajectories or 0
+    return states.evaluations(per_step, count, (_drawn(config, index)[1] for index in range(count)))
 
 
 def _conditions(subjects: Subjects) -> dict[str, np.ndarray]:
@@ -180,10 +200,7 @@ def _conditions(subjects: Subjects) -> dict[str, np.ndarray]:
 
 
 def _planned(index: int, subjects: Subjects, config: CollectConfig) -> PlannedTrajectory:
-    rng = generator(config.seed, "plan", index)
-    low, high = config.guidance_range
-    scale = low + (high - low) * float(torch.rand((), generator=rng, dtype=torch.float64))
-    kept = tuple(_stratified(config.steps, config.stored_steps, rng))
+    scale, kept = _drawn(config, index)
     seed, subject = derive_seed(config.seed, "trajectory", index), index % len(subjects)
     prompt = subjects.prompts[subject] if subjects.prompts else None
     label = None if prompt else subject
@@ -191,72 +208,16 @@ def _planned(index: int, subjects: Subjects, config: CollectConfig) -> PlannedTr
     return PlannedTrajectory(index, seed, rows, scalars, kept, class_label=label, prompt=prompt)
 
 
+def _drawn(config: CollectConfig, index: int) -> tuple[float, tuple[int, ...]]:
+    """Guidance scale and kept steps of a trajectory."""
+    rng = generator(config.seed, "plan", index)
+    low, high = config.guidance_range
+    scale = low + (high - low) * float(torch.rand((), generator=rng, dtype=torch.float64))
+    return scale, tuple(_stratified(config.steps, config.stored_steps, rng))
+
+
 def _stratified(steps: int, kept: int, rng: torch.Generator) -> Iterator[int]:
     """One random step from each of `kept` equal parts of the sampler's steps."""
     edges = [round(part * steps / kept) for part in range(kept + 1)]
     for low, high in pairwise(edges):
         yield low + int(torch.randint(high - low, (), generator=rng))
-
-
-@dataclass(frozen=True)
-class _Recorder:
-    """Hands what is wanted of one batch to the unit's writer."""
-
-    batch: Sequence[PlannedTrajectory]
-    wanted: Collection[int]
-    writer: UnitWriter
-    config: CollectConfig
-    base_model: BaseModel
-    should_stop: ShouldStop
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The stored type."""
-        dtype: torch.dtype = getattr(torch, self.config.dtype)
-        return dtype
-
-    @cached_property
-    def slots(self) -> np.ndarray:
-        """Where a step lies among the trajectory's kept ones, int64 `[batch, steps]`; -1 where it is not kept."""
-        slots = np.full((len(self.batch), self.config.steps), -1)
-        for row, trajectory in enumerate(self.batch):
-            if trajectory.index in self.wanted:
-                slots[row, list(trajectory.steps)] = range(len(trajectory.steps))
-        return slots
-
-    def keep(self, step: Step) -> None:
-        """Write the rows of which this step is kept."""
-        if self.should_stop():
-            raise Stopped("stopped within a unit of work; run the same command again to resume")
-        rows = np.flatnonzero(self.slots[:, step.index] >= 0)
-        if rows.size:
-            predicted = torch.split(step.prediction[rows], self.base_model.latent_shape[0], dim=1)
-            config = self.config
-            at = f"at step {step.index + 1} of {config.steps} of {config.scheduler} (timestep {step.timestep:g})"
-            pairs = torch.stack([step.latents[rows], *predicted], dim=1)
-            for row, pair in zip(rows.tolist(), _carried(pairs, self.dtype, at, self.base_model.dtype), strict=True):
-                self.writer.put(self.batch[row].index, int(self.slots[row, step.index]), pair)
-
-
-def _carried(pairs: Tensor, dtype: torch.dtype, at: str, network_dtype: torch.dtype) -> np.ndarray:
-    """Pairs `[rows, latents and predictions, ...]` in the stored type, as the numpy type that carries it."""
-    stored = pairs.to(dtype)
-    if not torch.isfinite(stored).all():
-        raise NumericError(f"{_not_finite(pairs, dtype, network_dtype)} {at}")
-    stored = stored.cpu()
-    carried: np.ndarray = (stored.view(torch.uint16) if dtype is torch.bfloat16 else stored).numpy()
-    return carried
-
-
-def _not_finite(pairs: Tensor, dtype: torch.dtype, network_dtype: torch.dtype) -> str:
-    """Why: the latents were rounded to the stored type before the network saw them, its answer was not."""
-    latents, answers = pairs[:, 0], pairs[:, 1:]
-    if latents.isnan().any() or (dtype is torch.float32 and latents.isinf().any()):
-        return "the sampler's step before made the latents NaN or infinite (is the base model's scheduler right?)"
-    if torch.isfinite(latents).all() and not torch.isfinite(answers).all():
-        advice = (
-            "base_model.dtype float32 has a wider range" if network_dtype is torch.float16 else "are its weights whole?"
-        )
-        return f"the network's answer is NaN or infinite ({advice})"
-    name = str(dtype).removeprefix("torch.")
-    return f"a latent or prediction does not fit {name} (collect.dtype; float32 holds it)"

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -73,6 +73,8 @@ class Guidance(Config, ABC):
     """A rule with its settings. One that uses another network names its weights in `identity`, too."""
 
     kind: str
+    follows_sampler: ClassVar[bool] = False
+    """Whether a prediction depends on the sampler's steps before, so that it cannot be asked for by itself."""
 
     @property
     def label(self) -> str:

@@ -6,7 +6,7 @@ CFG-Cache of FasterCache (https://arxiv.org/abs/2410.19355) without the weights 
 frequencies.
 """
 
-from typing import Generic, Literal
+from typing import ClassVar, Generic, Literal
 
 import torch
 from pydantic import Field
@@ -20,6 +20,7 @@ class CachedGuidance(SparingGuidance[Rule], Generic[Rule]):
     """A rule at every step, all of its passes evaluated at steps 0, `every`, 2 `every`, ..."""
 
     kind: Literal["guidance-cache"] = "guidance-cache"
+    follows_sampler: ClassVar[bool] = True
     every: int = Field(2, ge=2, le=1000)
     """Steps from one evaluation to the next; at 2 a quarter of CFG's evaluations is saved."""
 

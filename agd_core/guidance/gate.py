@@ -6,7 +6,7 @@ have become alike, and finds the second half of the steps to be so. Servers know
 """
 
 import math
-from typing import Generic, Literal
+from typing import ClassVar, Generic, Literal
 
 import torch
 from pydantic import Field
@@ -22,6 +22,7 @@ class GatedGuidance(SparingGuidance[Rule], Generic[Rule]):
     """A rule in the first `ceil(until * steps)` steps, one conditional pass in the others."""
 
     kind: Literal["cfg-gate"] = "cfg-gate"
+    follows_sampler: ClassVar[bool] = True
     until: float = Field(0.5, gt=0, lt=1)
     """Share of the sampler's steps after which nothing is guided; at 0.5 a quarter of CFG's evaluations is saved."""
 

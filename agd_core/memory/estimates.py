@@ -21,8 +21,8 @@ from agd_core.memory.peak_memory import LivingTensors
 from agd_core.memory.sized import Sized
 from agd_core.methods import MethodConfig, Pairs, Trained
 from agd_core.models.ask import Ask
+from agd_core.models.autoencoder import PIXELS_TOGETHER
 from agd_core.models.condition import Condition
-from agd_core.models.decoder import PIXELS_TOGETHER
 from agd_core.models.denoiser import Denoiser
 
 NOTE = (

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from agd_core.basics.digest import digest
 from agd_core.basics.errors import InputError
 from agd_core.models.ask import Ask
+from agd_core.models.autoencoder import Autoencoder
 from agd_core.models.backbones import Backbone
 from agd_core.models.condition import Condition
-from agd_core.models.decoder import Decoder
 from agd_core.models.denoiser import Denoiser, Latents, PerRow, Prediction
 from agd_core.models.folder import MODEL_INDEX
 from agd_core.models.prompt_encoder import PromptEncoder
@@ -25,7 +25,7 @@ from agd_core.models.schedulers import IMAGE_TOKENS, is_flow_matching
 
 
 class BaseModel(Denoiser):
-    """A frozen network with its decoder, scheduler and conditioning; itself the unguided `Denoiser`.
+    """A frozen network with its VAE, scheduler and conditioning; itself the unguided `Denoiser`.
 
     It is asked either for classes (`class_names` and `class_condition`) or for prompts (`prompt_condition`). Text
     encoders and VAE are loaded when they are first asked, rest on the CPU and visit the device; training asks neither.
@@ -51,7 +51,7 @@ class BaseModel(Denoiser):
     fingerprint: str
     """Identity of the network's weights as they are stored; the precision they are loaded in does not matter."""
     decoder_fingerprint: str
-    """The same for the decoder."""
+    """The same for the VAE."""
     network_evaluations: int = 0
     """Rows that went through the network so far."""
 
@@ -63,9 +63,9 @@ class BaseModel(Denoiser):
         part = folder / kind.component
         network = load_component(getattr(diffusers, kind.class_name), part, dtype, device, weights_variant(part))
         self.backbone = kind(network)
-        self.decoder = Decoder(folder, device)
+        self.autoencoder = Autoencoder(folder, device)
         self.encoder = PromptEncoder(folder, kind.encoded, dtype, device) if kind.encoded else None
-        self.fingerprint, self.decoder_fingerprint = stored_fingerprint(part), self.decoder.fingerprint
+        self.fingerprint, self.decoder_fingerprint = stored_fingerprint(part), self.autoencoder.fingerprint
         self.latent_shape = kind.latent_shape(self.backbone.network.config)
         self.prediction_channels = self.latent_shape[0]
         if not kind.encoded:
@@ -93,14 +93,18 @@ class BaseModel(Denoiser):
         Raises:
             InputError: the network takes no other size, or not this one.
         """
-        step = 8 * self.decoder.factor
+        step = 8 * self.autoencoder.factor
         if not self.backbone.any_size:
             raise InputError(
                 f"base_model.resolution: a {self.backbone.class_name} has one size, {self.pixels}; drop it"
             )
         if pixels % step:
             raise InputError(f"base_model.resolution {pixels} is no multiple of {step}")
-        self.latent_shape = (*self.latent_shape[:-2], pixels // self.decoder.factor, pixels // self.decoder.factor)
+        self.latent_shape = (
+            *self.latent_shape[:-2],
+            pixels // self.autoencoder.factor,
+            pixels // self.autoencoder.factor,
+        )
         self._tell_schedule_the_size()
 
     def _tell_schedule_the_size(self) -> None:
@@ -117,7 +121,7 @@ class BaseModel(Denoiser):
     @property
     def pixels(self) -> int:
         """Pixels per side of an image."""
-        return self.latent_shape[-1] * self.decoder.factor
+        return self.latent_shape[-1] * self.autoencoder.factor
 
     def predict(self, latents: Latents, timestep: PerRow, ask: Ask) -> Prediction:
         """The plain conditional prediction; the rest of the ask is ignored."""
@@ -170,7 +174,11 @@ class BaseModel(Denoiser):
 
     def decode(self, latents: Latents) -> Float[Tensor, "batch image_channels *sides"]:
         """Scaled latents to images in [-1, 1]."""
-        return self.decoder.decode(latents)
+        return self.autoencoder.decode(latents)
+
+    def encode(self, images: Float[Tensor, "batch image_channels *sides"]) -> Latents:
+        """Images in [-1, 1] to scaled latents, see `Autoencoder.encode`."""
+        return self.autoencoder.encode(images)
 
     @property
     def parameters(self) -> int:

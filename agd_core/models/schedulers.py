@@ -7,6 +7,7 @@ knows no names.
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -140,6 +141,28 @@ def network_input(scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
     scale = getattr(scheduler, "scale_model_input", None)
     scaled: Tensor = latents if scale is None else scale(latents, timestep)
     return scaled
+
+
+def noised_input(scheduler: Any, index: int, clean: Tensor, noise: Tensor) -> Tensor:
+    """What the network receives for clean latents that were noised to the level of one step of a sampler.
+
+    A draw of q(x_t | x_0) by the scheduler's own `add_noise` (https://arxiv.org/abs/2006.11239, equation 4), or, of
+    flow matching, `scale_noise` (a point between image and noise, https://arxiv.org/abs/2209.03003); then scaled as for
+    the network.
+
+    Args:
+        scheduler: its timesteps are set; it is left as it is.
+        index: of the step.
+        clean: x_0, `[batch, *latent_shape]`.
+        noise: standard normal, of the same shape.
+    """
+    alone, timestep = copy(scheduler), scheduler.timesteps[index]
+    if hasattr(alone, "set_begin_index"):  # these know a step by its number: two may have the same timestep
+        alone.set_begin_index(index)
+    timesteps = timestep.expand(len(clean)).to(clean.device)
+    if hasattr(alone, "scale_noise"):
+        return network_input(alone, alone.scale_noise(clean, timesteps, noise), timestep)
+    return network_input(alone, alone.add_noise(clean, noise, timesteps), timestep)
 
 
 def step_arguments(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:

@@ -149,8 +149,9 @@ def collect_there(unit: int, store_url: str, elsewhere: Elsewhere) -> None:
     store = ZarrTrajectoryStore.open(open_objects(store_url))
     if store.misses(unit):
         run = elsewhere.run()
+        run.states.prepare()
         with store.write_unit(unit) as writer:
-            collect_unit(run.teacher, run.model, store.plan, writer, run.config.collect)
+            collect_unit(run.states, run.model, store.plan, writer, run.config.collect)
 
 
 def _sample_cell(

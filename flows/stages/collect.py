@@ -15,6 +15,7 @@ from agd_core.basics.progress import Stopped
 from agd_core.data.records import CARRIERS, CollectionPlan
 from agd_core.data.trajectory import collect_unit, plan_collection
 from flows.run import Run
+from flows.stages.evaluations import collection_evaluations
 from flows.stages.sharing import bring_over, known_conditions
 from flows.stages.trajectories import STORE_SUMMARY, new_store, remember_location, trajectory_problems
 from flows.workplace import Workplace, describe_device
@@ -46,7 +47,7 @@ def collect(run: Run) -> Artefact:
         store = _prepared(artefact, plan, place, url)
         collect_missing(run, store, bring_over(artefact, store, store.missing_units(), place, url))
         clear_claims(store.objects)
-        write_json(_summary(store), artefact.path / STORE_SUMMARY)
+        write_json(_summary(store) | _states(run), artefact.path / STORE_SUMMARY)
 
     def check(artefact: Artefact) -> list[str]:
         return trajectory_problems(artefact, url)
@@ -63,13 +64,14 @@ def collection_plan(run: Run) -> CollectionPlan:
 
 def collection_identity(run: Run) -> dict[str, Any]:
     """What tells one trajectory from another; so it leaves out how many there are."""
-    return {
+    identity = {
         "version": VERSION,
         "base_model": run.model.pipeline_digest(),
         "prompts": run.collected.identity(),
         "guidance": run.config.teacher_identity,
         "collect": run.collect.identity(),
     }
+    return identity | ({"images": run.real_images.identity(run.place)} if run.real_images else {})
 
 
 def artefact_identity(plan: CollectionPlan) -> dict[str, Any]:
@@ -109,6 +111,9 @@ def collect_missing(run: Run, store: ZarrTrajectoryStore, missing: Sequence[int]
     place.announce(f"{STAGE}: collecting {wanted} trajectories, {done} of {plan.units} units there already")
     if not missing:
         return
+    run.states.prepare()
+    for name, what in _states(run).items():
+        place.announce(f"{STAGE}: {name.replace('_', ' ')}: {what}")
 
     try:
         with place.on_device(f"collect {wanted} trajectories"):
@@ -138,7 +143,7 @@ def _shared_out(run: Run, store: ZarrTrajectoryStore, units: Sequence[int]) -> I
             with claimed(store.objects, unit) as free:
                 if free or unit in busy:
                     with store.write_unit(unit) as writer:
-                        collect_unit(run.teacher, run.model, store.plan, writer, run.collect, run.place.should_stop)
+                        collect_unit(run.states, run.model, store.plan, writer, run.collect, run.place.should_stop)
                 else:
                     busy.append(unit)
 
@@ -146,6 +151,13 @@ def _shared_out(run: Run, store: ZarrTrajectoryStore, units: Sequence[int]) -> I
         if unit not in busy:
             yield unit
     yield from run.place.each_unit(tuple(busy), do, store.objects.url) if busy else ()
+
+
+def _states(run: Run) -> dict[str, object]:
+    """What is said of states that are not those of guided sampling, which go without saying."""
+    if run.collect.states == "guided":
+        return {}
+    return {"states": run.states.text, "network_evaluations": collection_evaluations(run)}
 
 
 def _summary(store: ZarrTrajectoryStore) -> dict[str, object]:

@@ -23,6 +23,7 @@ from agd_core.memory import (
 from agd_core.methods import MethodConfig
 from flows.config import PipelineConfig
 from flows.prompts import load_prompts
+from flows.real_images import count_captions
 from flows.stages.sizes import Sizes
 
 RESERVED_GIB = 1.0
@@ -218,6 +219,8 @@ class _Examination:
         collect = self.config.collect
         if not self.model.prompt_tokens:
             return self.sizes.backbone.classes
+        if collect.images is not None:
+            return count_captions(collect)
         if collect.prompts is None:
             raise InputError("collect.prompts: this model takes prompts; give a file of them or builtin:everyday-500")
         return len(load_prompts(collect.prompts, collect.prompt_count, "collect.prompts"))

@@ -44,6 +44,7 @@ def plan_costs(run: Run) -> dict[str, Any]:
         "pairs": plan.pairs,
         "pairs_read_by_training": config.most_pairs_read,
         "reads_per_pair": config.most_pairs_read / plan.pairs,
+        "states": run.states.text,
         "network_evaluations": evaluations,
         "gigabytes": _stored_bytes(plan) / _GIGABYTE,
         "units": plan.units,
@@ -64,6 +65,7 @@ def plan_lines(costs: dict[str, Any]) -> list[str]:
         f"{costs['trajectories']:,} trajectories of {costs['sampler_steps']} steps, {costs['stored_steps']} stored: "
         f"{pairs:,} pairs, {costs['gigabytes']:.3g} GB in {costs['units']:,} units",
         f"training reads {costs['pairs_read_by_training']:,} pairs: each stored pair {reads:.2f} times",
+        f"states: {costs['states']}",
         f"{costs['network_evaluations']:,} network evaluations; {costs['units_missing']:,} units still missing, "
         f"{shared}about {costs['hours']:.2g} hours ({costs['seconds_per_step'] * 1e3:.3g} ms for a step of "
         f"{costs['batch_size']} on {costs['device']}, measured now)",

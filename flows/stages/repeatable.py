@@ -129,6 +129,21 @@ class Decoding(Repeatable):
             tick(self.together)
 
 
+@dataclass(frozen=True)
+class ImageEncoding(Repeatable):
+    """The VAE's encoder; a unit is an image."""
+
+    @property
+    def text(self) -> str:
+        return "encoding an image"
+
+    def repeat(self, run: Run, tick: Tick) -> None:
+        image = torch.zeros(1, run.model.autoencoder.image_channels, run.model.pixels, run.model.pixels)
+        while True:
+            run.model.encode(image).cpu()
+            tick(1)
+
+
 @contextmanager
 def _opened(run: Run, name: str) -> Iterator[Denoiser]:
     """The denoiser of this name; a method's student is an untrained one."""

@@ -3,9 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
-
-from agd_core.evaluation.bench import Bench
 from agd_core.evaluation.extractors.preprocessing import batch_images
 from agd_core.evaluation.prediction_error import UNGUIDED
 from agd_core.methods import MethodConfig
@@ -15,7 +12,8 @@ from flows.instruments import open_networks
 from flows.reference import count_real_images
 from flows.run import Run
 from flows.stages.comparison import headline_points, methods, teacher_of, training_free_of
-from flows.stages.repeatable import Decoding, PromptEncoding, Repeatable, SamplerStep, TrainingStep
+from flows.stages.evaluations import collection_evaluations, evaluations_by_step
+from flows.stages.repeatable import Decoding, ImageEncoding, PromptEncoding, Repeatable, SamplerStep, TrainingStep
 from flows.stages.repeatable_scoring import Looking, Scoring
 
 _SCORED_TOGETHER = 1000
@@ -41,6 +39,7 @@ def repetitions(run: Run) -> list[Repetition]:
     """Everything that a whole run repeats, where nothing of it is done yet."""
     return [
         *_encoding(run),
+        *_image_encoding(run),
         Repetition("collect", *collection_steps(run)),
         *(_training(run, method) for method in run.config.methods),
         *_sampling(run),
@@ -55,15 +54,21 @@ def collection_steps(run: Run) -> tuple[SamplerStep, int]:
     trajectories = config.trajectories or 0
     rows = min(config.batch_size, config.unit_trajectories or config.shard_trajectories, trajectories)
     name, scale = teacher_of(run.config).name, config.guidance_scale_max
-    most, sum_of_all = _evaluations(run, name, config.scheduler, config.steps, scale)
+    most, _ = _evaluations(run, name, config.scheduler, config.steps, scale)
     step = SamplerStep(most * rows, name, rows, config.scheduler, config.steps, scale)
-    return step, sum_of_all * trajectories
+    return step, collection_evaluations(run)
 
 
 def _encoding(run: Run) -> Iterator[Repetition]:
     prompts = {*run.collected.prompts, *run.sampled.prompts}
     if prompts:
         yield Repetition("encode prompts", PromptEncoding(min(len(prompts), PROMPTS_TOGETHER)), len(prompts))
+
+
+def _image_encoding(run: Run) -> Iterator[Repetition]:
+    """Every real image that is noised goes through the VAE's encoder once."""
+    if images := run.real_images:
+        yield Repetition("encode images", ImageEncoding(1), len(images.chosen(run.collect)))
 
 
 def _training(run: Run, method: MethodConfig) -> Repetition:
@@ -127,9 +132,7 @@ def _prediction_error(run: Run) -> Iterator[Repetition]:
 
 def _evaluations(run: Run, name: str, scheduler: SchedulerName, steps: int, scale: float) -> tuple[int, int]:
     """(most at one step, sum over all steps) of a denoiser's network evaluations for one row."""
-    timesteps = build_scheduler(scheduler, run.model.scheduler_config, steps).timesteps.float().tolist()
     if (rule := run.rules.get(name)) is None:
-        return 1, len(timesteps)
-    _, ask = Bench({}, run.collected, scale, tuple(timesteps)).inputs(1)
-    counts = run.guided(rule).evaluations(torch.tensor(timesteps, device=run.model.device), ask)
+        return 1, len(build_scheduler(scheduler, run.model.scheduler_config, steps).timesteps)
+    counts = evaluations_by_step(run, rule, scheduler, steps, scale)
     return max(counts), sum(counts)

@@ -14,13 +14,15 @@ from agd_core.basics.safe_files import open_regular, printable
 from storage.sources.images import ImageSource
 from storage.sources.pixels import EncodedImage
 from storage.sources.places import named_files
-from storage.sources.texts import StoredText, first_text
+from storage.sources.texts import StoredText, class_text, first_text
 
 IMAGE = "image"
 """Column of encoded images: bytes, or a struct whose field `bytes` holds them."""
 SUFFIX = ".parquet"
 CAPTIONS = ("caption", "captions", "text", "prompt", "sentences")
 """Columns that texts are looked for in, the first that is there; of a list of texts the first is taken."""
+LABELS = ("label", "class", "class_name", "cls")
+"""Columns that classes are looked for in, whole numbers or names."""
 _ROWS = 32
 _BUFFER_BYTES = 1 << 20
 _MOST_UNPACKED_BYTES = 512 << 20
@@ -64,18 +66,38 @@ def parquet_texts(place: str) -> Iterator[StoredText]:
     Raises:
         InputError: a file is not there or is broken, the files share no column of texts, or a row holds no text.
     """
-    parts = named_files(place, SUFFIX)
-    columns = [_rows_and_columns(part)[1] for part in parts]
-    column = next((name for name in CAPTIONS if all(name in names for names in columns)), None)
-    if column is None:
-        raise InputError(
-            f"{printable(place)} has no column of texts ({', '.join(CAPTIONS)}) in every file; "
-            f"the columns are {_named(columns)}"
-        )
-    for part in parts:
+    for part, column in _first_known(place, CAPTIONS, "texts"):
         for row, cell in enumerate(_cells(part, column)):
             where = f"{printable(part)}, row {row}, column {column}"
             yield StoredText(where, first_text(cell, where))
+
+
+def parquet_labels(place: str) -> Iterator[StoredText]:
+    """The class of every row, a whole number or a name, of the first column of `LABELS` that all files have.
+
+    Args:
+        place: as for `ParquetImages`.
+
+    Raises:
+        InputError: as `parquet_texts`.
+    """
+    for part, column in _first_known(place, LABELS, "labels"):
+        for row, cell in enumerate(_cells(part, column)):
+            where = f"{printable(part)}, row {row}, column {column}"
+            yield StoredText(where, class_text(cell, where))
+
+
+def _first_known(place: str, known: Sequence[str], what: str) -> list[tuple[Path, str]]:
+    """Every file with the first of the known columns that all of them have."""
+    parts = named_files(place, SUFFIX)
+    columns = [_rows_and_columns(part)[1] for part in parts]
+    column = next((name for name in known if all(name in names for names in columns)), None)
+    if column is None:
+        raise InputError(
+            f"{printable(place)} has no column of {what} ({', '.join(known)}) in every file; "
+            f"the columns are {_named(columns)}"
+        )
+    return [(part, column) for part in parts]
 
 
 def parquet_column(place: str, column: str) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -12,16 +12,14 @@ from agd_core.basics.safe_files import open_regular, parse_json, printable
 from storage.sources.images import ImageSource
 from storage.sources.pixels import MOST_BYTES, SUFFIXES, EncodedImage, read_bounded
 from storage.sources.places import named_files
-from storage.sources.texts import StoredText, decoded, first_text
+from storage.sources.texts import MOST_TEXT_BYTES, StoredText, decoded, first_text
 
 SUFFIX = ".tar"
-TEXT, _JSON = ".txt", ".json"
+TEXT, JSON = ".txt", ".json"
 """Members with the caption of the image of the same key."""
-_KEYS = ("caption", "prompt", "text")
+CAPTIONS = ("caption", "prompt", "text")
 """Fields of a `.json` member that a text is looked for in, the first that is there."""
 _MOST_NAMED = 8
-MOST_TEXT_BYTES = 1 << 20
-"""A larger member is no caption."""
 MOST_HEADER_BYTES = 1 << 20
 """A longer name, or list of attributes, of a member is refused before it is read."""
 _END = bytes(2 * tarfile.BLOCKSIZE)
@@ -79,10 +77,10 @@ def tar_texts(place: str) -> Iterator[StoredText]:
     shards = named_files(place, SUFFIX)
     has_texts = any(True for shard in shards for _ in members(shard, (TEXT,), most=None))
     for shard in shards:
-        for name, data in members(shard, (TEXT if has_texts else _JSON,), MOST_TEXT_BYTES):
+        for name, data in members(shard, (TEXT if has_texts else JSON,), MOST_TEXT_BYTES):
             where = printable(f"{shard}/{name}")
             text = decoded(data, where)
-            yield StoredText(where, text if has_texts else _text_in(text, where))
+            yield StoredText(where, text if has_texts else first_text(*field_of(text, where, CAPTIONS, "text")))
 
 
 def members(shard: Path, suffixes: tuple[str, ...], most: int | None) -> Iterator[tuple[str, bytes]]:
@@ -107,20 +105,20 @@ def members(shard: Path, suffixes: tuple[str, ...], most: int | None) -> Iterato
         raise InputError(f"{printable(shard)} is no whole tar without compression: {reason}") from error
 
 
-def _text_in(document: str, where: str) -> str:
-    fields = _parsed(document, where)
-    key = next((key for key in _KEYS if key in fields), None)
-    if key is None:
-        keys = ", ".join(repr(name) for name in list(fields)[:_MOST_NAMED]) or "none"
-        raise InputError(f"{where} has no text ({', '.join(_KEYS)}); its fields are {keys}")
-    return first_text(fields[key], f"{where}, field {key}")
+def field_of(document: str, where: str, known: Sequence[str], what: str) -> tuple[Any, str]:
+    """The first known field of a JSON object, and where it stands.
 
-
-def _parsed(document: str, where: str) -> dict[str, Any]:
+    Raises:
+        InputError: it is no object, or has none of them.
+    """
     fields = parse_json(document, where)
     if not isinstance(fields, dict):
-        raise InputError(f"{where} is no JSON object with a field {', '.join(_KEYS[:-1])} or {_KEYS[-1]}")
-    return fields
+        raise InputError(f"{where} is no JSON object with a field {', '.join(known[:-1])} or {known[-1]}")
+    key = next((key for key in known if key in fields), None)
+    if key is None:
+        keys = ", ".join(repr(name) for name in list(fields)[:_MOST_NAMED]) or "none"
+        raise InputError(f"{where} has no {what} ({', '.join(known)}); its fields are {keys}")
+    return fields[key], f"{where}, field {key}"
 
 
 class _Member(tarfile.TarInfo):

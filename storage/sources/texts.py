@@ -8,6 +8,8 @@ from agd_core.basics.errors import InputError
 
 MOST_CHARACTERS = 10_000
 """A longer text is no prompt."""
+MOST_TEXT_BYTES = 1 << 20
+"""A larger file, or member of a tar, is no caption."""
 _NO_TEXT = ("Cc", "Cs")
 """Unicode's categories of control characters and of halves of surrogate pairs."""
 
@@ -58,3 +60,14 @@ def first_text(cell: Any, where: str) -> str:
     if not isinstance(text, str):
         raise InputError(f"{where} holds no text; allowed are a text or a list of texts")
     return text
+
+
+def class_text(cell: Any, where: str) -> str:
+    """A class as text: its number or its name.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if type(cell) not in (int, str):
+        raise InputError(f"{where} holds no class; allowed are a whole number or a name")
+    return str(cell)

@@ -46,7 +46,7 @@ def whole_run(tmp_path_factory):
     output, seen = tmp_path_factory.mktemp("whole"), Counter()
     run = Run(config(*RULES), Workplace(output), BaseModelConfig().build(torch.device("cpu")))
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((run.model.decoder, "decode"), (FashionFeatures, "extract")):
+        for owner, name in ((run.model.autoencoder, "decode"), (FashionFeatures, "extract")):
             patch.setattr(owner, name, counting(getattr(owner, name), name, seen))
         distill(run, "agd distill")
     return run, seen

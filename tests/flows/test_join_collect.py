@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agd_core.data.states import GuidedStates
 from agd_core.data.trajectory import collect_unit
 from agd_core.guidance import GuidedDenoiser
 from flows.presets import load_config
@@ -45,7 +46,7 @@ class Shared:
 
     def other_collects(self, unit):
         with self.store.write_unit(unit) as writer:
-            collect_unit(self.teacher, self.base_model, self.plan, writer, self.config.collect)
+            collect_unit(GuidedStates(self.teacher), self.base_model, self.plan, writer, self.config.collect)
 
     def collect(self, place):
         """Units that we compute, and the numbers in which progress was told."""

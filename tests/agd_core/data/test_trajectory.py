@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from agd_core.basics.errors import NumericError
 from agd_core.basics.progress import Stopped
 from agd_core.data.records import CARRIERS, INPUT, TARGET
+from agd_core.data.states import GuidedStates
 from agd_core.data.subjects import Subjects
 from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collection
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
@@ -42,7 +43,7 @@ def collected(guided, teacher, config=CONFIG):
     store = MemoryTrajectoryStore(planned(teacher, config))
     for unit in store.missing_units():
         with store.write_unit(unit) as writer:
-            collect_unit(guided, teacher, store.plan, writer, config)
+            collect_unit(GuidedStates(guided), teacher, store.plan, writer, config)
     plan = store.plan
     return store.read(np.arange(plan.pairs)).latents.reshape(-1, plan.stored_steps, *plan.pair_shape)
 
@@ -141,7 +142,7 @@ def test_a_unit_that_is_finished_later_equals_an_unbroken_one_to_the_bit(teacher
     digests = []
     for _ in range(2):
         with store.write_unit(0) as writer:
-            collect_unit(guided, teacher, store.plan, writer, config)
+            collect_unit(GuidedStates(guided), teacher, store.plan, writer, config)
         digests.append(store.content_digest())
         for key in ("index/u-000000.parquet", shard_key(lost)):
             store.objects.delete(key)
@@ -152,13 +153,13 @@ def test_a_finished_unit_is_not_computed_again(teacher):
     store = ZarrTrajectoryStore.prepare(MemoryObjects(), planned(teacher))
     for teacher_guided in (Constant(1.0), Constant(float("nan"))):
         with store.write_unit(0) as writer:
-            collect_unit(teacher_guided, teacher, store.plan, writer, CONFIG)
+            collect_unit(GuidedStates(teacher_guided), teacher, store.plan, writer, CONFIG)
 
 
 def test_a_unit_can_be_stopped_between_two_steps(teacher):
     store, polls = MemoryTrajectoryStore(planned(teacher)), iter([False, False, True])
     with pytest.raises(Stopped, match="within a unit"), store.write_unit(0) as writer:
-        collect_unit(Constant(1.0), teacher, store.plan, writer, CONFIG, lambda: next(polls))
+        collect_unit(GuidedStates(Constant(1.0)), teacher, store.plan, writer, CONFIG, lambda: next(polls))
     assert store.missing_units() == [0]
 
 
@@ -193,7 +194,7 @@ def test_a_value_that_does_not_fit_or_is_no_number_is_an_error(teacher, dtype, v
     config = changed(dtype=dtype)
     store = MemoryTrajectoryStore(planned(teacher, config))
     with pytest.raises(NumericError, match=words), store.write_unit(0) as writer:
-        collect_unit(Constant(value), teacher, store.plan, writer, config)
+        collect_unit(GuidedStates(Constant(value)), teacher, store.plan, writer, config)
     assert store.missing_units() == [0]
 
 

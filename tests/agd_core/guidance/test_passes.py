@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from agd_core.data.states import GuidedStates
 from agd_core.data.subjects import Subjects
 from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collection
 from agd_core.evaluation.bench import Bench
@@ -124,7 +125,7 @@ def test_sampling_and_collecting_count_three_evaluations_per_step(teacher, weak)
     store = MemoryTrajectoryStore(plan_collection(config, Subjects(teacher), {}))
     before = guided.network_evaluations
     with store.write_unit(0) as writer:
-        collect_unit(guided, teacher, store.plan, writer, config)
+        collect_unit(GuidedStates(guided), teacher, store.plan, writer, config)
     assert guided.network_evaluations - before == 3 * 3 * 4
     assert store.missing_units() == []
 

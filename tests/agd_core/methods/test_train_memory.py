@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from agd_core.basics.checkpoint import Checkpoint
+from agd_core.data.states import GuidedStates
 from agd_core.data.subjects import Subjects
 from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collection
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
@@ -27,7 +28,7 @@ def collected(model):
     plan = plan_collection(config, subjects, {"test": 1})
     store = MemoryTrajectoryStore(plan)
     with store.write_unit(0) as writer:
-        collect_unit(GuidedDenoiser(model, ClassifierFreeGuidance()), model, plan, writer, config)
+        collect_unit(GuidedStates(GuidedDenoiser(model, ClassifierFreeGuidance())), model, plan, writer, config)
     return store
 
 
@@ -64,7 +65,7 @@ def test_training_neither_asks_the_text_encoders_nor_the_vae(tmp_path):
     model = MODELS["sdxl"]("float32")
     train(model, store, tmp_path)
     assert "_pipe" not in vars(model.encoder)
-    assert "vae" not in vars(model.decoder)
+    assert "vae" not in vars(model.autoencoder)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

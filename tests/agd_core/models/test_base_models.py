@@ -151,7 +151,7 @@ def test_a_resolution_changes_the_latents(models):
 def test_encoders_and_vae_wait_until_they_are_needed():
     model = build("tiny-sd")
     assert "_pipe" not in vars(model.encoder)
-    assert "vae" not in vars(model.decoder)
+    assert "vae" not in vars(model.autoencoder)
     model.null_condition(1)
     assert "_pipe" in vars(model.encoder)
 

@@ -13,6 +13,7 @@ from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import generator
 from agd_core.data.order import BatchOrder
 from agd_core.data.records import INPUT, TARGET
+from agd_core.data.states import GuidedStates
 from agd_core.data.subjects import Subjects
 from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collection
 from agd_core.guidance import ClassifierFreeGuidance, GuidedDenoiser
@@ -186,7 +187,7 @@ def collected(model, guided_channels):
     store = ZarrTrajectoryStore.prepare(MemoryObjects(), plan)
     for unit in store.missing_units():
         with store.write_unit(unit) as writer:
-            collect_unit(teacher, model, plan, writer, config)
+            collect_unit(GuidedStates(teacher), model, plan, writer, config)
     return ZarrTrajectoryStore.open(store.objects), teacher
 
 

@@ -20,6 +20,7 @@ from agd_core.models.schedulers import (
     build_scheduler,
     is_flow_matching,
     noise_level,
+    noised_input,
 )
 
 
@@ -195,3 +196,33 @@ def test_the_noise_level_is_edms_sigma_for_every_sort_of_model():
     assert torch.allclose(noise_level(flow, torch.tensor([250.0, 500.0])), torch.tensor([1 / 3, 1.0]))
     terminal = config | {"rescale_betas_zero_snr": True}
     assert noise_level(terminal, torch.tensor([999.0])) == torch.inf
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50])
+@pytest.mark.parametrize(("name", "config"), ALL)
+def test_noised_latents_are_those_of_the_forward_process_at_every_step(name, config, steps):
+    """By sigma = noise over signal: what the network takes has variance 1 for variance 1, or lies between the two."""
+    scheduler, draws = build_scheduler(name, config, steps), torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(3, 2, 4, 4, generator=draws) for _ in range(2))
+    for index, timestep in enumerate(scheduler.timesteps):
+        sigma = noise_level(config, timestep[None].float())
+        whole = 1 + sigma if is_flow_matching(config) else (1 + sigma**2).sqrt()
+        expected = noise if sigma.isinf() else (clean + sigma * noise) / whole
+        assert torch.allclose(noised_input(scheduler, index, clean, noise), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("name", "config"), ALL)
+def test_noising_leaves_the_sampler_as_it_is(name, config):
+    scheduler, untouched = build_scheduler(name, config, 5), build_scheduler(name, config, 5)
+    for index in (3, 0, 3):
+        noised_input(scheduler, index, torch.ones(1, 2, 4, 4), torch.ones(1, 2, 4, 4))
+    for each in (scheduler, untouched):
+        assert getattr(each, "step_index", None) is getattr(each, "begin_index", None) is None
+    assert torch.equal(scheduler.timesteps, untouched.timesteps)
+
+
+def test_steps_of_one_timestep_are_told_apart_by_their_number():
+    scheduler = build_scheduler("euler", DIFFUSION, 3)
+    scheduler.timesteps[1] = scheduler.timesteps[0]
+    first, second = (noised_input(scheduler, at, torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)) for at in (0, 1))
+    assert second.mean() > 5 * first.mean()

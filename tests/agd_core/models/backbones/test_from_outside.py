@@ -12,6 +12,7 @@ from torch import nn
 from agd_core.basics.checkpoint import Checkpoint
 from agd_core.builtin.miniatures.parts import vae
 from agd_core.builtin.miniatures.weights import fill
+from agd_core.data.states import GuidedStates
 from agd_core.data.subjects import Subjects
 from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collection
 from agd_core.guidance import GuidedDenoiser
@@ -110,7 +111,7 @@ def test_it_is_found_collected_and_trained(model, tmp_path):
     plan = plan_collection(config, Subjects(model), {"test": 1})
     store = MemoryTrajectoryStore(plan)
     with store.write_unit(0) as writer:
-        collect_unit(teacher, model, plan, writer, config)
+        collect_unit(GuidedStates(teacher), model, plan, writer, config)
     adapter = OffsetConfig(hidden_width=4).build(model.backbone)
     settings = TrainConfig(steps=2, batch_size=3, learning_rate=1e-2)
     losses = Training(model, adapter, store, settings).run(Checkpoint(tmp_path / "state.safetensors", "key"))
