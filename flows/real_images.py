@@ -6,6 +6,7 @@ image shows. Trajectories are balanced over classes or distinct captions as with
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from agd_core.basics.progress import Stopped
 from agd_core.basics.safe_files import printable
 from agd_core.data.states import ImageChoice
 from agd_core.data.trajectory import CollectConfig
+from agd_core.models.autoencoder import PIXELS_TOGETHER
 from agd_core.models.model import BaseModel
 from flows.builtin_images import open_builtin_images
 from flows.reference import content_digest
@@ -33,6 +35,8 @@ SETTING = "collect.images"
 STAGE, VERSION = "image-latents", 1
 LATENTS = "latents.safetensors"
 _FLOAT_BYTES = 4
+_IMAGES_TOGETHER = 32
+"""Most images that are held decoded."""
 _SHOWN_NAMES = 5
 
 
@@ -48,8 +52,10 @@ class RealImages:
 
     def choice(self, seed: int) -> ImageChoice:
         """Which image each trajectory is made of."""
-        shown, count = np.asarray(self.subjects, dtype=np.int64), max(self.subjects) + 1
-        return ImageChoice(tuple(np.flatnonzero(shown == subject) for subject in range(count)), seed)
+        shown = np.asarray(self.subjects, dtype=np.int64)
+        by_subject = np.argsort(shown, kind="stable")
+        first = np.searchsorted(shown[by_subject], np.arange(shown.max() + 1))
+        return ImageChoice(tuple(np.split(by_subject, first)[1:]), seed)
 
     def chosen(self, config: CollectConfig) -> list[int]:
         """Numbers of the images that a collection is made of, ascending; its number of trajectories is decided."""
@@ -160,15 +166,17 @@ def image_latents(
 
 def _encoded(source: ImageSource, chosen: Sequence[int], model: BaseModel, place: Workplace) -> Tensor:
     wanted, progress = set(chosen), place.progress("encode images")
-    latents: list[Tensor] = []
+    rows = max(1, min(_IMAGES_TOGETHER, PIXELS_TOGETHER // model.pixels**2))
+    images = (_pixels(image, model) for number, image in enumerate(source.images()) if number in wanted)
+    parts: list[Tensor] = []
     with naming(SETTING):
-        for number, image in enumerate(source.images()):
+        while batch := list(islice(images, rows)):
+            done = sum(map(len, parts))
             if place.should_stop():
-                raise Stopped(f"stopped with {len(latents)} of {len(chosen)} real images encoded; run it again")
-            if number in wanted:
-                latents.append(model.encode(_pixels(image, model)).cpu())
-                progress(len(latents), len(chosen), "images")
-    return torch.cat(latents)
+                raise Stopped(f"stopped with {done} of {len(chosen)} real images encoded; run it again to start anew")
+            parts.append(model.encode(torch.cat(batch)).cpu())
+            progress(done + len(batch), len(chosen), "images")
+    return torch.cat(parts)
 
 
 def _read(artefact: Artefact, model: BaseModel) -> dict[int, Tensor]:

@@ -15,7 +15,7 @@ from agd_core.models.denoiser import Latents
 from agd_core.models.reading import load_component, read_settings, stored_fingerprint, weights_variant
 
 PIXELS_TOGETHER = 1 << 20
-"""Images are decoded together up to so many pixels, which bounds memory: one image of 1024 x 1024."""
+"""Images are held together up to so many pixels, which bounds memory: one image of 1024 x 1024."""
 Images = Float[Tensor, "batch image_channels *sides"]
 
 

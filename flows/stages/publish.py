@@ -99,6 +99,12 @@ def _publish(run: Run, method: MethodConfig, artefact: Artefact, rows: Sequence[
     publish_file(render_card(card).encode(), folder / README)
 
 
+def _training(run: Run, method: MethodConfig) -> dict[str, str]:
+    """How the adapter was trained; that it learnt on the states of guided sampling goes without saying."""
+    settings = {name.replace("_", " "): f"{value}" for name, value in run.config.training_of(method).identity().items()}
+    return settings if run.config.collect.states == "guided" else settings | {"states": run.states.text}
+
+
 def _card(run: Run, method: MethodConfig, artefact: Artefact, rows: Sequence[Row], command: str) -> ModelCard:
     files = read_card(artefact.path)[1]
     config, sampled = run.config, run.config.sample
@@ -108,7 +114,7 @@ def _card(run: Run, method: MethodConfig, artefact: Artefact, rows: Sequence[Row
         method=method,
         files=files,
         percent=100 * files.parameters / run.model.parameters,
-        training={name.replace("_", " "): f"{it}" for name, it in config.training_of(method).identity().items()},
+        training=_training(run, method),
         digests={"adapter": artefact.digest},
         command=command,
         evaluate_command=command,

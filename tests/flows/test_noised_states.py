@@ -358,3 +358,17 @@ def test_the_command_says_what_it_would_cost_and_refuses_in_one_line(tmp_path):
     assert refused.stderr.strip().endswith("are a folder of PNG, JPEG or WebP files, WebDataset .tar files, a .zarr "
                                            "array, .parquet files")  # fmt: skip
     assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("rule", ["cfg-gate", "guidance-cache"])
+def test_a_rule_that_follows_the_sampler_cannot_be_asked_at_noised_images(rule, teacher, tmp_path):
+    """The others are: that of an interval goes by the noise level alone."""
+    guidance = f"guidance={{kind: {rule}, rule: {{kind: cfg}}}}"
+    with pytest.raises(InputError, match=f"collect.states noised: the rule '{rule}' depends on a sampler's steps"):
+        Run(config(guidance), Workplace(tmp_path), teacher).check()
+    Run(config(guidance, "collect.states=guided"), Workplace(tmp_path), teacher).check()
+    interval = config("guidance={kind: interval, high: 1, rule: {kind: cfg}}", "collect.kept_steps=3")
+    run = Run(interval, Workplace(tmp_path), teacher).check()
+    expected, before = plan_costs(run)["network_evaluations"], teacher.network_evaluations
+    collect(run)
+    assert teacher.network_evaluations - before == expected < 20 * (4 + 3) * 2

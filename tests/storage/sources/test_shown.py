@@ -153,3 +153,21 @@ def test_a_broken_text_beside_an_image_is_one_line(broken, tmp_path):
 def test_every_kind_that_tells_one_is_covered_here():
     told = {suffix for suffix, kind in KINDS.items() if kind.captions or kind.labels}
     assert told == {".tar", ".parquet"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "write"),
+    [*(("captions", w) for w in WITH_CAPTIONS.values()), *(("labels", w) for w in WITH_LABELS.values())],
+)
+def test_what_is_damaged_is_one_line_and_never_another_text(shown, write, tmp_path):
+    place = Path(write(tmp_path))
+    whole, said = place.read_bytes(), []
+    expected = read_shown(str(place), shown)
+    for torn in (b"", whole[: len(whole) // 2], whole[:-1024], b"\xff" * len(whole)):
+        place.write_bytes(torn)
+        try:
+            assert read_shown(str(place), shown) == expected
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) >= 3
+    assert [line for line in said if "\n" in line or str(tmp_path) not in line] == []
