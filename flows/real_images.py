@@ -24,7 +24,7 @@ from agd_core.models.autoencoder import PIXELS_TOGETHER
 from agd_core.models.model import BaseModel
 from flows.builtin_images import open_builtin_images
 from flows.reference import content_digest
-from flows.stages.tensors import Form, read_tensors
+from flows.tensors import Form, read_tensors
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from storage.sources import ImageSource, open_images, stamp

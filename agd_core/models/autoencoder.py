@@ -16,7 +16,7 @@ from agd_core.models.reading import load_component, read_settings, stored_finger
 
 PIXELS_TOGETHER = 1 << 20
 """Images are held together up to so many pixels, which bounds memory: one image of 1024 x 1024."""
-Images = Float[Tensor, "batch image_channels *sides"]
+Pictures = Float[Tensor, "batch image_channels *sides"]
 
 
 class Autoencoder:
@@ -46,7 +46,7 @@ class Autoencoder:
         )
 
     @torch.no_grad()
-    def decode(self, latents: Latents) -> Images:
+    def decode(self, latents: Latents) -> Pictures:
         """Latents as samplers leave them to images in [-1, 1]."""
         rows = max(1, PIXELS_TOGETHER // (math.prod(latents.shape[2:]) * self.factor**2))
         scale, shift = self._statistics(latents)
@@ -59,7 +59,7 @@ class Autoencoder:
             )
 
     @torch.no_grad()
-    def encode(self, images: Images) -> Latents:
+    def encode(self, images: Pictures) -> Latents:
         """Images in [-1, 1] to latents as samplers leave them, float32: the means of the encoder's posterior.
 
         Each image goes through by itself, so its latents do not depend on the images beside it.

@@ -7,7 +7,7 @@ from agd_core.basics.progress import Stopped
 from agd_core.evaluation.extractors import Extracted, FeatureExtractor
 from flows.reference import finite_features
 from flows.stages.sample import read_images, read_labels
-from flows.stages.tensors import Form, read_tensors
+from flows.tensors import Form, read_tensors
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 

@@ -19,7 +19,7 @@ from agd_core.guidance import Guidance
 from agd_core.methods.adapter_files import open_adapter
 from agd_core.models.schedulers import SchedulerName
 from flows.run import Run
-from flows.stages.tensors import Form, read_tensors
+from flows.tensors import Form, read_tensors
 from flows.workplace import Workplace, describe_device
 from storage.artefacts import Artefact
 

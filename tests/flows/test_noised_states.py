@@ -17,6 +17,7 @@ from agd_core.builtin.fashion_mnist import CLASS_NAMES
 from agd_core.data.records import INPUT
 from agd_core.models.autoencoder import Autoencoder
 from flows import builtin_images
+from flows import real_images as real_images_of_flows
 from flows.cli.app import app
 from flows.config import PipelineConfig
 from flows.jobs import JOBS
@@ -217,10 +218,17 @@ def test_a_stopped_collection_ends_like_an_unbroken_one(teacher, pictures, tmp_p
     assert open_trajectories(found).content_digest() == whole
 
 
-def test_stopping_while_images_are_encoded_leaves_nothing_half_done(teacher, pictures, tmp_path):
-    settings, polls = config(f"collect.images={pictures}"), iter([False] * 5)
-    with pytest.raises(Stopped, match="of 20 real images encoded"):
-        collect(Run(settings, Workplace(tmp_path, should_stop=lambda: next(polls, True)), teacher))
+def test_stopping_while_images_are_encoded_leaves_nothing_half_done(teacher, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(real_images_of_flows, "_IMAGES_TOGETHER", 8)
+    told = []
+    place = Workplace(
+        tmp_path,
+        progress=lambda job: lambda done, *_: told.append(done) if job == "encode images" else None,
+        should_stop=lambda: bool(told),
+    )
+    with pytest.raises(Stopped, match="stopped with 8 of 20 real images encoded"):
+        collect(Run(config(f"collect.images={pictures}"), place, teacher))
+    assert told == [8]
     assert not list(tmp_path.glob(f"artefacts/{LATENTS_STAGE}-*/*.safetensors"))
 
 

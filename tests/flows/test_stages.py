@@ -19,8 +19,8 @@ from flows.stages import sample as sampling
 from flows.stages.collect import collect
 from flows.stages.distill import distill, train_all
 from flows.stages.sample import SAMPLES, Cell, read_images, read_labels, read_samples, sample
-from flows.stages.tensors import read_tensors
 from flows.stages.verify import verify
+from flows.tensors import read_tensors
 from flows.workplace import Workplace
 from storage.artefacts import Artefact
 from tests.conftest import SMALL
