@@ -12,6 +12,7 @@ from agd_core.evaluation.evaluator import EvaluateConfig
 from agd_core.evaluation.sampling import SampleConfig
 from agd_core.guidance import ClassifierFreeGuidance, GuidanceConfig, SparingConfig
 from agd_core.methods import AnyMethodConfig, MethodConfig, ModulatedMlpConfig
+from agd_core.methods.own_training import TrainingSeed
 from agd_core.methods.trainer import TrainConfig
 from agd_core.models.config import BaseModelConfig
 
@@ -32,6 +33,20 @@ class StoreConfig(Config):
         if separator and not path.strip("/"):
             raise ValueError(f"{url} names no place behind {protocol}://")
         return url if separator and protocol != "file" else str(expand(path).resolve())
+
+
+class ShootoutConfig(Config):
+    """What `agd shootout` adds to a run."""
+
+    seeds: tuple[TrainingSeed, ...] = Field((0, 1, 2), min_length=1, max_length=100)
+    """Of the trainings, in place of `train.seed`: initial weights and order of pairs. The images' noise stays."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds must differ from each other, got {', '.join(map(str, seeds))}")
+        return seeds
 
 
 class PipelineConfig(Config):
@@ -55,6 +70,8 @@ class PipelineConfig(Config):
     """Stage 3: images without guidance, with guidance, and of every student."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Stage 4: what is measured on them."""
+    shootout: ShootoutConfig = Field(ShootoutConfig(), exclude_if=lambda contest: contest == ShootoutConfig())
+    """How often `agd shootout` trains every method."""
 
     @property
     def teacher_identity(self) -> dict[str, Any]:

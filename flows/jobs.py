@@ -87,6 +87,20 @@ def _sweep(run: Run, command: str) -> Done:
     return Done(done.metrics, done.report)
 
 
+def _shootout(run: Run, command: str) -> Done:
+    from flows.stages.shootout import shootout
+
+    done = shootout(run, command)
+    return Done(done.metrics, done.report)
+
+
+def _training_costs(run: Run) -> tuple[dict[str, Any], list[str]]:
+    from flows.stages.shootout import training_lines, training_plan
+
+    plan = training_plan(run.check())
+    return plan, training_lines(plan)
+
+
 _COLLECT = ("base_model", "collect", "store")
 _TRAIN = (*_COLLECT, "methods", "train")
 _SAMPLE = (*_TRAIN, "sample")
@@ -95,6 +109,14 @@ _ALL = (*_SAMPLE, "evaluate")
 JOBS = (
     Job("distill", "distill", _ALL, _distill, "The whole pipeline: collect, train, sample, evaluate, report."),
     Job("sweep", "sweep", _ALL, _sweep, "Compare all methods at every guidance scale, step count and sampler."),
+    Job(
+        "shootout",
+        "shootout",
+        (*_ALL, "shootout"),
+        _shootout,
+        "Train every method with several seeds on one collection and compare all.",
+        _training_costs,
+    ),
     Job("evaluate", "evaluate", _ALL, _distill, "Evaluate every sample set and report, after doing what is missing."),
     Job("collect", "collect-trajectories", _COLLECT, _collect, "Record guided trajectories.", _collection_costs),
     Job("train", "train-adapter", _TRAIN, _train, "Train the preset's methods, collecting first what is missing."),

@@ -1,6 +1,6 @@
 """What a run publishes into its output folder: reports with their numbers, and a folder per adapter.
 
-    OUTPUT/report.html, metrics.json, sweep.html, sweep.json
+    OUTPUT/report.html, metrics.json, sweep.html, sweep.json, shootout.html, shootout.json
     OUTPUT/adapters/NAME/   goes anywhere by itself, with checksums of its own
     OUTPUT/checksums.json   everything above
 
@@ -21,7 +21,7 @@ from storage.artefacts import ARTEFACTS, MANIFEST
 from storage.walking import walk
 
 METRICS_FILE = "metrics.json"
-REPORT_FILES = ("report.html", METRICS_FILE, "sweep.html", "sweep.json")
+REPORT_FILES = ("report.html", METRICS_FILE, "sweep.html", "sweep.json", "shootout.html", "shootout.json")
 ADAPTERS = "adapters"
 _WEIGHTS, _CARD = "adapter.safetensors", "adapter.json"
 ADAPTER_FILES = (_WEIGHTS, _CARD, "base_sketch.safetensors", "README.md", METRICS_FILE)

@@ -30,7 +30,7 @@ class Results:
 
 
 def read_results(place: Path, allow_edited: bool = False) -> Results:
-    """Every row of a metrics.json or sweep.json once: the headline, the step curve, then all other points.
+    """Every row of a metrics.json, sweep.json or shootout.json once: the headline, the step curve, then the others.
 
     Args:
         place: the file, or a folder that holds it.

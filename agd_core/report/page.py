@@ -13,7 +13,7 @@ from agd_core.basics.errors import InputError
 from agd_core.evaluation import rows
 from agd_core.evaluation.rows import Row
 from agd_core.report import costs
-from agd_core.report.columns import explained, tables, warned
+from agd_core.report.columns import Table, explained, tables, warned
 from agd_core.report.costs import Costs
 
 _HERE = Path(__file__).parent
@@ -65,6 +65,8 @@ class Page:
     """What a person types to repeat everything."""
     all_rows: Sequence[Row] = ()
     """Every cell of the sweep, for the full tables; none given: the headline's."""
+    took: Table | None = None
+    """What every method took to be trained and takes per image; for reports that compare many."""
     costs: Costs | None = None
     """None where nothing was measured."""
     notes: Sequence[str] = ()
@@ -106,7 +108,7 @@ def render_page(page: Page) -> str:
         mark=rows.WARNED,
         cost_headings=costs.COST_HEADINGS,
         training_headings=costs.TRAINING_HEADINGS,
-        trained=costs.training_lines(page.measured_rows),
+        trained=() if page.took else costs.training_lines(page.measured_rows),
         style=Markup(_own("style.css")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -25,6 +25,7 @@ from prefect.tasks import Task
 from agd_core.basics.errors import InputError, NumericError
 from agd_core.basics.progress import ShouldStop, Stopped
 from agd_core.data.trajectory import collect_unit
+from agd_core.methods import MethodConfig
 from flows.config import PipelineConfig
 from flows.lab.parameters import FanOut
 from flows.run import Run
@@ -40,6 +41,8 @@ _POLL_SECONDS = 0.2
 _AHEAD = 2
 """Tasks that are submitted per worker; what is submitted goes through Prefect even after a stop, so it is not much."""
 _HOPELESS = (InputError, NumericError)
+_Trained = tuple[MethodConfig, tuple[Path, str, str]]
+"""What was trained, and its artefact as plain data."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def sample_elsewhere(
     Raises:
         Stopped: when asked to.
     """
-    folders = [(artefact.path, artefact.stage, artefact.key) for _, artefact in trained]
+    folders = [(config, (artefact.path, artefact.stage, artefact.key)) for config, artefact in trained]
 
     def there(cell: int) -> None:
         _sample_cell(cell, folders, points, elsewhere)
@@ -154,13 +157,10 @@ def collect_there(unit: int, store_url: str, elsewhere: Elsewhere) -> None:
             collect_unit(run.states, run.model, store.plan, writer, run.config.collect)
 
 
-def _sample_cell(
-    cell: int, adapters: list[tuple[Path, str, str]], points: Sequence[Point], elsewhere: Elsewhere
-) -> None:
+def _sample_cell(cell: int, adapters: Sequence[_Trained], points: Sequence[Point], elsewhere: Elsewhere) -> None:
     """One sample set, as the artefact that the stage would make."""
-    settings = elsewhere.config
-    trained = [(config, Artefact(*folder)) for config, folder in zip(settings.methods, adapters, strict=True)]
-    method, wanted = list(every_cell(settings, trained, points))[cell]
+    trained = [(config, Artefact(*folder)) for config, folder in adapters]
+    method, wanted = list(every_cell(elsewhere.config, trained, points))[cell]
     sample(elsewhere.run(), wanted, method.name)
 
 

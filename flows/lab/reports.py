@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-_PAGES = ("report.html", "sweep.html")
+_PAGES = ("report.html", "sweep.html", "shootout.html")
 """As in `flows.stages.report`, which this process does not load: PyTorch is behind it."""
 _POLICY = (
     "sandbox allow-scripts allow-popups allow-downloads; default-src 'none'; img-src data:; "
@@ -17,7 +17,7 @@ _POLICY = (
 
 
 class Reports:
-    """ASGI application that shows every report.html and sweep.html at or below a folder.
+    """ASGI application that shows every report.html, sweep.html and shootout.html at or below a folder.
 
     Args:
         folder: what lies below it can be asked for by its relative path.

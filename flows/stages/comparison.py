@@ -77,9 +77,14 @@ def methods(config: PipelineConfig, adapters: TrainedAdapters) -> list[Method]:
 
 def headline_points(config: PipelineConfig) -> list[Point]:
     """Every scale at the headline steps, then the curve's steps at the headline scale."""
-    sampled = config.sample
-    scales = [Point(scale, sampled.steps, sampled.scheduler) for scale in sampled.guidance_scales]
+    sampled, scales = config.sample, scale_points(config)
     return [*scales, *(Point(scales[0].scale, steps, sampled.scheduler) for steps in sampled.curve_steps)]
+
+
+def scale_points(config: PipelineConfig) -> list[Point]:
+    """Every scale at the headline steps."""
+    sampled = config.sample
+    return [Point(scale, sampled.steps, sampled.scheduler) for scale in sampled.guidance_scales]
 
 
 def sweep_points(config: PipelineConfig) -> list[Point]:

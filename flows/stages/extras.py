@@ -14,16 +14,18 @@ from storage.artefacts import Artefact
 
 @dataclass(frozen=True)
 class Extras:
-    """The artefacts of both; empty where they were not asked for."""
+    """The artefacts of all; empty where they were not asked for."""
 
     cost: Artefact | None = None
     curves: Mapping[str, Artefact] = field(default_factory=dict)
     """By the name of an adapter, or of a rule that needs no training."""
+    training_cost: Artefact | None = None
 
     @property
     def artefacts(self) -> dict[str, Artefact]:
         """All of them by what they are."""
-        found = {"cost": self.cost} if self.cost else {}
+        costs = {"cost": self.cost, "training cost": self.training_cost}
+        found = {name: artefact for name, artefact in costs.items() if artefact}
         return found | {f"prediction error of {name}": curve for name, curve in self.curves.items()}
 
     def costs(self, steps: int) -> Costs | None:

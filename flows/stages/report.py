@@ -1,6 +1,6 @@
 """The report: a page, its numbers and its pictures, written as an artefact and copied to the output folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from flows.stages.summary import summary
 from storage.artefacts import Artefact
 
 STAGE, VERSION = "report", 7
+Write = Callable[["Made", "ReportFiles", Artefact], None]
+"""Tells in an artefact's folder what was made: a page and its numbers, called like these files."""
 _GRID_IMAGES, _GRID_COLUMNS, _WIDEST = 40, 10, 64
 _LARGE_IMAGES, _LARGE_COLUMNS = 12, 4
 """Of images wider than `_WIDEST` pixels."""
@@ -86,13 +88,19 @@ class Made:
         }
 
 
-def report(made: Made, files: ReportFiles) -> Artefact:
-    """Write the report of a finished comparison and copy page and numbers to the output folder."""
-    place = made.run.place
+def report(made: Made, files: ReportFiles, write: Write | None = None) -> Artefact:
+    """Write the report of a finished comparison and copy page and numbers to the output folder.
+
+    Args:
+        made: what it tells of.
+        files: what it is called.
+        write: tells it, in an artefact's folder; none: the report of one training of every method.
+    """
+    place, tell = made.run.place, write or _write
     artefact = place.produce(
         STAGE,
         {**made.identity(), "files": vars(files)},
-        lambda artefact: _write(made, files, artefact),
+        lambda artefact: tell(made, files, artefact),
         measured=[files.page, files.metrics],
         title=f"write {files.page}",
     )
@@ -111,16 +119,16 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
     made.run.place.announce(f"{STAGE}: writing {artefact.path / files.page}")
     rows, everything = [item.row for item in made.headline], [item.row for item in made.compared]
     curve = [row for row in everything if row.teacher_scale == made.run.config.sample.guidance_scale]
-    grids = [_grid(item, made.run.sampled) for item in made.at_first_scale]
+    grids = [grid_of(item, made.run.sampled) for item in made.at_first_scale]
     drawn = plots(rows, curve, made.adapters, made.extras)
     for number, picture in enumerate((*grids, *drawn), start=1):
-        write_bytes(picture.png, artefact.path / f"{number:02}-{_file_name(picture.title)}.png")
-    digests = {name: f"{item.path.name} sha256 {item.digest}" for name, item in made.artefacts.items()}
-    protocol, notes = _protocol(made), _notes(rows[0].protocol, made.run.instruments.remarks)
+        write_bytes(picture.png, artefact.path / f"{number:02}-{file_name(picture.title)}.png")
+    digests = digests_of(made)
+    protocol, notes = protocol_of(made), notes_of(rows[0].protocol, made.run.instruments.remarks)
     metrics = {
-        "rows": _plain(rows, everything),
-        "curve": _plain(curve, everything),
-        "all_rows": _plain(everything, everything),
+        "rows": with_verdicts(rows, everything),
+        "curve": with_verdicts(curve, everything),
+        "all_rows": with_verdicts(everything, everything),
         "protocol": protocol,
         "notes": notes,
         "artefacts": digests,
@@ -144,13 +152,18 @@ def _write(made: Made, files: ReportFiles, artefact: Artefact) -> None:
     write_bytes(render_page(page).encode(), artefact.path / files.page)
 
 
-def _plain(rows: Sequence[Row], everything: Sequence[Row]) -> list[dict[str, Any]]:
+def with_verdicts(rows: Sequence[Row], everything: Sequence[Row]) -> list[dict[str, Any]]:
     """Rows with their verdicts against the teacher at the same point."""
     return [row.as_dict() | {"verdicts": against_teacher(row, teacher_beside(row, everything))} for row in rows]
 
 
-def _grid(item: Compared, subjects: Subjects) -> Picture:
-    """The first images of a sample set, fewer of large ones."""
+def digests_of(made: Made) -> dict[str, str]:
+    """Every artefact behind the numbers with what it holds, by what it is."""
+    return {name: f"{item.path.name} sha256 {item.digest}" for name, item in made.artefacts.items()}
+
+
+def grid_of(item: Compared, subjects: Subjects, title: str = "") -> Picture:
+    """The first images of a sample set, fewer of large ones; it is called as its row is, unless it has a title."""
     images = read_images(item.samples, slice(_GRID_IMAGES))
     height, width = images.shape[1:3]
     small = max(height, width) <= _WIDEST
@@ -158,10 +171,10 @@ def _grid(item: Compared, subjects: Subjects) -> Picture:
     caption = f"scale {item.row.guidance_scale:g}, {item.row.nfe:g} NFE"
     labels = subjects.texts(read_labels(item.samples)[:count].tolist())
     png = grid_png(images[:count], columns, 2 if small else 1, labels if subjects.prompts else ())
-    return Picture(item.row.name, caption, png, labels, columns, max(height, width))
+    return Picture(title or item.row.name, caption, png, labels, columns, max(height, width))
 
 
-def _protocol(made: Made) -> dict[str, str]:
+def protocol_of(made: Made) -> dict[str, str]:
     """How the headline's numbers were made, in words."""
     collected = made.run.config.collect
     return {
@@ -171,7 +184,7 @@ def _protocol(made: Made) -> dict[str, str]:
     }
 
 
-def _notes(protocol: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
+def notes_of(protocol: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
     """What must be known before the numbers are believed."""
     if protocol["extractor"] == "none" or protocol["distance"] == "FID":
         return [*remarks]
@@ -182,5 +195,6 @@ def _notes(protocol: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
     ]
 
 
-def _file_name(title: str) -> str:
+def file_name(title: str) -> str:
+    """A picture's, without its number."""
     return "".join(letter if letter.isalnum() else "-" for letter in title.lower())

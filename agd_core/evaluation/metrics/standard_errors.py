@@ -8,6 +8,28 @@ from torch import Tensor
 
 NORMAL_95 = 1.96
 """Half the width of a 95 % interval, in standard errors of a normal estimate."""
+_SHARE_95, _QUANTILE_PRECISION = 0.95, 1e-9
+
+
+def student_95(degrees: int) -> float:
+    """Half the width of a 95 % interval in standard errors that so many degrees of freedom have told, Student's t."""
+    low, high = 0.0, 13.0
+    while high - low > _QUANTILE_PRECISION:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_share(middle, degrees) < _SHARE_95 else (low, middle)
+    return (low + high) / 2
+
+
+def _student_share(t: float, degrees: int) -> float:
+    """How much of Student's distribution lies within t of its middle (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    angle, is_odd = math.atan(t / math.sqrt(degrees)), degrees % 2
+    term = math.cos(angle) if is_odd else 1.0
+    total = 0.0
+    for order in range(2 + is_odd, degrees + 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (order - 1) / order
+    inside = math.sin(angle) * total
+    return 2 / math.pi * (angle + inside) if is_odd else inside
 
 
 def balanced_standard_error(values: Float[Tensor, " images"], labels: Int[Tensor, " images"]) -> float:
