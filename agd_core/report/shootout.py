@@ -44,7 +44,7 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Contestant:
     """One way to sample: trained for one budget, or needing no training."""
 
     rows: tuple[Row, ...]
@@ -78,26 +78,26 @@ class Entry:
 class Contest:
     """All that took part."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[Contestant, ...]
     """No guidance, the teacher, what was trained, then what needs no training."""
 
     @property
-    def unguided(self) -> Entry:
+    def unguided(self) -> Contestant:
         """No guidance."""
         return next(entry for entry in self.entries if entry.rows[0].method == "none")
 
     @property
-    def teacher(self) -> Entry:
+    def teacher(self) -> Contestant:
         """The guided base model."""
         return next(entry for entry in self.entries if entry.rows[0].is_teacher)
 
     @property
-    def trained(self) -> list[Entry]:
+    def trained(self) -> list[Contestant]:
         """What was trained."""
         return [entry for entry in self.entries if entry.spent]
 
     @property
-    def spared(self) -> list[Entry]:
+    def spared(self) -> list[Contestant]:
         """What spares passes of the teacher's and needs no training."""
         return [entry for entry in self.entries if not entry.spent and entry not in (self.unguided, self.teacher)]
 
@@ -106,16 +106,16 @@ class Contest:
         """Every row, scale by scale, the headline's first."""
         return [row for together in zip(*(entry.rows for entry in self.entries), strict=True) for row in together]
 
-    def of_budget(self, own_steps: bool) -> list[Entry]:
+    def of_budget(self, own_steps: bool) -> list[Contestant]:
         """Every method once: with this budget, or with the only one that it has."""
-        chosen: dict[str, Entry] = {}
+        chosen: dict[str, Contestant] = {}
         for entry in self.trained:
             if entry.method not in chosen or (entry.spent and entry.spent.own_steps == own_steps):
                 chosen[entry.method] = entry
         return list(chosen.values())
 
     @property
-    def budgets(self) -> dict[str, list[Entry]]:
+    def budgets(self) -> dict[str, list[Contestant]]:
         """The entries of every budget of training that some method has."""
         found = {entry.budget for entry in self.trained}
         wanted = {EQUAL_STEPS: False, OWN_STEPS: True}
@@ -131,7 +131,7 @@ def took(contest: Contest) -> Table:
     return Table("What each takes", HEADINGS, tuple(group for group in groups if group.lines))
 
 
-def _line(entry: Entry) -> tuple[TableCell, ...]:
+def _line(entry: Contestant) -> tuple[TableCell, ...]:
     row, cost = entry.rows[0], entry.cost or {}
     trained = (TableCell("-"),) * 6 if entry.spent is None else _trained(entry.spent, row)
     return (

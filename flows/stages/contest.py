@@ -10,7 +10,7 @@ from agd_core.evaluation.relative_error import with_relative_error
 from agd_core.evaluation.rows import Row
 from agd_core.methods import MethodConfig
 from agd_core.methods.own_training import OwnTraining
-from agd_core.report.shootout import Contest, Entry, Spent
+from agd_core.report.shootout import Contest, Contestant, Spent
 from flows.run import Run
 from flows.stages.comparison import Compared, methods
 from flows.stages.cost import SECONDS, cost, read_cost
@@ -36,11 +36,11 @@ class Trial:
         return self.method.model_copy(update={"name": f"{self.method.label}-seed-{self.seed}", "train": own})
 
 
-Trained = Sequence[tuple[Trial, Artefact]]
+TrainedTrials = Sequence[tuple[Trial, Artefact]]
 """Every training with its adapter."""
 
 
-def measure_costs_of_methods(run: Run, trained: Trained) -> Extras:
+def measure_costs_of_methods(run: Run, trained: TrainedTrials) -> Extras:
     """What a sampler's step and a training step cost, once per method however often it was trained.
 
     Args:
@@ -88,15 +88,15 @@ class _Entries:
         training = read_training_cost(extras.training_cost)["methods"] if extras.training_cost else ()
         self._training = _by_name(training)
 
-    def untrained(self, name: str) -> Entry:
+    def untrained(self, name: str) -> Contestant:
         """No guidance, the teacher, or a rule."""
-        return Entry(self._related(self._rows[name]), name, cost=self._costs.get(name))
+        return Contestant(self._related(self._rows[name]), name, cost=self._costs.get(name))
 
-    def trained(self, trials: Sequence[Trial]) -> Entry:
+    def trained(self, trials: Sequence[Trial]) -> Contestant:
         """A method with one budget, and all its seeds."""
         label, by_seed = trials[0].method.label, [self._rows[trial.config.label] for trial in trials]
         means = [over_seeds(rows, label) for rows in zip(*by_seed, strict=True)]
-        return Entry(
+        return Contestant(
             self._related(means),
             pictured=trials[0].config.label,
             method=self._methods[label],

@@ -3,7 +3,7 @@
 import pytest
 
 from agd_core.evaluation.relative_error import with_relative_error
-from agd_core.report.shootout import HEADINGS, Contest, Entry, Spent, took
+from agd_core.report.shootout import HEADINGS, Contest, Contestant, Spent, took
 from agd_core.report.shootout_verdict import against_unguided, summary
 from tests.result_rows import as_row, row, score
 
@@ -30,7 +30,7 @@ def rows(name, error, fd=0.7, spent=None):
 def entry(name, error, fd=0.7, method="", spent=None, cost=None):
     bare = rows("no guidance", 0.1)
     related = (with_relative_error(mine, plain) for mine, plain in zip(rows(name, error, fd, spent), bare, strict=True))
-    return Entry(tuple(related), name, method, spent, cost)
+    return Contestant(tuple(related), name, method, spent, cost)
 
 
 def spent(steps=400, own=False):
