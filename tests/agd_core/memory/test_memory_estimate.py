@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from agd_core.guidance import ClassifierFreeGuidance, IntervalGuidance
 from agd_core.memory import (
