@@ -46,13 +46,8 @@ CORE_ORDER = (
 ALLOWED_ASSIGNMENTS = {
     # what diffusers' pipelines ask before CFG; its own IP-Adapter loader writes the attribute beside it
     "agd_core/models/doors/doors.py": {"network.config.time_cond_proj_dim"},
-    # a method's own copy of a network, and of the object that says which network it is; never the base's
-    "agd_core/methods/finetune.py": {
-        "embedder.cond_proj",
-        "run.backbone",
-        "setattr(module, last, nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made)",
-        "setattr(network.get_submodule(path), last, buffer.to(_precision(buffer, dtype)))",
-    },
+    # a copy of our own object that says which network it runs
+    "agd_core/methods/finetune.py": {"run.backbone"},
     # our own function, named after its job
     "flows/lab/flows.py": {"run_job.__name__", "run_job.__qualname__"},
 }

@@ -205,11 +205,32 @@ def _copy_of(network: Any, embedders: Iterable[str]) -> Any:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         mine = type(network).from_config(network.config)
         for path in embedders:
-            embedder = mine.get_submodule(path)
-            embedder.cond_proj = nn.Linear(SCALE_WIDTH, embedder.linear_1.in_features, bias=False)
+            mine.set_submodule(path, _told_the_scale(mine.get_submodule(path)))
     with torch.no_grad():
         _set_tensors(mine, lambda name, tensor: _first_values(network, name, tensor.shape))
     return mine.eval()
+
+
+def _told_the_scale(embedder: Any) -> nn.Module:
+    """An embedder of the same shape that has the projection.
+
+    Raises:
+        InputError: it is none of diffusers' plain ones.
+    """
+    from diffusers.models.embeddings import TimestepEmbedding
+
+    if embedder.post_act is not None:
+        raise InputError("methods: finetune knows no embedder of the timestep with an activation behind it")
+    first, last = embedder.linear_1, embedder.linear_2
+    new: nn.Module = TimestepEmbedding(
+        first.in_features,
+        first.out_features,
+        out_dim=last.out_features,
+        cond_proj_dim=SCALE_WIDTH,
+        sample_proj_bias=first.bias is not None,
+    )
+    new.set_submodule("act", embedder.act)
+    return new
 
 
 def _first_values(network: nn.Module, name: str, shape: torch.Size) -> Tensor:
@@ -227,12 +248,20 @@ def _precision(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
 
 def _set_tensors(network: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:
     """Put other tensors in the places of all parameters and buffers, one after the other."""
-    for name in [name for name, _ in (*network.named_parameters(), *network.named_buffers())]:
-        path, _, last = name.rpartition(".")
-        module = network.get_submodule(path)
-        tensor: Tensor = getattr(module, last)
-        made = value(name, tensor)
-        setattr(module, last, nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made)
+    stored = set(network.state_dict())  # names alone: what is replaced shall be freed
+    for name in [name for name, _ in network.named_parameters()]:
+        module, last = _place(network, name)
+        old = module.get_parameter(last)
+        module.register_parameter(last, nn.Parameter(value(name, old), old.requires_grad))
+    for name in [name for name, _ in network.named_buffers()]:
+        module, last = _place(network, name)
+        module.register_buffer(last, value(name, module.get_buffer(last)), persistent=name in stored)
+
+
+def _place(network: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that a tensor belongs to, and what it is called there."""
+    path, _, last = name.rpartition(".")
+    return network.get_submodule(path), last
 
 
 def _take_tables(network: nn.Module, base: nn.Module) -> None:
@@ -240,5 +269,5 @@ def _take_tables(network: nn.Module, base: nn.Module) -> None:
     stored, dtype = network.state_dict().keys(), next(network.parameters()).dtype
     for name, buffer in base.named_buffers():
         if name not in stored:
-            path, _, last = name.rpartition(".")
-            setattr(network.get_submodule(path), last, buffer.to(_precision(buffer, dtype)))
+            module, last = _place(network, name)
+            module.register_buffer(last, buffer.to(_precision(buffer, dtype)), persistent=False)
