@@ -4,6 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from agd_core.data.states import GuidedStates
 from agd_core.data.subjects import Subjects
 from agd_core.data.trajectory import CollectConfig, collect_unit, plan_collection
 from agd_core.evaluation.sampling import SampleConfig, sample_images
@@ -73,7 +74,7 @@ def collected(teacher, batch_size, wanted=None):
     store = MemoryTrajectoryStore(plan_collection(config, Subjects(teacher), {}))
     guided = GuidedDenoiser(teacher, Cache(rule=CFG))
     with store.write_unit(0) as writer:
-        collect_unit(guided, teacher, store.plan, writer, config)
+        collect_unit(GuidedStates(guided), teacher, store.plan, writer, config)
     return torch.from_numpy(store.read(range(store.plan.pairs)).latents), guided
 
 
