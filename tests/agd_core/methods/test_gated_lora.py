@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import agd_core
 from agd_core.methods import GatedLoraConfig, LoraConfig
 from agd_core.methods.attached import GuidedCall
 from agd_core.models.ask import Ask
 from tests.agd_core.methods.examples import MODELS, call_of, model_of, randomised
+from tests.agd_core.pipelines.stock import counted_rows, images, open_miniature, write_adapter
 
 CONFIG = GatedLoraConfig(rank=3, hidden_width=8)
 RANK, SCALE, TIME = 3, 4.0, 300.0
@@ -122,3 +124,18 @@ def test_no_more_steps_are_prepared_than_have_room(monkeypatch):
     monkeypatch.setattr("agd_core.methods.agd.attach._MOST_PREPARED", 4 * 5 * RANK * sum(widths))
     assert prepared_together(model, rows=1) == (RANK * sum(widths), 5)
     assert prepared_together(model, rows=3)[0] == 3 * RANK * len(widths)
+
+
+@pytest.mark.parametrize("name", ["tiny-sd", "tiny-sd3", "tiny-dit"])
+def test_a_stock_pipeline_guides_in_one_pass_at_any_scale(name, tmp_path):
+    pipe, folder = open_miniature(name), write_adapter(tmp_path / "gated", name, config=CONFIG)
+    with counted_rows(pipe) as unguided:
+        plain = torch.as_tensor(images(pipe, 1.0))
+    agd_core.load_adapter(pipe, folder)
+    with counted_rows(pipe) as rows:
+        weak = torch.as_tensor(images(pipe, 2.0))
+    assert rows == unguided, "no more than without guidance"
+    strong = torch.as_tensor(images(pipe, SCALE))
+    assert torch.equal(torch.as_tensor(images(pipe, 1.0)), plain)
+    differences = [(one - other).abs().max() for one, other in ((plain, weak), (weak, strong), (plain, strong))]
+    assert min(differences) > 1e-3
