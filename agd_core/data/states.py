@@ -36,10 +36,10 @@ class Batch:
     new_scheduler: Callable[[], Any]
     """Gives a diffusers scheduler whose timesteps are set; it may keep state, so each walk takes a fresh one."""
 
-    def walk(self, teacher: Denoiser, observer: Observer) -> Latents:
-        """The clean latents that sampling with this teacher ends with."""
-        seeds = [trajectory.seed for trajectory in self.trajectories]
-        return denoise(teacher, self.new_scheduler(), self.ask, seeds, self.latent_shape, observer)
+    @property
+    def seeds(self) -> list[int]:
+        """Of every trajectory."""
+        return [trajectory.seed for trajectory in self.trajectories]
 
 
 class States(ABC):
@@ -86,7 +86,8 @@ class GuidedStates(States):
         return "those that guided sampling visits"
 
     def record(self, batch: Batch, recorder: Recorder) -> None:
-        batch.walk(self.teacher, Observer(recorder.keep, recorder.dtype))
+        observer = Observer(recorder.keep, recorder.dtype)
+        denoise(self.teacher, batch.new_scheduler(), batch.ask, batch.seeds, batch.latent_shape, observer)
 
     def evaluations(self, per_step: Sequence[int], trajectories: int, kept: Iterable[Sequence[int]]) -> int:
         return trajectories * sum(per_step)
@@ -123,7 +124,8 @@ class TeacherMade(CleanLatents):
     text = "images that the teacher makes, each of which costs a whole guided trajectory"
 
     def latents(self, batch: Batch, poll: Callable[[], None]) -> Latents:
-        return batch.walk(self.teacher, Observer(lambda step: poll()))
+        observer = Observer(lambda step: poll())
+        return denoise(self.teacher, batch.new_scheduler(), batch.ask, batch.seeds, batch.latent_shape, observer)
 
     def evaluations(self, per_step: Sequence[int], trajectories: int) -> int:
         return trajectories * sum(per_step)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -167,10 +168,7 @@ def collect_unit(
         NumericError: a value is not finite, or does not fit the stored type.
         Stopped: between two sampler steps, when `should_stop` answered True; the unit is then not complete.
     """
-
-    def new_scheduler() -> Any:
-        return build_scheduler(config.scheduler, base_model.scheduler_config, config.steps)
-
+    new_scheduler = partial(build_scheduler, config.scheduler, base_model.scheduler_config, config.steps)
     wanted = {trajectory.index for trajectory in writer.wanted}
     unit = plan.unit(min(wanted) // plan.unit_trajectories) if wanted else ()
     for first in range(0, len(unit), config.batch_size):

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
 from statistics import mean
 
 import pytest
@@ -23,26 +22,13 @@ from flows.stages.distill import train_all
 from flows.stages.shootout import shootout, training_lines, training_plan
 from flows.stages.verify import verify
 from flows.workplace import Workplace
+from tests.flows.counting_place import CountingPlace
 
 COMMAND = "agd shootout tiny-shootout"
 TRAINED = ["agd-modulated-mlp", "gated-lora", "gated-lora-longer"]
 NAMES = ["no guidance", "CFG", *TRAINED, "CFG gate 0.5"]
 SCALES = [4.0, 1.0, 8.0]
 SEEDS = (0, 1)
-
-
-@dataclass(frozen=True)
-class CountingPlace(Workplace):
-    """Counts the artefacts that were made, by stage."""
-
-    made: Counter = field(default_factory=Counter)
-
-    def produce(self, stage, identity, work, *rest, **others):
-        def counted(artefact):
-            work(artefact)
-            self.made[stage] += 1
-
-        return super().produce(stage, identity, counted, *rest, **others)
 
 
 def config(*changes):

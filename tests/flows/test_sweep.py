@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
 
 import pytest
 from typer.testing import CliRunner
@@ -21,25 +20,12 @@ from flows.stages.publish import publish_trained
 from flows.stages.verify import verify
 from flows.workplace import Workplace
 from tests.conftest import SMALL
+from tests.flows.counting_place import CountingPlace
 
 GRID = [*SMALL, "methods=[{kind: agd-offset}]", "sample.guidance_scales=[2,3]", "sample.sweep_schedulers=[euler]"]
 GRID += ["evaluate.curve_images=0"]
 CELLS = 2 * 2 * 2
 """Scales, step counts (4 and 2), samplers."""
-
-
-@dataclass(frozen=True)
-class Counted(Workplace):
-    """Counts the artefacts that were made, by stage."""
-
-    made: Counter = field(default_factory=Counter)
-
-    def produce(self, stage, identity, work, *rest, **others):
-        def counted(artefact):
-            work(artefact)
-            self.made[stage] += 1
-
-        return super().produce(stage, identity, counted, *rest, **others)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +36,14 @@ def config():
 @pytest.fixture(scope="module")
 def headline(config, tmp_path_factory):
     """A distillation, so that a sweep finds a part of its cells."""
-    place = Counted(tmp_path_factory.mktemp("swept"))
+    place = CountingPlace(tmp_path_factory.mktemp("swept"))
     distill(Run(config, place), "agd distill test")
     return place
 
 
 @pytest.fixture(scope="module")
 def swept(config, headline):
-    place = Counted(headline.output)
+    place = CountingPlace(headline.output)
     return place, sweep(Run(config, place), "agd sweep test").metrics
 
 
@@ -98,16 +84,16 @@ def test_the_report_of_a_sweep_leaves_the_headlines_alone(headline, swept):
 
 
 def test_again_nothing_is_made(config, swept):
-    place = Counted(swept[0].output)
+    place = CountingPlace(swept[0].output)
     assert sweep(Run(config, place), "agd sweep test").metrics == swept[1]
     assert place.made == Counter()
 
 
 def test_a_sweep_that_was_stopped_goes_on_with_the_missing_cells(config, swept, tmp_path):
-    stopping = Counted(tmp_path, should_stop=lambda: stopping.made["samples"] == 5)
+    stopping = CountingPlace(tmp_path, should_stop=lambda: stopping.made["samples"] == 5)
     with pytest.raises(Stopped):
         sweep(Run(config, stopping), "agd sweep test")
-    going_on = Counted(tmp_path)
+    going_on = CountingPlace(tmp_path)
     assert len(sweep(Run(config, going_on), "agd sweep test").metrics["all_rows"]) == 3 * CELLS
     assert stopping.made["samples"] + going_on.made["samples"] == 4 + 2 * CELLS
     assert going_on.made["trajectories"] == going_on.made["adapter"] == 0
