@@ -2,6 +2,7 @@ import os
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")  # else MKL's last bits depend on where in memory a tensor lies
 
 import tempfile
 

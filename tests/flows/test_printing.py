@@ -70,5 +70,5 @@ def test_a_closed_output_is_one_line_and_its_number_is_taken(closed):
 def test_who_names_no_format_is_told_the_formats(command):
     answer = CliRunner().invoke(app, [command, "outputs"])
     assert answer.exit_code == 2
-    assert answer.stderr.startswith("agd: 'outputs' is no format; allowed: webdataset, archive, e.g. ")
+    assert answer.stderr.startswith("agd: 'outputs' is no format; allowed: webdataset, archive")
     assert all(name in CliRunner().invoke(app, [command, "--help"]).stdout for name in ("webdataset", "archive"))

