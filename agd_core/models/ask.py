@@ -15,6 +15,9 @@ from agd_core.basics.errors import InputError
 from agd_core.basics.transfer import to_device
 from agd_core.models.condition import Condition
 
+UNKNOWN = Condition()
+"""A null condition that nobody tells: a stock pipeline in which a student guides encodes none."""
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -22,7 +25,7 @@ class Ask:
 
     condition: Condition
     null: Condition
-    """"No condition": the class after the last, the empty prompt, or a negative prompt."""
+    """"No condition": the class after the last, the empty prompt, a negative prompt, or `UNKNOWN`."""
     guidance_scale: Float[Tensor, " batch"]
     """1.0 means off."""
 

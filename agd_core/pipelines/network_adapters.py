@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from agd_core.basics.errors import InputError
 from agd_core.methods import Trained
 from agd_core.methods.attached import Attached, GuidedCall
-from agd_core.models.ask import Ask
+from agd_core.models.ask import UNKNOWN, Ask
 from agd_core.models.backbones import NetworkCall, backbone_of
 from agd_core.models.doors.doors import Limits
 from agd_core.models.doors.running_call import FOR_CFG
@@ -77,10 +77,14 @@ class NetworkAdapters:
             InputError: the network's pipelines cannot be guided, or not by this method.
         """
         attached = trained.attach(network)
-        self._settle(network, limits.adapter, True)
+        try:
+            self._settle(network, limits.adapter, True)
+        except InputError:
+            attached.detach()
+            raise
         self._loaded[limits.adapter] = trained, attached, limits
         self._handles = self._handles or [
-            network.register_forward_pre_hook(self.before, with_kwargs=True),
+            network.register_forward_pre_hook(self.before, with_kwargs=True, prepend=True),  # ahead of a method's own
             network.register_forward_hook(self.after, with_kwargs=True, always_call=True),
         ]
 
@@ -143,7 +147,7 @@ class NetworkAdapters:
         if passage.guidance_scale is not None:
             _follow(trained, latents.device)
             call = backbone.read_call(passage.args, passage.kwargs)
-            ask = Ask(call.condition, call.condition, passage.guidance_scale)
+            ask = Ask(call.condition, UNKNOWN, passage.guidance_scale)
             guided = GuidedCall(backbone, call.timestep, ask, passage.off_at_one, call.latents)
             if not _is_offloaded(network):
                 self._upcoming.encode(attached, guided, backbone.named(passage.args, passage.kwargs)["timestep"])
