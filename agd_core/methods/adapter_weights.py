@@ -18,6 +18,8 @@ MOST_BYTES = 64 << 30
 _LARGEST = torch.finfo(torch.float16).max
 """A larger weight is infinite in float16, in which most pipelines run. Training comes nowhere near: Adam moves a weight
 by about the learning rate per step, so that 65504 is millions of steps away."""
+_MOST_ROWS = 4096
+"""Where the adapter leaves their number to the file."""
 _TYPES = ("F32", "F16", "BF16")
 """As safetensors calls them; we write F32."""
 
@@ -27,7 +29,8 @@ def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
 
     Args:
         path: the file.
-        shapes: of every tensor that must be there, and nothing else may be.
+        shapes: of every tensor that must be there, and nothing else may be; one without rows may have some, at most
+            4096, such as the tokens of a prompt.
 
     Raises:
         InputError: no such file, damaged, or a tensor that is missing, unknown, of another shape or type, or that holds
@@ -54,10 +57,15 @@ def _check_list(file: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
         raise InputError(f"{len(unknown)} tensors are not this adapter's, e.g. {unknown[0]}")
     for name, shape in shapes.items():
         tensor = file.get_slice(name)
-        if (other := tuple(tensor.get_shape())) != shape:
+        if not _fits(other := tuple(tensor.get_shape()), shape):
             raise InputError(f"tensor {name} has shape {list(other)} instead of {list(shape)}")
         if (kind := tensor.get_dtype()) not in _TYPES:
             raise InputError(f"tensor {name} is of type {kind}; weights are {', '.join(_TYPES)}")
+
+
+def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """The same shape, or any number of rows where none is wanted."""
+    return found == wanted or (wanted[:1] == (0,) and found[1:] == wanted[1:] and 0 < found[0] <= _MOST_ROWS)
 
 
 def _check_numbers(name: str, tensor: Tensor) -> None:

@@ -16,6 +16,7 @@ from agd_core.data.subjects import Subjects
 from agd_core.guidance import ClassifierFreeGuidance
 from agd_core.methods import ModulatedMlpConfig, OffsetConfig
 from agd_core.methods.adapter_files import AdapterCard, open_adapter, read_adapter, read_card, save_adapter
+from agd_core.methods.adapter_weights import read_weights
 from agd_core.methods.base_sketch import load_sketch
 from storage.artefacts import ArtefactStore
 
@@ -265,3 +266,17 @@ def test_the_artefact_of_the_training_is_checked_by_its_manifest(teacher, saved,
     weights_of((None, None, artefact.path), **{NAME: torch.ones(SHAPE)})
     with pytest.raises(agd_core.InputError, match=r"adapter\.safetensors: .* bytes instead of"):
         agd_core.load_student(teacher, artefact.path)
+
+
+def test_where_an_adapter_is_built_without_rows_the_file_says_how_many(tmp_path):
+    def read(rows, wanted=(0, 3)):
+        save_file({"tokens": torch.ones(rows)}, tmp_path / "weights")
+        return read_weights(tmp_path / "weights", {"tokens": wanted})["tokens"].shape
+
+    assert read((77, 3)) == (77, 3)
+    assert read((0, 3)) == (0, 3)
+    for rows in [(4097, 3), (77, 4), (77,), (1, 77, 3)]:
+        with pytest.raises(agd_core.InputError, match=re.escape(f"has shape {list(rows)} instead of [0, 3]")):
+            read(rows)
+    with pytest.raises(agd_core.InputError, match=r"has shape \[77, 3\] instead of \[76, 3\]"):
+        read((77, 3), (76, 3))
