@@ -77,6 +77,8 @@ class Backbone(ABC):
     encoded: ClassVar[tuple[str, ...]] = ()
     """What `encode_prompt` of its pipelines answers, in this order; empty: it takes classes. What begins with `NULL`
     is for no prompt; where nothing does, that is an encoded empty prompt."""
+    start_tokens: ClassVar[int] = 0
+    """Tokens at the beginning of an encoded prompt that are the same whatever it says, as CLIP's start of text is."""
     classes: int = 0
     """Rows of its label table; the row after them is the null class. 0: it takes prompts."""
     attention: ClassVar[str]

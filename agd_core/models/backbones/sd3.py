@@ -32,6 +32,7 @@ class SD3Backbone(Backbone):
     time_embedder = "time_text_embed"
     other_stream = ("attn.add_q_proj", "attn.norm_added_q", "attn.to_add_out", "ff_context")
     encoded = ("encoder_hidden_states", "null_encoder_hidden_states", "pooled", "null_pooled")
+    start_tokens = 1
 
     @property
     def embedding_widths(self) -> tuple[int, int]:

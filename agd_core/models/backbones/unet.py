@@ -33,6 +33,7 @@ class UNetBackbone(Backbone):
     attention = "attn2"
     timestep_embedder = "time_embedding"
     encoded = ("encoder_hidden_states", "null_encoder_hidden_states", "pooled", "null_pooled")
+    start_tokens = 1
 
     @property
     def embedding_widths(self) -> tuple[int, int]:

@@ -74,6 +74,17 @@ def test_every_class_has_a_miniature():
     assert {network_class(miniature_folder(name), name).class_name for name in MINIATURES} == set(BACKBONES)
 
 
+def test_the_start_tokens_are_those_that_no_prompt_changes(example):
+    if example.model.class_names:
+        assert example.backbone.start_tokens == 0
+        return
+    one, other = example.model.prompt_condition(["a red bus", "snow on the roof"])["encoder_hidden_states"]
+    changes = (one - other).abs().amax(dim=1)
+    start = example.backbone.start_tokens
+    assert bool((changes[:start] < 1e-5).all())
+    assert changes[start] > 1e-2
+
+
 @torch.no_grad()
 def test_our_call_is_the_modules_own_answer_to_the_stock_pipeline(example):
     assert len(example.calls) >= STEPS
