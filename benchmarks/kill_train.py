@@ -1,7 +1,7 @@
 """Kill real trainings at random moments and compare the adapter with that of an unbroken run.
 
 python benchmarks/kill_train.py [--kills 30] [--steps 120] [--seed 0] [--folder DIR] [--json]
-    [--set 'methods=[{kind: lora}]'] [--no-control]
+    [--preset fashion-dit] [--set 'methods=[{kind: lora}]'] [--no-control]
 
 The negative control drops one saved state at a time from a checkpoint that a kill left: the final file must differ, or
 the run must refuse. Exit code 1 if anything is not as it should be.
@@ -166,11 +166,11 @@ def collected(config: PipelineConfig, base_model: BaseModel, folder: Path) -> Ar
 
 
 def kill_trainings(
-    kills: int, settings: Sequence[str], seed: int, folder: Path, controlled: bool = True
+    kills: int, preset: str, settings: Sequence[str], seed: int, folder: Path, controlled: bool = True
 ) -> dict[str, Any]:
     """Kill until so many kills are reached; returns the measured numbers."""
     torch.set_num_threads(1)
-    config = load_config("fashion-dit", [*SETTINGS, *settings])
+    config = load_config(preset, [*SETTINGS, *settings])
     base_model = config.base_model.build(torch.device("cpu"))
     trajectories = collected(config, base_model, folder / "trajectories")
     training, begin = Training(config, base_model, trajectories, folder / "unbroken"), time.monotonic()
@@ -202,13 +202,14 @@ def main() -> int:
     """Exit code 0 if everything is as it should be."""
     parser = command_line(__doc__, kills=30)
     parser.add_argument("--steps", type=int, default=120, help="of the training")
+    parser.add_argument("--preset", default="fashion-dit", help="what is trained, and on which base model")
     parser.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="as agd has it")
     parser.add_argument("--no-control", action="store_true", help="leave the negative control out")
     arguments = parser.parse_args()
     settings = (f"train.steps={arguments.steps}", *arguments.set)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         controlled = not arguments.no_control
-        result = kill_trainings(arguments.kills, settings, arguments.seed, Path(folder), controlled)
+        result = kill_trainings(arguments.kills, arguments.preset, settings, arguments.seed, Path(folder), controlled)
     show(result, arguments.json)
     return int(not as_it_should_be(result))
 

@@ -77,12 +77,20 @@ class MethodConfig(Config, ABC):
         """The same method with its own network in rows of every guidance scale, which no fake tensor tells."""
         return self
 
+    def check_class(self, kind: type[Backbone]) -> None:
+        """Know of a class of networks whether the method can work with it; here any.
+
+        Raises:
+            InputError: it cannot.
+        """
+
     def check(self, backbone: Backbone) -> None:
         """Build it without memory, to know before long work that it can be.
 
         Raises:
-            InputError: as `build`.
+            InputError: as `check_class` and `build`.
         """
+        self.check_class(type(backbone))
         with torch.device("meta"):
             self.build(backbone)
 

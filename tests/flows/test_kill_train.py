@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.agd_core.methods.examples import EXAMPLES
+from tests.agd_core.methods.examples import EXAMPLES, FIRST, MODELS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_train.py"
+DIT = "DiTTransformer2DModel"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -34,4 +35,6 @@ def test_killed_trainings_end_with_the_adapter_of_the_unbroken_one(tmp_path):
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_so_do_those_of_every_kind_of_method(kind, tmp_path):
-    killed(tmp_path, 1, "--no-control", "--set", f"methods=[{EXAMPLES[kind].model_dump_json()}]")
+    setting = f"methods=[{EXAMPLES[kind].model_dump_json()}]"
+    preset = "fashion-dit" if FIRST[kind] == DIT else MODELS[FIRST[kind]]
+    killed(tmp_path, 1, "--no-control", "--preset", preset, "--set", setting)

@@ -6,10 +6,10 @@ import torch
 
 from agd_core.models.ask import Ask
 from agd_core.models.config import BaseModelConfig
-from tests.agd_core.methods.examples import EXAMPLES, MODELS
+from tests.agd_core.methods.examples import FIRST, MODELS
 
 DIT, UNET, SD3 = "DiTTransformer2DModel", "UNet2DConditionModel", "SD3Transformer2DModel"
-CASES = [*((kind, DIT) for kind in EXAMPLES), ("agd-cross-attention", UNET), ("agd-cross-attention", SD3)]
+CASES = [*FIRST.items(), ("agd-cross-attention", UNET), ("agd-cross-attention", SD3)]
 """Every kind of method, and every family of networks."""
 
 

@@ -12,7 +12,7 @@ from agd_core.memory.full_size import FullSizeModel
 from agd_core.methods.trainer import TrainConfig, Training
 from agd_core.models.sources import resolve_source
 from benchmarks.gpu.stored_pairs import RandomPairs
-from tests.agd_core.methods.examples import EXAMPLES, MODELS, call_of, model_of, randomised
+from tests.agd_core.methods.examples import EXAMPLES, FIRST, MODELS, call_of, model_of, randomised
 from tests.gpu.parts import CASES, DIT, model_on, moved, predicted
 
 pytestmark = pytest.mark.gpu
@@ -33,8 +33,8 @@ def test_images_are_repeated_to_the_bit(device):
 
 
 def losses(kind, device, folder):
-    model = model_on(device, DIT)
-    sized = Sized(FullSizeModel.of_folder(resolve_source(f"builtin:{MODELS[DIT]}"), DIT), model.latent_shape[-1])
+    model, name = model_on(device, FIRST[kind]), MODELS[FIRST[kind]]
+    sized = Sized(FullSizeModel.of_folder(resolve_source(f"builtin:{name}"), name), model.latent_shape[-1])
     config = TrainConfig(steps=4, batch_size=4, checkpoint_seconds=1e6)
     training = Training(model, EXAMPLES[kind].build(model.backbone), RandomPairs(sized, 4, 4), config)
     return training.run(Checkpoint(folder / "none.safetensors", kind))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from agd_core.methods import Pairs
-from tests.agd_core.methods.examples import EXAMPLES, call_of, model_of, randomised
-from tests.gpu.parts import CASES, DIT, model_on, moved, predicted
+from tests.agd_core.methods.examples import EXAMPLES, FIRST, call_of, model_of, randomised
+from tests.gpu.parts import CASES, model_on, moved, predicted
 
 pytestmark = pytest.mark.gpu
 NEAR = 0.1
@@ -24,8 +24,8 @@ def test_a_student_in_bfloat16_is_near_the_one_in_float32(kind, network, device)
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_every_weight_that_is_trained_gets_a_finite_gradient_in_float32(kind, device):
-    model = model_on(device, DIT, "bfloat16")
-    latents, timestep, ask = moved(call_of(model_of(DIT)), device)
+    model = model_on(device, FIRST[kind], "bfloat16")
+    latents, timestep, ask = moved(call_of(model_of(FIRST[kind])), device)
     trained = randomised(EXAMPLES[kind].build(model.backbone)).to(device)
     with trained.installed(model) as student:
         trained.loss(student, Pairs(latents, timestep, ask, torch.zeros_like(latents))).backward()

@@ -5,6 +5,7 @@ from typing import get_args
 
 import torch
 
+from agd_core.basics.errors import InputError
 from agd_core.basics.seeding import generator
 from agd_core.builtin.miniatures import MINIATURES, miniature_folder
 from agd_core.data.subjects import Subjects
@@ -44,6 +45,22 @@ NOTHING_RANDOM = ("finetune",)
 MODELS = {network_class(miniature_folder(name), name).class_name: name for name in reversed(MINIATURES)}
 """A miniature of every class of networks, by the class."""
 assert MODELS.keys() == BACKBONES.keys(), "every class of networks has a miniature"
+
+
+def takes(kind, network):
+    """Whether a kind of method says that it can work with this class of networks."""
+    try:
+        EXAMPLES[kind].check_class(BACKBONES[network])
+    except InputError:
+        return False
+    return True
+
+
+CASES = [(kind, network) for kind in EXAMPLES for network in MODELS if takes(kind, network)]
+"""Every kind of method on every class of networks that it can work with."""
+_QUICKEST = ("DiTTransformer2DModel", *MODELS)
+FIRST = {kind: next(network for network in _QUICKEST if takes(kind, network)) for kind in EXAMPLES}
+"""One class of networks for every kind of method."""
 PROMPTS = ("a red bus", "two dogs asleep", "snow")
 SCALES = (1.0, 2.0, 7.5)
 

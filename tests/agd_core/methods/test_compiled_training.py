@@ -11,13 +11,11 @@ from agd_core.basics.errors import InputError
 from agd_core.methods import Pairs
 from agd_core.methods.compiled import compiled
 from agd_core.methods.trainer import TrainConfig
-from tests.agd_core.methods.examples import EXAMPLES, call_of, model_of, randomised
+from tests.agd_core.methods.examples import EXAMPLES, call_of, model_of, randomised, takes
 from tests.soak import short
 
-CASES = [
-    *(("DiTTransformer2DModel", kind) for kind in EXAMPLES),
-    *((network, kind) for network in ("UNet2DConditionModel", "SD3Transformer2DModel") for kind in EXAMPLES),
-]
+NETWORKS = ("DiTTransformer2DModel", "UNet2DConditionModel", "SD3Transformer2DModel")
+CASES = [(network, kind) for network in NETWORKS for kind in EXAMPLES if takes(kind, network)]
 
 
 @pytest.fixture

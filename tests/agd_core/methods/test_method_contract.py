@@ -4,17 +4,29 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from agd_core.methods import AnyMethodConfig, Pairs
+from agd_core.basics.errors import InputError
+from agd_core.methods import AnyMethodConfig, LoraConfig, Pairs
 from agd_core.methods.adapter_files import AdapterCard, load_student, open_adapter, save_adapter
-from tests.agd_core.methods.examples import EXAMPLES, KINDS, MODELS, NOTHING_RANDOM, call_of, model_of, randomised
+from agd_core.models.backbones import BACKBONES
+from tests.agd_core.methods.examples import (
+    CASES,
+    EXAMPLES,
+    KINDS,
+    MODELS,
+    NOTHING_RANDOM,
+    call_of,
+    model_of,
+    randomised,
+    takes,
+)
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
-each_network = pytest.mark.parametrize("network", MODELS)
+each_case = pytest.mark.parametrize(("kind", "network"), CASES)
+REFUSED = [(kind, network) for kind in EXAMPLES for network in MODELS if not takes(kind, network)]
 
 
 @pytest.fixture
 def config(kind):
-    assert kind in EXAMPLES, f"tests/agd_core/methods/examples.py lacks an example of {kind}"
     return EXAMPLES[kind]
 
 
@@ -28,6 +40,37 @@ def call(model):
     return call_of(model)
 
 
+def test_every_kind_has_an_example_and_a_network():
+    assert EXAMPLES.keys() == KINDS.keys(), "tests/agd_core/methods/examples.py"
+    assert {kind for kind, _ in CASES} == set(KINDS)
+    assert {network for _, network in CASES} == set(BACKBONES)
+
+
+@each_case
+def test_what_a_method_takes_it_can_build(config, model):
+    config.check(model.backbone)
+
+
+class Choosy(LoraConfig):
+    """A method that refuses a class of networks before anything of it is built."""
+
+    def check_class(self, kind):
+        raise InputError(f"methods: choosy refuses a {kind.class_name}")
+
+    def build(self, backbone, seed=0):
+        raise AssertionError("it is asked first")
+
+
+def test_what_a_method_does_not_take_it_refuses_in_one_line():
+    with pytest.raises(InputError, match=r"^methods: choosy refuses a DiTTransformer2DModel$"):
+        Choosy().check(model_of("DiTTransformer2DModel").backbone)
+    for kind, network in REFUSED:
+        for refused in (EXAMPLES[kind].check, EXAMPLES[kind].build):
+            with pytest.raises(InputError, match=rf"^methods: {kind} .*{network}") as line:
+                refused(model_of(network).backbone)
+            assert "\n" not in str(line.value)
+
+
 @each_kind
 def test_the_config_survives_json_and_has_a_name(config):
     assert TypeAdapter(AnyMethodConfig).validate_json(config.model_dump_json()) == config
@@ -37,16 +80,14 @@ def test_the_config_survives_json_and_has_a_name(config):
     assert config.about.endswith(".")
 
 
-@each_kind
-@each_network
+@each_case
 @torch.no_grad()
 def test_before_training_the_student_is_the_base_bit_for_bit(config, model, call):
     with config.build(model.backbone).installed(model) as student:
         assert torch.equal(student.predict(*call), model.predict(*call))
 
 
-@each_kind
-@each_network
+@each_case
 @torch.no_grad()
 def test_the_base_stays_as_it_is_bit_for_bit(config, model, call):
     bare, weights = model.predict(*call), {name: each.clone() for name, each in model.network.state_dict().items()}
@@ -64,8 +105,7 @@ def test_the_base_stays_as_it_is_bit_for_bit(config, model, call):
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
 
 
-@each_kind
-@each_network
+@each_case
 @pytest.mark.parametrize("rows", [slice(3), slice(1, 2)], ids=["rows differ", "one row"])
 @pytest.mark.parametrize("most_prepared", [1, 1 << 28], ids=["step by step", "together"])
 @torch.no_grad()
@@ -80,8 +120,7 @@ def test_a_samplers_steps_answer_as_single_calls_do(config, model, call, rows, m
         assert not torch.allclose(single, model.predict(latents, timestep.expand(len(ask)), ask), atol=1e-3)
 
 
-@each_kind
-@each_network
+@each_case
 @torch.no_grad()
 def test_a_sampler_whose_rows_are_alike_gets_what_each_row_gets(config, model, call):
     one, ask = call[2][1:2], call[2][torch.tensor([1, 1, 1])]
@@ -92,8 +131,7 @@ def test_a_sampler_whose_rows_are_alike_gets_what_each_row_gets(config, model, c
             assert (together[row : row + 1] - single).abs().max() < 1e-5 * max(1, single.abs().max())
 
 
-@each_kind
-@each_network
+@each_case
 @torch.no_grad()
 def test_several_students_share_a_base(config, model, call):
     first, second = randomised(config.build(model.backbone)), randomised(config.build(model.backbone), "other weights")
@@ -105,8 +143,7 @@ def test_several_students_share_a_base(config, model, call):
         assert torch.equal(student.predict(*call), alone)
 
 
-@each_kind
-@each_network
+@each_case
 @torch.no_grad()
 def test_a_row_costs_one_network_evaluation_and_knows_no_other_row(config, model, call):
     latents, timestep, ask = call
@@ -119,8 +156,7 @@ def test_a_row_costs_one_network_evaluation_and_knows_no_other_row(config, model
     assert torch.allclose(together, alone, atol=1e-4)
 
 
-@each_kind
-@each_network
+@each_case
 @torch.no_grad()
 def test_what_is_saved_predicts_the_same(config, model, call, tmp_path):
     trained = randomised(config.build(model.backbone))
@@ -161,8 +197,7 @@ def has_influence(trained, names, model, call):
         return not torch.equal(student.predict(*call), before)
 
 
-@each_kind
-@each_network
+@each_case
 def test_gradients_reach_all_that_is_trained_and_nothing_of_the_base(config, model, call):
     trained = config.build(model.backbone)
     losses, largest = losses_and_gradients(trained, model, call)
@@ -173,8 +208,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_of_the_base(config, mod
     assert all(parameter.grad is None for parameter in model.network.parameters())
 
 
-@each_kind
-@each_network
+@each_case
 def test_activation_checkpointing_changes_no_loss(config, model, call):
     kept, saving = (losses_and_gradients(config.build(model.backbone), model, call, each) for each in (False, True))
     assert saving[0] == pytest.approx(kept[0], rel=1e-5)
@@ -182,9 +216,9 @@ def test_activation_checkpointing_changes_no_loss(config, model, call):
     assert not model.network.is_gradient_checkpointing
 
 
-@each_kind
-def test_equal_seeds_give_equal_weights_and_leave_the_global_state_alone(config):
-    backbone = model_of("DiTTransformer2DModel").backbone
+@each_case
+def test_equal_seeds_give_equal_weights_and_leave_the_global_state_alone(config, model):
+    backbone = model.backbone
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
