@@ -8,6 +8,7 @@ from agd_core.methods.agd.cross_attention import CrossAttentionConfig
 from agd_core.methods.agd.modulated_mlp import ModulatedMlpConfig
 from agd_core.methods.agd.offset import OffsetConfig
 from agd_core.methods.base import MethodConfig, Pairs, Trained
+from agd_core.methods.dice import DiceConfig
 from agd_core.methods.finetune import FinetuneConfig
 from agd_core.methods.gated_lora import GatedLoraConfig
 from agd_core.methods.guide.full import FullGuideConfig
@@ -21,6 +22,7 @@ AnyMethodConfig = Annotated[
     | LoraConfig
     | GatedLoraConfig
     | FinetuneConfig
+    | DiceConfig
     | FullGuideConfig
     | TinyGuideConfig,
     Field(discriminator="kind"),
@@ -29,6 +31,7 @@ AnyMethodConfig = Annotated[
 __all__ = [
     "AnyMethodConfig",
     "CrossAttentionConfig",
+    "DiceConfig",
     "FinetuneConfig",
     "FullGuideConfig",
     "GatedLoraConfig",

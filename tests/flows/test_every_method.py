@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import agd_core
 from agd_core.basics.seeding import generator
 from agd_core.builtin.miniatures import miniature_folder
 from agd_core.data.subjects import Subjects
 from agd_core.models.reading import network_class
+from flows.cli.app import app
 from flows.presets import load_config
 from flows.run import Run
 from flows.stages.distill import distill
@@ -69,3 +71,12 @@ def test_what_each_leaves_is_a_student_that_has_learnt_something(made):
         with agd_core.load_student(model, folder / name) as student:
             assert not torch.equal(student.predict(*call, subjects.ask([0, 1], 3.0)), bare), name
         assert torch.equal(model.predict(*call, subjects.ask([0, 1], 3.0)), bare), name
+
+
+def test_a_method_that_cannot_is_one_line_before_anything_is_collected(tmp_path):
+    setting = 'methods=[{"kind": "lora"}, {"kind": "dice"}]'
+    result = CliRunner().invoke(app, ["distill", "tiny-dit", "--set", setting, "--output", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert "methods: dice sharpens prompts, and a DiTTransformer2DModel takes none" in line
+    assert not list(tmp_path.rglob("trajectories-*"))

@@ -12,6 +12,7 @@ from agd_core.data.subjects import Subjects
 from agd_core.methods import (
     AnyMethodConfig,
     CrossAttentionConfig,
+    DiceConfig,
     FinetuneConfig,
     FullGuideConfig,
     GatedLoraConfig,
@@ -36,6 +37,7 @@ EXAMPLES = {
         LoraConfig(rank=4),
         GatedLoraConfig(rank=4, hidden_width=16),
         FinetuneConfig(base_at_one=False),
+        DiceConfig(hidden_width=16, heads=2),
         FullGuideConfig(),
         TinyGuideConfig(width_fraction=0.5, depth=2, code_width=16),
     )
