@@ -10,6 +10,7 @@ the base model without guidance makes. Prints a table and writes lora_dial.json.
 """
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -126,4 +127,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as line:
+        print(f"lora_dial: {line}", file=sys.stderr)
+        sys.exit(2)

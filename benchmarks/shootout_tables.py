@@ -25,27 +25,30 @@ _SCORES = ("fd", "accuracy", "clip_score", "name_top1", "chroma_shift", "contras
 _VERDICTS = ("better", "same", "worse")
 _MEGABYTE, _UNKNOWN = 1e6, "-"
 _TOOK: Mapping[str, Callable[[Found, Row], str]] = {
-    "method": lambda entry, row: row.name,
-    "training steps": lambda entry, row: _text(entry["training"], "steps", "{:,.0f}"),
-    "a step, ms": lambda entry, row: _text(entry["training"], "seconds_per_step", "{:.1f}", 1e3),
-    "training, s": lambda entry, row: _plain(row.training_seconds, "{:.0f}"),
-    "training memory, MB": lambda entry, row: _text(entry["training"], "peak_memory_megabytes", "{:.0f}"),
-    "parameters": lambda entry, row: f"{row.adapter_parameters:,}" if row.adapter_parameters else _UNKNOWN,
-    "file, MB": lambda entry, row: _plain(row.adapter_bytes and row.adapter_bytes / _MEGABYTE, "{:.2f}"),
-    "NFE": lambda entry, row: f"{row.nfe:g}",
-    "GFLOP per image": lambda entry, row: _text(entry["sampling"], "gigaflops_per_step", "{:.3g}", row.steps),
-    "one image, ms": lambda entry, row: _text(entry["sampling"], "milliseconds_per_step_batch_1", "{:.0f}", row.steps),
-    "images/s, saturated": lambda entry, row: _text(
-        entry["sampling"], "evaluated_images_per_second", "{:.1f}", 1 / row.steps
+    "method": lambda contestant, row: row.name,
+    "training steps": lambda contestant, row: _text(contestant["training"], "steps", "{:,.0f}"),
+    "a step, ms": lambda contestant, row: _text(contestant["training"], "seconds_per_step", "{:.1f}", 1e3),
+    "training, s": lambda contestant, row: _plain(row.training_seconds, "{:.0f}"),
+    "training memory, MB": lambda contestant, row: _text(contestant["training"], "peak_memory_megabytes", "{:.0f}"),
+    "parameters": lambda contestant, row: f"{row.adapter_parameters:,}" if row.adapter_parameters else _UNKNOWN,
+    "file, MB": lambda contestant, row: _plain(row.adapter_bytes and row.adapter_bytes / _MEGABYTE, "{:.2f}"),
+    "NFE": lambda contestant, row: f"{row.nfe:g}",
+    "GFLOP per image": lambda contestant, row: _text(contestant["sampling"], "gigaflops_per_step", "{:.3g}", row.steps),
+    "one image, ms": lambda contestant, row: _text(
+        contestant["sampling"], "milliseconds_per_step_batch_1", "{:.0f}", row.steps
     ),
-    "sampling memory, MB": lambda entry, row: _text(entry["sampling"], "peak_memory_megabytes", "{:.1f}"),
+    "images/s, saturated": lambda contestant, row: _text(
+        contestant["sampling"], "evaluated_images_per_second", "{:.1f}", 1 / row.steps
+    ),
+    "sampling memory, MB": lambda contestant, row: _text(contestant["sampling"], "peak_memory_megabytes", "{:.1f}"),
 }
 
 
 def took_table(found: Found) -> list[str]:
     """A line per way to sample: training, size, cost of an image."""
     lines = [
-        [cell(entry, row) for cell in _TOOK.values()] for entry, row in zip(found["entries"], _rows(found), strict=True)
+        [cell(contestant, row) for cell in _TOOK.values()]
+        for contestant, row in zip(found["contestants"], _rows(found), strict=True)
     ]
     return _table(list(_TOOK), lines)
 

@@ -1,4 +1,4 @@
-"""The shoot-out in a report: every way to sample as one entry, and a table of what each took."""
+"""The shoot-out in a report: every way to sample as one contestant, and a table of what each took."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Contestant:
     pictured: str
     """Name of what has the images that stand for it: a single training."""
     method: str = ""
-    """What of it was trained, whatever the budget: entries of one method have the same; "" where nothing was."""
+    """What of it was trained, whatever the budget: contestants of one method have the same; "" where nothing was."""
     spent: Spent | None = None
     cost: Mapping[str, Any] | None = None
     """Of a sampler's step, see `agd_core.evaluation.cost.Cost.as_dict`; None where it was not measured."""
@@ -78,64 +78,72 @@ class Contestant:
 class Contest:
     """All that took part."""
 
-    entries: tuple[Contestant, ...]
+    contestants: tuple[Contestant, ...]
     """No guidance, the teacher, what was trained, then what needs no training."""
 
     @property
     def unguided(self) -> Contestant:
         """No guidance."""
-        return next(entry for entry in self.entries if entry.rows[0].method == "none")
+        return next(contestant for contestant in self.contestants if contestant.rows[0].method == "none")
 
     @property
     def teacher(self) -> Contestant:
         """The guided base model."""
-        return next(entry for entry in self.entries if entry.rows[0].is_teacher)
+        return next(contestant for contestant in self.contestants if contestant.rows[0].is_teacher)
 
     @property
     def trained(self) -> list[Contestant]:
         """What was trained."""
-        return [entry for entry in self.entries if entry.spent]
+        return [contestant for contestant in self.contestants if contestant.spent]
 
     @property
     def spared(self) -> list[Contestant]:
         """What spares passes of the teacher's and needs no training."""
-        return [entry for entry in self.entries if not entry.spent and entry not in (self.unguided, self.teacher)]
+        return [
+            contestant
+            for contestant in self.contestants
+            if not contestant.spent and contestant not in (self.unguided, self.teacher)
+        ]
 
     @property
     def rows(self) -> list[Row]:
         """Every row, scale by scale, the headline's first."""
-        return [row for together in zip(*(entry.rows for entry in self.entries), strict=True) for row in together]
+        return [
+            row
+            for together in zip(*(contestant.rows for contestant in self.contestants), strict=True)
+            for row in together
+        ]
 
     def of_budget(self, own_steps: bool) -> list[Contestant]:
         """Every method once: with this budget, or with the only one that it has."""
         chosen: dict[str, Contestant] = {}
-        for entry in self.trained:
-            if entry.method not in chosen or (entry.spent and entry.spent.own_steps == own_steps):
-                chosen[entry.method] = entry
+        for contestant in self.trained:
+            if contestant.method not in chosen or (contestant.spent and contestant.spent.own_steps == own_steps):
+                chosen[contestant.method] = contestant
         return list(chosen.values())
 
     @property
     def budgets(self) -> dict[str, list[Contestant]]:
-        """The entries of every budget of training that some method has."""
-        found = {entry.budget for entry in self.trained}
+        """The contestants of every budget of training that some method has."""
+        found = {contestant.budget for contestant in self.trained}
         wanted = {EQUAL_STEPS: False, OWN_STEPS: True}
         return {budget: self.of_budget(own) for budget, own in wanted.items() if budget in found}
 
 
 def took(contest: Contest) -> Table:
-    """What training and an image took, one line per entry, grouped by budget."""
+    """What training and an image took, one line per contestant, grouped by budget."""
     groups = [
-        Group(title, tuple(_line(entry) for entry in contest.entries if entry.budget == title))
+        Group(title, tuple(_line(contestant) for contestant in contest.contestants if contestant.budget == title))
         for title in (EQUAL_STEPS, OWN_STEPS, UNTRAINED)
     ]
     return Table("What each takes", HEADINGS, tuple(group for group in groups if group.lines))
 
 
-def _line(entry: Contestant) -> tuple[TableCell, ...]:
-    row, cost = entry.rows[0], entry.cost or {}
-    trained = (TableCell("-"),) * 6 if entry.spent is None else _trained(entry.spent, row)
+def _line(contestant: Contestant) -> tuple[TableCell, ...]:
+    row, cost = contestant.rows[0], contestant.cost or {}
+    trained = (TableCell("-"),) * 6 if contestant.spent is None else _trained(contestant.spent, row)
     return (
-        TableCell(entry.name),
+        TableCell(contestant.name),
         *trained,
         TableCell(f"{row.nfe:g}"),
         _cell(_times(cost.get("gigaflops_per_step"), row.steps), "{:,.3g}"),

@@ -17,9 +17,9 @@ def against_unguided(contest: Contest) -> list[dict[str, Any]]:
     """Every paired error against no guidance's at the same scale: better, same or worse at 95 %; as plain data."""
     return [
         {"name": row.name, "guidance_scale": row.teacher_scale, **_judged(PAIRED_MSE.name, bare, row).as_dict()}
-        for entry in contest.entries
-        if entry not in (contest.unguided, contest.teacher)
-        for row, bare in zip(entry.rows, contest.unguided.rows, strict=True)
+        for contestant in contest.contestants
+        if contestant not in (contest.unguided, contest.teacher)
+        for row, bare in zip(contestant.rows, contest.unguided.rows, strict=True)
     ]
 
 
@@ -30,8 +30,8 @@ def summary(contest: Contest, collected: tuple[float, float]) -> str:
         contest: all that took part.
         collected: the range of guidance scales that was collected.
     """
-    seeds = max(len(entry.spent.seeds) for entry in contest.trained if entry.spent)
-    methods = len({entry.method for entry in contest.trained})
+    seeds = max(len(contestant.spent.seeds) for contestant in contest.trained if contestant.spent)
+    methods = len({contestant.method for contestant in contest.trained})
     begun = (
         f"{methods} method{'s' if methods > 1 else ''} learnt from one collection of guidance scales "
         f"{collected[0]:g} to {collected[1]:g}, with {seeds} seed{'s' if seeds > 1 else ''} each."
@@ -43,8 +43,8 @@ def summary(contest: Contest, collected: tuple[float, float]) -> str:
 def _closest(contest: Contest) -> list[str]:
     """One sentence: who has the smallest paired error with each budget."""
     found = []
-    for budget, entries in contest.budgets.items():
-        scores = {entry.name: entry.rows[0].scores.get(RELATIVE_ERROR) for entry in entries}
+    for budget, contestants in contest.budgets.items():
+        scores = {contestant.name: contestant.rows[0].scores.get(RELATIVE_ERROR) for contestant in contestants}
         values = {name: score.value for name, score in scores.items() if score and score.value is not None}
         if values and (score := scores[best := min(values, key=values.__getitem__)]):
             found.append(f"{best} with {budget}, {_with_interval(score)}")
@@ -60,7 +60,7 @@ def _with_interval(score: Score) -> str:
 def _against_teacher(quantity: Quantity, contest: Contest) -> str:
     """One sentence: who is better, the same or worse than the teacher by a number, at 95 %."""
     teacher = contest.teacher.rows[0]
-    others = [entry.rows[0] for entry in contest.entries if entry is not contest.teacher]
+    others = [contestant.rows[0] for contestant in contest.contestants if contestant is not contest.teacher]
     found: dict[str, list[str]] = {}
     for row in others:
         found.setdefault(_judged(quantity.name, teacher, row).verdict, []).append(row.name)

@@ -39,9 +39,9 @@ def _numbers(contest: Contest, made: Made) -> dict[str, Any]:
     """Everything as plain data."""
     notes = notes_of(contest.rows[0].protocol, made.run.instruments.remarks)
     return {
-        "rows": with_verdicts([entry.rows[0] for entry in contest.entries], contest.rows),
+        "rows": with_verdicts([contestant.rows[0] for contestant in contest.contestants], contest.rows),
         "all_rows": with_verdicts(contest.rows, contest.rows),
-        "entries": [entry.as_dict() for entry in contest.entries],
+        "contestants": [contestant.as_dict() for contestant in contest.contestants],
         "against_no_guidance": against_unguided(contest),
         "runs": [item.row.as_dict() for item in made.compared if item.row.adapter_parameters],
         "collected": list(made.run.config.collect.guidance_range),
@@ -60,7 +60,7 @@ def _page(
     return Page(
         title=f"Adapter Guidance Distillation of {Path(config.base_model.source).name}: the shoot-out",
         summary=summary(contest, config.collect.guidance_range),
-        rows=[entry.rows[0] for entry in contest.entries],
+        rows=[contestant.rows[0] for contestant in contest.contestants],
         grids=pictures[0],
         plots=pictures[1],
         protocol=numbers["protocol"],
@@ -74,19 +74,21 @@ def _page(
 
 
 def _grids(contest: Contest, made: Made) -> Iterator[Picture]:
-    """Every entry's images at the headline's scale, of what was trained those of the first seed."""
+    """Every contestant's images at the headline's scale, of what was trained those of the first seed."""
     shown = {item.row.name: item for item in made.at_first_scale}
-    for entry in contest.entries:
-        yield grid_of(shown[entry.pictured], made.run.sampled, entry.name)
+    for contestant in contest.contestants:
+        yield grid_of(shown[contestant.pictured], made.run.sampled, contestant.name)
 
 
 def _plots(contest: Contest) -> Iterator[Picture]:
     """Paired error and distance over the guidance scale, a plot for every budget of training."""
     wanted = {RELATIVE_ERROR: "paired error, share of no guidance", FD.name: FD.in_words}
     for name, words in wanted.items():
-        for budget, entries in contest.budgets.items():
+        for budget, contestants in contest.budgets.items():
             rows = [
-                row for entry in (contest.unguided, contest.teacher, *entries, *contest.spared) for row in entry.rows
+                row
+                for contestant in (contest.unguided, contest.teacher, *contestants, *contest.spared)
+                for row in contestant.rows
             ]
             if len({row.teacher_scale for row in rows}) > 1 and any(name in row.scores for row in rows):
                 caption = f"{words} over the guidance scale; bars are 95 % intervals. All from the same noise."

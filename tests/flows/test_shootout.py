@@ -58,7 +58,11 @@ def test_one_collection_and_every_method_with_every_seed(ran):
 
 def test_every_way_to_sample_has_a_row_at_every_scale(ran):
     metrics = ran[1]
-    assert [row["name"] for row in metrics["rows"]] == [entry["name"] for entry in metrics["entries"]] == NAMES
+    assert (
+        [row["name"] for row in metrics["rows"]]
+        == [contestant["name"] for contestant in metrics["contestants"]]
+        == NAMES
+    )
     places = [(row["teacher_scale"], row["name"]) for row in metrics["all_rows"]]
     assert places == [(scale, name) for scale in SCALES for name in NAMES]
 
@@ -102,14 +106,14 @@ def test_the_paired_error_is_a_share_of_no_guidances_beyond_scale_1(ran):
 
 def test_entries_say_what_training_and_a_step_took(ran):
     place, metrics = ran
-    entries = {entry["name"]: entry for entry in metrics["entries"]}
-    assert [entry["budget"] for entry in metrics["entries"]] == [
+    contestants = {contestant["name"]: contestant for contestant in metrics["contestants"]}
+    assert [contestant["budget"] for contestant in metrics["contestants"]] == [
         *["no training"] * 2,
         *["equal steps"] * 2,
         "steps of its own",
         "no training",
     ]
-    short, longer = (entries[name]["training"] for name in TRAINED[1:])
+    short, longer = (contestants[name]["training"] for name in TRAINED[1:])
     assert (short["steps"], longer["steps"], longer["seeds"]) == (2, 3, [*SEEDS])
     assert longer["seconds_per_step"] == short["seconds_per_step"] > 0, "one method is measured once"
     assert len(longer["seconds"]) == len(SEEDS)
@@ -119,10 +123,10 @@ def test_entries_say_what_training_and_a_step_took(ran):
     (row,) = of(metrics["all_rows"], "gated-lora", 4.0)
     assert row["adapter_bytes"] in files
     assert row["training_seconds"] == pytest.approx(mean(short["seconds"]))
-    assert entries["gated-lora"]["method"] == entries["gated-lora-longer"]["method"]
+    assert contestants["gated-lora"]["method"] == contestants["gated-lora-longer"]["method"]
     for name in NAMES:
-        assert entries[name]["sampling"]["gigaflops_per_step"] > 0, name
-    assert entries["CFG"]["training"] is None
+        assert contestants[name]["sampling"]["gigaflops_per_step"] > 0, name
+    assert contestants["CFG"]["training"] is None
 
 
 def test_the_page_shows_all_of_it_and_the_folder_is_whole(ran):
@@ -177,7 +181,7 @@ def test_stopped_and_resumed_elsewhere_the_numbers_are_the_same(ran, tmp_path):
     assert found["against_no_guidance"] == ran[1]["against_no_guidance"]
     costs = {"cost", "training cost"}
     assert found["artefacts"] == {name: it for name, it in ran[1]["artefacts"].items() if name not in costs}
-    assert all(entry["sampling"] is None for entry in found["entries"])
+    assert all(contestant["sampling"] is None for contestant in found["contestants"])
 
 
 def test_the_plan_says_how_many_steps_take_as_long(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ def rows(name, error, fd=0.7, spent=None):
     return found
 
 
-def entry(name, error, fd=0.7, method="", spent=None, cost=None):
+def contestant(name, error, fd=0.7, method="", spent=None, cost=None):
     bare = rows("no guidance", 0.1)
     related = (with_relative_error(mine, plain) for mine, plain in zip(rows(name, error, fd, spent), bare, strict=True))
     return Contestant(tuple(related), name, method, spent, cost)
@@ -41,12 +41,12 @@ def spent(steps=400, own=False):
 def contest():
     return Contest(
         (
-            entry("no guidance", 0.1, cost=COST),
-            entry("CFG", 0.0, cost=COST),
-            entry("adapter", 0.02, method="adapter", spent=spent(), cost=COST),
-            entry("lora", 0.03, 0.9, "lora", spent()),
-            entry("lora-equal-time", 0.015, 0.6, "lora", spent(600, own=True)),
-            entry("CFG gate 0.5", 0.001),
+            contestant("no guidance", 0.1, cost=COST),
+            contestant("CFG", 0.0, cost=COST),
+            contestant("adapter", 0.02, method="adapter", spent=spent(), cost=COST),
+            contestant("lora", 0.03, 0.9, "lora", spent()),
+            contestant("lora-equal-time", 0.015, 0.6, "lora", spent(600, own=True)),
+            contestant("CFG gate 0.5", 0.001),
         )
     )
 
@@ -97,14 +97,14 @@ def test_lines_are_grouped_by_budget(contest):
 
 def test_every_budget_has_every_method_once(contest):
     """One with a single budget stands in both plots."""
-    found = {budget: [entry.name for entry in entries] for budget, entries in contest.budgets.items()}
+    found = {budget: [contestant.name for contestant in contestants] for budget, contestants in contest.budgets.items()}
     assert found == {"equal steps": ["adapter", "lora"], "steps of its own": ["adapter", "lora-equal-time"]}
-    assert [entry.name for entry in contest.spared] == ["CFG gate 0.5"]
+    assert [contestant.name for contestant in contest.spared] == ["CFG gate 0.5"]
 
 
 def test_rows_stand_scale_by_scale(contest):
     assert [row.teacher_scale for row in contest.rows] == [2.0] * 6 + [6.0] * 6
-    assert [row.name for row in contest.rows[:6]] == [entry.name for entry in contest.entries]
+    assert [row.name for row in contest.rows[:6]] == [contestant.name for contestant in contest.contestants]
 
 
 def test_the_verdict_names_the_closest_and_who_is_as_good_as_the_teacher(contest):
@@ -123,7 +123,7 @@ def test_the_verdict_names_the_closest_and_who_is_as_good_as_the_teacher(contest
 
 def test_the_paired_error_is_judged_against_no_guidance(contest):
     found = {(one["name"], one["guidance_scale"]): one["verdict"] for one in against_unguided(contest)}
-    assert set(found) == {(entry.name, scale) for entry in contest.entries[2:] for scale in SCALES}
+    assert set(found) == {(contestant.name, scale) for contestant in contest.contestants[2:] for scale in SCALES}
     assert set(found.values()) == {"better"}
-    worse = Contest((*contest.entries[:2], entry("bad", 0.2, method="bad", spent=spent())))
+    worse = Contest((*contest.contestants[:2], contestant("bad", 0.2, method="bad", spent=spent())))
     assert against_unguided(worse)[0]["verdict"] == "worse"
