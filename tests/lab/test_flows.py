@@ -19,7 +19,7 @@ from prefect.testing.utilities import prefect_test_harness
 from agd_core.basics.checkpoint import load_tensors
 from agd_core.data import trajectory
 from flows.jobs import JOBS
-from flows.lab.flows import collect_flow, distill_flow, evaluate_flow, sample_flow, sweep_flow
+from flows.lab.flows import collect_flow, distill_flow, evaluate_flow, sample_flow, shootout_flow, sweep_flow
 from flows.lab.parameters import FanOut, form_of
 from flows.stages.verify import verify
 from tests.calls import watch
@@ -179,6 +179,15 @@ def test_a_sweep_takes_over_the_headlines_cells(ran, output):
     assert set(ended["Completed"]) == {"sample", "features", "evaluate", "write"}
     assert (output / "sweep.html").is_file()
     assert str(output / "sweep.html") in Artifact.get("results").data
+
+
+def test_a_shootout_takes_over_the_collection_and_trains_every_seed(ran, output):
+    ended = run_and_count(shootout_flow, settings(output, "shootout.seeds=[1,2]", job="shootout"))
+    assert "collect" in ended["Cached"]
+    assert set(ended["Completed"]) >= {"train", "sample", "features", "evaluate", "write"}
+    found = json.loads((output / "shootout.json").read_text())
+    assert [run["name"] for run in found["runs"]] == ["agd-modulated-mlp-seed-1", "agd-modulated-mlp-seed-2"]
+    assert str(output / "shootout.html") in Artifact.get("results").data
 
 
 def test_names_say_what_a_run_does(ran):
