@@ -1,7 +1,7 @@
 """Low-rank adapters of the attention's own projections (LoRA, https://arxiv.org/abs/2106.09685).
 
 A LoRA knows no guidance scale: it is trained for one, and its weight is the dial to others. The file has peft's names,
-so what loads LoRAs loads it; diffusers' pipelines then guide in one pass with `guidance_scale=1`.
+so peft and diffusers load it; diffusers' pipelines then guide in one pass with `guidance_scale=1`.
 """
 
 from typing import ClassVar, Literal

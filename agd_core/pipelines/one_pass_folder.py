@@ -42,17 +42,31 @@ def write_pipeline(adapter: str | Path, base: str | Path, folder: str | Path) ->
         The folder.
 
     Raises:
-        InputError: another method or base, pipelines that hand their network no scale, or a folder that holds files.
+        InputError: another method or base, pipelines that hand their network no scale, or a folder that holds files,
+            is one or lies in the base's.
         OSError: no space, no permission, a disk that fails.
     """
-    adapter, folder = Path(adapter), Path(folder)
+    adapter, folder, source = Path(adapter), Path(folder), resolve_source(str(base))
     component = _component(adapter)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{printable(folder)} holds something already; name a new folder")
+    _check_room(folder, source)
     model = BaseModelConfig(source=str(base)).build(torch.device("cpu"))
-    network, source = open_adapter(model, adapter).runs_in(model).network, resolve_source(str(base))
+    network = open_adapter(model, adapter).runs_in(model).network
     write_at_once(folder, lambda partial: _write(network, source, component, partial))
     return folder
+
+
+def _check_room(folder: Path, source: Path) -> None:
+    """Know that a copy of the base can be written there.
+
+    Raises:
+        InputError: something is there, a parent is a file, or the copy would lie within what is copied.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{printable(folder)} holds something already; name a new folder")
+    if file := next((parent for parent in folder.parents if parent.is_file()), None):
+        raise InputError(f"{printable(folder)} cannot be a folder: {printable(file)} is a file")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{printable(folder)} lies in the base model's own folder; name one outside of it")
 
 
 def _component(adapter: Path) -> str:

@@ -114,20 +114,16 @@ class Contest:
             for row in together
         ]
 
-    def of_budget(self, own_steps: bool) -> list[Contestant]:
-        """Every method once: with this budget, or with the only one that it has."""
-        chosen: dict[str, Contestant] = {}
-        for contestant in self.trained:
-            if contestant.method not in chosen or (contestant.spent and contestant.spent.own_steps == own_steps):
-                chosen[contestant.method] = contestant
-        return list(chosen.values())
+    def of_budget(self, budget: str) -> list[Contestant]:
+        """What was trained with this budget, and what is of a method that has none."""
+        having = {contestant.method for contestant in self.trained if contestant.budget == budget}
+        return [each for each in self.trained if each.budget == budget or each.method not in having]
 
     @property
     def budgets(self) -> dict[str, list[Contestant]]:
         """The contestants of every budget of training that some method has."""
         found = {contestant.budget for contestant in self.trained}
-        wanted = {EQUAL_STEPS: False, OWN_STEPS: True}
-        return {budget: self.of_budget(own) for budget, own in wanted.items() if budget in found}
+        return {budget: self.of_budget(budget) for budget in (EQUAL_STEPS, OWN_STEPS) if budget in found}
 
 
 def took(contest: Contest) -> Table:

@@ -22,7 +22,7 @@ from flows.stages.sample import read_images, read_labels
 from flows.stages.summary import summary
 from storage.artefacts import Artefact
 
-STAGE, VERSION = "report", 7
+STAGE, VERSION = "report", 8
 Write = Callable[["Made", "ReportFiles", Artefact], None]
 """Tells in an artefact's folder what was made: a page and its numbers, called like these files."""
 _GRID_IMAGES, _GRID_COLUMNS, _WIDEST = 40, 10, 64

@@ -114,6 +114,7 @@ class _Site:
         if (call := self.attached.call) is None:
             return None
         if not self.prepared:
+            self.attached.begin(None)  # encoding asks the base's own layers, of which this may be one
             call.have_codes(self.attached.encode)
             self.attached.begin(call)
         hidden_states = args[0] if args else kwargs["hidden_states"]

@@ -47,6 +47,21 @@ def test_at_a_scale_and_timestep_it_is_an_ordinary_lora(network):
         assert not torch.allclose(found, ordinary.predict(latents, timestep, at(ask, SCALE / 2)), atol=1e-3)
 
 
+@torch.no_grad()
+def test_it_may_sit_in_what_embeds_the_timestep_where_it_is_encoded_in_the_network():
+    """As in offloaded pipelines: its code asks the base's embedder, while the embedder is asked for the network."""
+    model = model_of("UNet2DConditionModel")
+    call = call_of(model)
+    gated = randomised(CONFIG.model_copy(update={"targets": ("linear_1", "to_q")}).build(model.backbone))
+    with gated.installed(model) as student:
+        ahead = student.predict(*call)
+    attached = gated.attach(model.network)
+    attached.begin(GuidedCall(model.backbone, *call[1:]))
+    assert torch.equal(model.predict(*call), ahead)
+    attached.detach()
+    assert not torch.allclose(model.predict(*call), ahead, atol=1e-3)
+
+
 @each_network
 @torch.no_grad()
 def test_at_scale_one_it_is_the_base_bit_for_bit(network):

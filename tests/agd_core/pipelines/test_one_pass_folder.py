@@ -74,7 +74,12 @@ def test_what_has_no_such_folder_is_refused_in_one_line(tmp_path):
         (adapter, "tiny-sd-v", "out", "was trained on base builtin:tiny-sd"),
         (adapter, "tiny-sd", "finetune", "holds something already; name a new folder"),
         (tmp_path, "tiny-sd", "out", "holds no readable adapter"),
+        (adapter, "tiny-sd", "file/out", "cannot be a folder: .*file is a file"),
+        (adapter, "tiny-sd", miniature_folder("tiny-sd") / "one-pass", "lies in the base model's own folder"),
+        (adapter, "tiny-sd", "link/one-pass", "lies in the base model's own folder"),
     ]
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(miniature_folder("tiny-sd"))
     for given, base, target, message in cases:
         with pytest.raises(InputError, match=message) as caught:
             agd_core.write_pipeline(given, f"builtin:{base}", tmp_path / target)

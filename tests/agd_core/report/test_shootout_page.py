@@ -102,6 +102,21 @@ def test_every_budget_has_every_method_once(contest):
     assert [contestant.name for contestant in contest.spared] == ["CFG gate 0.5"]
 
 
+def test_nothing_that_was_trained_is_left_out_of_its_budget(contest):
+    several = Contest(
+        (
+            *contest.contestants,
+            contestant("lora-slow", 0.04, method="lora", spent=spent()),
+            contestant("lora-longest", 0.01, method="lora", spent=spent(1200, own=True)),
+        )
+    )
+    found = {budget: [each.name for each in contestants] for budget, contestants in several.budgets.items()}
+    assert found == {
+        "equal steps": ["adapter", "lora", "lora-slow"],
+        "steps of its own": ["adapter", "lora-equal-time", "lora-longest"],
+    }
+
+
 def test_rows_stand_scale_by_scale(contest):
     assert [row.teacher_scale for row in contest.rows] == [2.0] * 6 + [6.0] * 6
     assert [row.name for row in contest.rows[:6]] == [contestant.name for contestant in contest.contestants]
