@@ -10,6 +10,7 @@ from flows.run import Run
 from flows.stages import report
 from flows.stages.comparison import NO_GUIDANCE, Compared, Method, teacher_of
 from flows.stages.extras import Extras
+from flows.stages.shootout import SHOOTOUT
 from tests.result_rows import as_row, row, score
 
 NAME = "agd-offset"
@@ -34,7 +35,7 @@ def compared(artefact, fd):
     return [Compared(as_row(row(method.name, scores)), method, "cpu", artefact, artefact) for method in methods]
 
 
-def publish_reports(config, teacher, adapters, rows, place, patch, files=(report.REPORT, report.SWEEP)):
+def publish_reports(config, teacher, adapters, rows, place, patch, files=(report.REPORT, report.SWEEP, SHOOTOUT)):
     """Reports of made-up rows, without pictures, which take seconds."""
     patch.setattr(report, "grid_of", lambda item, subjects, title="": Picture("", "", b""))
     patch.setattr(report, "plots", lambda *arguments: [])
