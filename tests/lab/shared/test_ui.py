@@ -24,11 +24,10 @@ def test_a_custom_run_from_the_form_to_the_report(lab, screenshots):
         page = browser.page
         browser.open_form("distill", "distill")
         browser.choose("Select Preset", "fashion-dit-quick")
-        page.get_by_label("Images (Optional)", exact=True).fill("0")
-        assert "greater than or equal to 2" in page.get_by_label("Images (Optional)", exact=True).evaluate(
-            "e => e.validationMessage"
-        )
-        page.get_by_label("Images (Optional)", exact=True).fill("60")
+        images = page.get_by_role("spinbutton", name="Images (Optional)", exact=True)  # of sample; collect's are paths
+        images.fill("0")
+        assert "greater than or equal to 2" in images.evaluate("e => e.validationMessage")
+        images.fill("60")
         browser.screenshot(screenshots / "lab-form.png")
         run_id = browser.submit()
         expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
